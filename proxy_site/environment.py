@@ -200,7 +200,7 @@ class Environment:
         example = "postgres://node:PASSWORD@127.0.0.1:5432/node"
         try:
             config = dict(environ.Env.db_url_config(self.text(name, default)))
-        except Exception as error:  # noqa: BLE001 - whatever the parser meets in a wrong URL
+        except Exception as error:
             raise SettingsError(name, "must be a database URL", example) from error
         if config.get("ENGINE") not in (
             "django.db.backends.sqlite3",

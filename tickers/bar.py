@@ -66,7 +66,7 @@ class Bar:
         return self.low <= self.open <= self.high
 
     def encode(self) -> bytes:
-        """The wire form: one JSON object, times in RFC 3339 UTC, whole prices without a fraction."""
+        """The wire form: one JSON object, time in RFC 3339 UTC, whole prices without fraction."""
         return (
             f'{{"symbol":"{self.symbol}","time":"{self.day.isoformat()}T00:00:00Z",'
             f'"open":{number(self.open)},"high":{number(self.high)},"low":{number(self.low)},'
