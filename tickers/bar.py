@@ -7,9 +7,7 @@ the store, is what every reader gets.
 import datetime as dt
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tickers.market_clock import EXCHANGE_ZONE
 from tickers.universe import looks_like_symbol
@@ -18,8 +16,10 @@ DAY_SECONDS = 86_400
 MAX_VOLUME = 2**53  # exclusive: what a double, in Lua and in JSON readers, holds exactly
 MAX_PRICE = 1e12  # VND: far beyond any share or index, and short in its encoded form
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_RFC3339 = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
 
 
 class BarError(ValueError):
@@ -42,7 +42,7 @@ class Bar:
         for name in ("open", "high", "low", "close"):
             price = getattr(self, name)
             if not math.isfinite(price) or not 0 < price <= MAX_PRICE:
-                raise BarError(f"{name} must be a price above 0")
+                raise BarError(f"{name} must be a price above 0, at most {MAX_PRICE:.0f}")
         if self.low > self.high:
             raise BarError("low must not be above high")
         if not self.low <= self.close <= self.high:
@@ -76,7 +76,8 @@ class Bar:
 
 def number(value: float) -> str:
     """The shortest JSON number that reads back as ``value``."""
-    return str(int(value)) if value.is_integer() else repr(value)
+    whole = int(value)
+    return str(whole) if whole == value else repr(value)
 
 
 def epoch_of(day: dt.date) -> int:
@@ -108,10 +109,16 @@ def parse_day(value: object) -> dt.date:
     raise BarError("time must be an RFC 3339 time such as 2025-08-15T00:00:00Z, or a date")
 
 
-def parse(fields: Mapping[str, Any]) -> Bar:
-    """A bar from its decoded wire form; raises BarError. Unknown fields are ignored."""
+def parse(fields: object) -> Bar:
+    """A bar from its decoded wire form, whatever was decoded; raises BarError.
+
+    Unknown fields are ignored; the symbol's case is folded.
+    """
+    if not isinstance(fields, dict):
+        raise BarError("a bar must be an object with symbol, time, open, high, low, close, volume")
     symbol = fields.get("symbol")
-    if not isinstance(symbol, str) or not looks_like_symbol(symbol.upper()):
+    # Some letters outside ASCII become ASCII in upper case, as the German sharp s becomes SS.
+    if not isinstance(symbol, str) or not symbol.isascii() or not looks_like_symbol(symbol.upper()):
         raise BarError("symbol must be 1 to 16 letters and digits")
     return Bar(
         symbol=symbol.upper(),
@@ -124,14 +131,14 @@ def parse(fields: Mapping[str, Any]) -> Bar:
     )
 
 
-def _price(fields: Mapping[str, Any], name: str) -> float:
+def _price(fields: dict[object, object], name: str) -> float:
     value = fields.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BarError(f"{name} must be a number")
     try:
         return float(value)
     except OverflowError:
-        raise BarError(f"{name} must be a price above 0") from None
+        raise BarError(f"{name} must be a price above 0, at most {MAX_PRICE:.0f}") from None
 
 
 def _volume(value: object) -> int:

@@ -45,9 +45,10 @@ class Universe:
     def read(cls, path: Path = DEFAULT_FILE) -> "Universe":
         """Read a CSV file with the columns symbol, exchange and sector."""
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            # Spreadsheets put a byte order mark before the first column's name.
+            with path.open(newline="", encoding="utf-8-sig") as file:
                 return cls(list(_listings(csv.DictReader(file))))
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UniverseError(f"can't be read: {error}") from error
 
     def only(self, symbols: Iterable[str]) -> "Universe":
@@ -85,10 +86,14 @@ class Universe:
 def _listings(rows: "csv.DictReader[str]") -> Iterator[Listing]:
     if not {"symbol", "exchange", "sector"} <= set(rows.fieldnames or ()):
         raise UniverseError("needs the columns symbol, exchange and sector")
+    lines: dict[str, int] = {}
     for row in rows:
         symbol = (row["symbol"] or "").strip().upper()
         if not looks_like_symbol(symbol):
             raise UniverseError(f"line {rows.line_num}: {symbol!r} doesn't look like a symbol")
+        if symbol in lines:
+            raise UniverseError(f"line {rows.line_num}: {symbol} is on line {lines[symbol]} too")
+        lines[symbol] = rows.line_num
         try:
             exchange = Exchange((row["exchange"] or "").strip().upper())
         except ValueError:
@@ -96,3 +101,5 @@ def _listings(rows: "csv.DictReader[str]") -> Iterator[Listing]:
                 f"line {rows.line_num}: the exchange must be one of {', '.join(Exchange)}"
             ) from None
         yield Listing(symbol, exchange, (row["sector"] or "").strip() or "OTHERS")
+    if not lines:
+        raise UniverseError("lists no symbol")

@@ -1,0 +1,20 @@
+-- The leader's time-limited right to fetch and deliver.
+-- ARGV: 'acquire', nonce, lifetime (ms) | 'renew', fence, lifetime (ms) | 'release', fence, 0
+-- Returns the fence, or false when another holds the lease.
+
+local action, mine, lifetime = ARGV[1], ARGV[2], ARGV[3]
+local holder = redis.call('GET', key('lease'))
+if action == 'acquire' then
+  if holder then return false end
+  -- The nonce tells apart equal numbers given out by two lives of the store.
+  local fence = redis.call('INCR', key('fencing')) .. ':' .. mine
+  redis.call('SET', key('lease'), fence, 'PX', lifetime)
+  return fence
+end
+if holder ~= mine then return false end
+if action == 'renew' then
+  redis.call('PEXPIRE', key('lease'), lifetime)
+else
+  redis.call('DEL', key('lease'))
+end
+return mine

@@ -1,0 +1,92 @@
+-- What every script of the store shares. KEYS[1] is the root of its keys, "{market}".
+--
+-- last    SYMBOL -> "day authority volume high low close stored_at json": the newest trusted bar
+-- public  SYMBOL -> "day laid_at actor volume json": the overlay
+-- changes the change log: one entry a change, ids REVISION-N, fields what, symbol, bar;
+--         what is the authority of a changed bar, or 'withdrawn' (an overlay's end), or 'replaced'
+--         (read the whole series again)
+-- Days are epoch seconds of the day's midnight in UTC; *_at are Redis TIME in milliseconds.
+
+local function key(name) return KEYS[1] .. ':' .. name end
+
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local MAX_UNPACK = 3000 -- values given to one call: Lua's C stack holds 8,000
+
+local revision -- of this call, drawn at the first change
+local changes = 0
+
+local function log(what, symbol, bar)
+  if not revision then revision = redis.call('INCR', key('revision')) end
+  redis.call('XADD', key('changes'), string.format('%.0f-%d', revision, changes),
+    'what', what, 'symbol', symbol, 'bar', bar)
+  changes = changes + 1
+end
+
+-- Trimmed by count to whole revisions, so that a reader who finds the first entry of the revision
+-- after its own has found all that followed.
+local function trim(length)
+  if changes == 0 or redis.call('XLEN', key('changes')) < length * 1.1 then return end
+  redis.call('XTRIM', key('changes'), 'MAXLEN', length)
+  local first = redis.call('XRANGE', key('changes'), '-', '+', 'COUNT', 1)[1]
+  local floor, n = string.match(first[1], '^(%d+)-(%d+)$')
+  if n ~= '0' then
+    floor = string.format('%.0f', floor + 1)
+    redis.call('XTRIM', key('changes'), 'MINID', floor .. '-0')
+  end
+  redis.call('SET', key('log_floor'), floor)
+end
+
+-- A server that restarted, or took over, may hold an older state under revisions that were given
+-- out before: it is another life, and has another epoch.
+local function live(new_epoch)
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  if redis.call('GET', key('run_id')) ~= run_id then
+    redis.call('SET', key('run_id'), run_id)
+    redis.call('SET', key('epoch'), new_epoch)
+  end
+  local epoch = redis.call('GET', key('epoch'))
+  if not epoch then
+    redis.call('SET', key('epoch'), new_epoch)
+    epoch = new_epoch
+  end
+  return epoch
+end
+
+local function read_overlay(text)
+  local day, laid_at, actor, volume, json = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (.+)$')
+  return {day = tonumber(day), laid_at = tonumber(laid_at), actor = actor,
+    volume = tonumber(volume), json = json}
+end
+
+local function withdraw(symbol)
+  if redis.call('HDEL', key('public'), symbol) == 1 then log('withdrawn', symbol, '') end
+end
+
+local function withdraw_where(ends)
+  local found = redis.call('HGETALL', key('public'))
+  for i = 1, #found, 2 do
+    if ends(read_overlay(found[i + 1])) then withdraw(found[i]) end
+  end
+end
+
+-- An overlay ends with its day, and a trust window after it was laid, whoever looks first.
+local function expire_overlays(trading_day, window)
+  if redis.call('HLEN', key('public')) == 0 then return end
+  withdraw_where(function(overlay)
+    return overlay.day ~= trading_day or now - overlay.laid_at >= window
+  end)
+end
+
+-- The trust window never moves back.
+local function trust(at)
+  local trusted_at = tonumber(redis.call('GET', key('trusted_at')) or 0)
+  if at > trusted_at then redis.call('SET', key('trusted_at'), string.format('%.0f', at)) end
+end
+
+local function fenced(fence)
+  return redis.call('GET', key('lease')) ~= fence
+end
+
+local FENCED = redis.error_reply('FENCED the lease is no longer held by this worker')

@@ -1,0 +1,8 @@
+-- Ends what the named actors still have standing. ARGV: log length, then an actor each.
+-- Returns how many overlays ended.
+
+local banned = {}
+for i = 2, #ARGV do banned[ARGV[i]] = true end
+withdraw_where(function(overlay) return banned[overlay.actor] end)
+trim(tonumber(ARGV[1]))
+return changes

@@ -1,0 +1,498 @@
+"""The store: the market in Redis.
+
+Every bar enters through ``merge`` (or ``replace_series``, for a history fetched whole), which
+decides by the merge table, stores, and appends to the change log in one atomic step: the scripts in
+lua/. Everything else here reads. The keys share the hash tag {market}; lua/prelude.lua describes
+them.
+"""
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from tickers.bar import Bar, epoch_of, number
+from tickers.market_clock import MarketClock
+
+ROOT = "{market}"
+SCHEMA = "1"
+MAX_BARS = 3_000  # a merge: what one Lua call takes (its C stack)
+MAX_SERIES = 20_000  # bars of one symbol: 80 years of trading days
+
+_T = TypeVar("_T")
+_LUA = Path(__file__).with_name("lua")
+
+
+class Authority(StrEnum):
+    """How a bar came. All but PUBLIC are trusted."""
+
+    CORE = "CORE"
+    FOLLOWED = "FOLLOWED"
+    INTERNAL = "INTERNAL"
+    PUBLIC = "PUBLIC"
+
+
+class Verdict(StrEnum):
+    """What became of a bar."""
+
+    ADDED = "added"
+    REPLACED = "replaced"
+    CONFIRMED = "confirmed"  # the same bar, now by our own fetch
+    LAID = "laid"  # a public bar, served as an overlay
+    UNCHANGED = "unchanged"  # the same bar
+    KEPT = "kept"  # the stored bar stands: the new one was late, or would rewrite history
+    JUDGED = "judged"  # a plausible public bar that isn't served (PUBLIC_BARS)
+    FUTURE = "future"
+    FULL = "full"  # an unknown symbol beyond MAX_SYMBOLS
+    UNKNOWN = "unknown"
+    OTHER_DAY = "other_day"
+    SMALLER_VOLUME = "smaller_volume"
+    ANCHOR_MOVED = "anchor_moved"
+    LOSES_DAYS = "loses_days"
+
+    @property
+    def changes_market(self) -> bool:
+        return self in (Verdict.ADDED, Verdict.REPLACED, Verdict.CONFIRMED, Verdict.LAID)
+
+    @property
+    def refused(self) -> bool:
+        return self in _REFUSALS
+
+
+_REFUSALS = frozenset(
+    {
+        Verdict.FUTURE,
+        Verdict.FULL,
+        Verdict.UNKNOWN,
+        Verdict.OTHER_DAY,
+        Verdict.SMALLER_VOLUME,
+        Verdict.ANCHOR_MOVED,
+        Verdict.LOSES_DAYS,
+    }
+)
+
+
+class StoreError(Exception):
+    """The store refuses; the message says why."""
+
+
+class FencedError(StoreError):
+    """The lease that this write was begun under is no longer the current one."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A state of the market: ``str()`` is its name in ETags and in ``since``."""
+
+    epoch: str
+    revision: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.revision}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Position":
+        """From ``EPOCH-REVISION`` or an ETag that holds it; raises ValueError."""
+        bare = text.strip().removeprefix("W/").strip('"')
+        epoch, _, revision = bare.partition("-")
+        if not (epoch.isalnum() and revision.isascii() and revision.isdigit()):
+            raise ValueError("not a position")
+        return cls(epoch, int(revision))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    position: Position
+    age: float | None  # seconds since the last trusted update; None: never
+    ready_epoch: str
+    overlays: int
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    position: Position
+    verdicts: list[Verdict]
+
+    @property
+    def changed(self) -> int:
+        return sum(verdict.changes_market for verdict in self.verdicts)
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """A symbol's newest trusted bar. ``anchor`` is its close as the store holds it."""
+
+    day: int
+    authority: Authority
+    volume: int
+    anchor: str
+    stored_at: int  # Redis TIME, milliseconds
+    json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    day: int
+    actor: str
+    volume: int
+    json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An entry of the change log: ``bar`` is None unless ``what`` is an authority."""
+
+    revision: int
+    what: str  # an authority, "withdrawn" or "replaced"
+    symbol: str
+    bar: bytes | None
+
+
+def connect(url: str, *, timeout: float) -> "redis.Redis":
+    """A client that answers in ``timeout`` seconds or raises; it survives a dropped connection."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 1),
+    )
+
+
+class Store:
+    """The market in Redis, as ``client`` reaches it (its answers are bytes)."""
+
+    def __init__(
+        self,
+        client: "redis.Redis",
+        *,
+        clock: MarketClock,
+        trust_window: float,
+        max_symbols: int = 3_000,
+        log_length: int = 50_000,
+    ) -> None:
+        self.client = client
+        # redis-py types answers as bytes or str, whichever the client was made for; here: bytes.
+        self._reads: Any = client
+        self.clock = clock
+        self._window = round(trust_window * 1000)
+        self._max_symbols = max_symbols
+        self._log_length = log_length
+        self._scripts = {
+            name: client.register_script(_source(*parts))
+            for name, parts in {
+                "merge": ("prelude", "rules", "merge"),
+                "replace_series": ("prelude", "rules", "replace_series"),
+                "position": ("prelude", "position"),
+                "complete_cycle": ("prelude", "complete_cycle"),
+                "withdraw_actors": ("prelude", "withdraw_actors"),
+                "lease": ("prelude", "lease"),
+            }.items()
+        }
+
+    # --- Writing ------------------------------------------------------------------------------
+
+    def merge(
+        self, bars: Sequence[Bar], authority: Authority, *, fence: str = "", age: float = 0
+    ) -> Merged:
+        """Merge trusted bars; CORE needs the ``fence`` of the lease it was fetched under.
+
+        ``age``: how many seconds old the data was already when it came (a follower's window starts
+        that much earlier). Raises FencedError, and what redis raises.
+        """
+        if authority is Authority.PUBLIC:
+            raise ValueError("public bars are laid over trusted ones: use lay")
+        position = Position("", 0)
+        verdicts: list[Verdict] = []
+        for part in _parts(bars, MAX_BARS):
+            merged = self._merge(part, authority, fence=fence, age=age)
+            position = merged.position
+            verdicts += merged.verdicts
+        return Merged(position, verdicts)
+
+    def lay(
+        self, bars: Sequence[tuple[Bar, str]], *, actor: str, late_after: float | None
+    ) -> Merged:
+        """Lay public bars, each with the anchor it was judged against, over the trusted ones.
+
+        ``late_after``: a bar is served only where no trusted source spoke of its symbol for that
+        many seconds (0: always; None: never served, only judged). A bar whose anchor has moved
+        meanwhile gets ANCHOR_MOVED and must be judged anew.
+        """
+        return self._merge(
+            [bar for bar, _ in bars],
+            Authority.PUBLIC,
+            actor=actor,
+            late_after=late_after,
+            anchors=[anchor for _, anchor in bars],
+        )
+
+    def _merge(
+        self,
+        bars: Sequence[Bar],
+        authority: Authority,
+        *,
+        fence: str = "",
+        age: float = 0,
+        actor: str = "",
+        late_after: float | None = None,
+        anchors: Sequence[str] = (),
+    ) -> Merged:
+        header = [
+            *self._header(authority, fence, age),
+            actor,
+            -1 if late_after is None else round(late_after * 1000),
+        ]
+        arguments: list[Any] = header
+        for i, bar in enumerate(bars):
+            arguments += (
+                bar.symbol,
+                bar.epoch,
+                bar.volume,
+                number(bar.high),
+                number(bar.low),
+                number(bar.close),
+                bar.encode(),
+                anchors[i] if anchors else "",
+            )
+        epoch, revision, verdicts = self._run("merge", arguments)
+        return Merged(Position(epoch.decode(), revision), [Verdict(v.decode()) for v in verdicts])
+
+    def replace_series(
+        self,
+        symbol: str,
+        bars: Sequence[Bar],
+        authority: Authority,
+        *,
+        fence: str,
+        history_start: int,
+        age: float = 0,
+        replace_newest: bool = False,
+    ) -> Verdict:
+        """Replace a symbol's series by ``bars`` (sorted by day), and mark it loaded.
+
+        Stored bars after the answer's last day stay. LOSES_DAYS: the answer lacks over 2 % of the
+        days stored since ``history_start`` (epoch seconds), and nothing was written. The newest
+        day is decided by the merge table unless ``replace_newest``: the core network has said that
+        this series was replaced.
+        """
+        if len(bars) > MAX_SERIES:
+            raise ValueError(f"{symbol} has {len(bars)} bars; a series has at most {MAX_SERIES}")
+        arguments: list[Any] = [
+            *self._header(authority, fence, age),
+            history_start,
+            "replace" if replace_newest else "table",
+            symbol,
+        ]
+        for bar in bars:
+            arguments += (
+                bar.epoch,
+                bar.volume,
+                number(bar.high),
+                number(bar.low),
+                number(bar.close),
+                bar.encode(),
+            )
+        return Verdict(self._run("replace_series", arguments)[2].decode())
+
+    def complete_cycle(
+        self, *, fence: str, age: float | None = 0, ends_overlays: bool = False
+    ) -> None:
+        """Say that a cycle has spoken of every symbol: the market is complete in this epoch.
+
+        ``age`` as in merge; None leaves the trust window as it is.
+        """
+        self._run(
+            "complete_cycle",
+            [
+                fence,
+                secrets.token_hex(8),
+                -1 if age is None else round(age * 1000),
+                int(ends_overlays),
+                self._log_length,
+            ],
+        )
+
+    def withdraw_actors(self, actors: Iterable[str]) -> int:
+        """End the overlays of these actors; returns how many ended."""
+        return int(self._run("withdraw_actors", [self._log_length, *actors]))
+
+    def _header(self, authority: Authority, fence: str, age: float) -> list[Any]:
+        return [
+            authority.value,
+            fence,
+            epoch_of(self.clock.today()),
+            epoch_of(self.clock.trading_day()),
+            secrets.token_hex(8),
+            self._max_symbols,
+            self._window,
+            round(age * 1000),
+            self._log_length,
+        ]
+
+    def _run(self, name: str, arguments: list[Any]) -> Any:
+        try:
+            return self._scripts[name](keys=[ROOT], args=arguments)
+        except redis.ResponseError as error:
+            if "FENCED" in str(error):
+                raise FencedError("the lease is held by another worker now") from error
+            raise
+
+    # --- The lease ----------------------------------------------------------------------------
+
+    def acquire_lease(self, lifetime: float) -> str | None:
+        """The fence of the lease, or None while another worker holds it."""
+        fence = self._run("lease", ["acquire", secrets.token_hex(8), round(lifetime * 1000)])
+        return fence.decode() if fence else None
+
+    def renew_lease(self, fence: str, lifetime: float) -> bool:
+        return bool(self._run("lease", ["renew", fence, round(lifetime * 1000)]))
+
+    def release_lease(self, fence: str) -> None:
+        self._run("lease", ["release", fence, 0])
+
+    # --- Reading ------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """Where the store stands now; overlays whose time is over have ended by then."""
+        epoch, revision, age, ready, overlays = self._run(
+            "position",
+            [
+                secrets.token_hex(8),
+                epoch_of(self.clock.trading_day()),
+                self._window,
+                self._log_length,
+            ],
+        )
+        return State(
+            position=Position(epoch.decode(), revision),
+            age=None if age < 0 else age / 1000,
+            ready_epoch=ready.decode(),
+            overlays=overlays,
+        )
+
+    def symbols(self) -> list[str]:
+        return sorted(symbol.decode() for symbol in self._reads.hkeys(_key("last")))
+
+    def newest(self, symbols: Iterable[str] | None = None) -> dict[str, Newest]:
+        """The newest trusted bar of each symbol that has one; of all symbols by default."""
+        if symbols is None:
+            found = {k.decode(): v for k, v in self._reads.hgetall(_key("last")).items()}
+        else:
+            found = self._fields("last", symbols)
+        return {symbol: _newest(text) for symbol, text in found.items()}
+
+    def overlays(self, symbols: Iterable[str] | None = None) -> dict[str, Overlay]:
+        if symbols is None:
+            found = {k.decode(): v for k, v in self._reads.hgetall(_key("public")).items()}
+        else:
+            found = self._fields("public", symbols)
+        return {symbol: _overlay(text) for symbol, text in found.items()}
+
+    def _fields(self, name: str, symbols: Iterable[str]) -> dict[str, bytes]:
+        names = list(dict.fromkeys(symbols))
+        if not names:
+            return {}
+        values = self._reads.hmget(_key(name), names)
+        return {symbol: value for symbol, value in zip(names, values, strict=True) if value}
+
+    def series(
+        self, symbols: Sequence[str], *, last: int = 0
+    ) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
+        """(symbol, [(day, encoded bar), ...]) of trusted bars, sorted by day: all, or the last."""
+        for part in _parts(symbols, 50):
+            pipeline = self._reads.pipeline(transaction=False)
+            for symbol in part:
+                pipeline.zrange(_key(f"bars:{symbol}"), -last, -1, withscores=True)
+            for symbol, rows in zip(part, pipeline.execute(), strict=True):
+                yield symbol, [(int(score), member) for member, score in rows]
+
+    def changes(self, since: Position) -> list[Change] | None:
+        """What changed after ``since``, oldest first; None when the log doesn't reach back there.
+
+        Every revision has entries and is logged whole, so a log that goes on at the next revision
+        has everything.
+        """
+        rows = self._reads.xrange(_key("changes"), min=f"{since.revision + 1}-0")
+        if not rows:
+            return []
+        changes = [_change(entry_id, fields) for entry_id, fields in rows]
+        first_id = rows[0][0]
+        return changes if first_id == f"{since.revision + 1}-0".encode() else None
+
+    def loaded(self) -> dict[str, int]:
+        """symbol → the history start (epoch seconds) that it was fully loaded from."""
+        return {k.decode(): int(v) for k, v in self._reads.hgetall(_key("loaded")).items()}
+
+    def seconds_since_cycle(self) -> float | None:
+        """How long ago a cycle spoke of every symbol; None: never."""
+        cycle_at = self._reads.get(_key("cycle_at"))
+        if cycle_at is None:
+            return None
+        seconds, microseconds = self._reads.time()
+        return max(0.0, float(seconds) + microseconds / 1e6 - int(cycle_at) / 1000)
+
+    def changed(self) -> dict[str, int]:
+        """symbol → the revision at which its newest bar last changed by our own fetch."""
+        return {
+            symbol.decode(): int(revision)
+            for symbol, revision in self._reads.zrange(_key("changed"), 0, -1, withscores=True)
+        }
+
+    # --- What a worker keeps here ---------------------------------------------------------------
+
+    def remember_followed(self, place: dict[str, str]) -> None:
+        """Keep a follower's place in its core network beside the bars it has from there."""
+        self.client.set(_key("followed"), json.dumps(place))
+
+    def followed(self) -> dict[str, str]:
+        text = self._reads.get(_key("followed"))
+        return dict(json.loads(text)) if text else {}
+
+    def write_status(self, status: dict[str, Any]) -> None:
+        """Leave the worker's last cycle where /health reads it."""
+        self._reads.set(_key("worker"), json.dumps(status))
+
+    def status(self) -> dict[str, Any]:
+        text = self._reads.get(_key("worker"))
+        return dict(json.loads(text)) if text else {}
+
+
+def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _source(*parts: str) -> str:
+    return "\n".join((_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+
+
+def _key(name: str) -> str:
+    return f"{ROOT}:{name}"
+
+
+def _newest(text: bytes) -> Newest:
+    day, authority, volume, _, _, close, stored_at, bar = text.split(b" ", 7)
+    return Newest(
+        int(day), Authority(authority.decode()), int(volume), close.decode(), int(stored_at), bar
+    )
+
+
+def _overlay(text: bytes) -> Overlay:
+    day, _, actor, volume, bar = text.split(b" ", 4)
+    return Overlay(int(day), actor.decode(), int(volume), bar)
+
+
+def _change(entry_id: bytes, fields: dict[bytes, bytes]) -> Change:
+    return Change(
+        revision=int(entry_id.split(b"-")[0]),
+        what=fields[b"what"].decode(),
+        symbol=fields[b"symbol"].decode(),
+        bar=fields[b"bar"] or None,
+    )
