@@ -2,5 +2,21 @@
 
 from django.contrib import admin
 from django.urls import path
+from rest_framework.routers import SimpleRouter
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from gossip.doors import PublicGossip, TrustedGossip
+from proxy_site.health import Health
+from tickers.api import TickersViewSet
+
+router = SimpleRouter(trailing_slash=False)
+router.register("tickers", TickersViewSet, basename="tickers")
+router.register("gossip", TrustedGossip, basename="gossip")
+router.register("public/gossip", PublicGossip, basename="public-gossip")
+
+router.register("health", Health, basename="health")
+
+urlpatterns = [*router.urls, path("admin/", admin.site.urls)]
+
+handler400 = "proxy_site.errors.bad_request"
+handler404 = "proxy_site.errors.not_found"
+handler500 = "proxy_site.errors.server_error"

@@ -1,0 +1,198 @@
+"""GET /health: what a node knows of itself, and what is wrong with it.
+
+It answers whatever is broken: 200 while the node can serve reads (with ``status`` "degraded" and
+the ``problems`` in words), 503 when it can't. The flat fields keep the names that existing clients
+of this network read.
+"""
+
+import datetime as dt
+import functools
+import shutil
+import subprocess
+import time
+from typing import Any
+
+import psutil
+import redis
+from django.conf import settings
+from django.db import DatabaseError, connection
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from tickers import access
+from tickers.snapshot import StaleError
+from tickers.store import State, Store
+
+STARTED = time.monotonic()
+
+# A worker that was silent for this many of its intervals is late.
+LATE_CYCLES = 3
+GRACE = 30.0  # seconds: a cycle at the upstream's pace takes some
+
+
+class Health(ViewSet):
+    authentication_classes = []
+
+    def list(self, request: Request) -> Response:
+        problems: list[str] = []
+        market = read_market(problems)
+        check_database(problems)
+        body = {
+            "status": "degraded" if problems else "ok",
+            "problems": problems,
+            **node(),
+            **market,
+            **pace(market["worker"]),
+            **memory(),
+            "peers": {
+                "internal": len(settings.INTERNAL_PEER_URLS),
+                "public": len(settings.PUBLIC_PEER_URLS),
+            },
+            "internal_peers_count": len(settings.INTERNAL_PEER_URLS),
+            "public_peers_count": len(settings.PUBLIC_PEER_URLS),
+        }
+        response = Response(body, status=200 if market["can_serve"] else 503)
+        response["Cache-Control"] = "no-store"
+        return response
+
+
+def node() -> dict[str, Any]:
+    clock = access.market_clock()
+    frozen = settings.DEBUG_SYSTEM_TIME
+    return {
+        "node_name": settings.NODE_NAME,
+        "environment": settings.ENVIRONMENT,
+        "mode": "public" if settings.IS_PUBLIC_NODE else "core",
+        "uptime_secs": int(time.monotonic() - STARTED),
+        "current_system_time": clock.now().isoformat(),
+        "debug_time_override": frozen.isoformat() if frozen else None,
+        "trading_day": clock.trading_day().isoformat(),
+        **build(),
+    }
+
+
+def read_market(problems: list[str]) -> dict[str, Any]:
+    """The market's part, from the store, or from this process's snapshot when that is away."""
+    store = access.store()
+    keeper = access.snapshots()
+    try:
+        snapshot = keeper.current()
+        filled, position, can_serve = len(snapshot.series), snapshot.position, True
+    except StaleError:
+        filled, position, can_serve = 0, None, False
+    state, status, server = None, {}, {}
+    try:
+        state, status, server = store.state(), store.status(), check_server(store, problems)
+    except redis.RedisError as error:
+        problems.append(f"the store can't be reached ({type(error).__name__})")
+    age = keeper.age()
+    check_trust(age, problems)
+    check_worker(status, problems)
+    return {
+        "can_serve": can_serve,
+        "epoch": position.epoch if position else None,
+        "revision": position.revision if position else None,
+        "symbols_known": len(settings.UNIVERSE),
+        "symbols_filled": filled,
+        "total_tickers_count": len(settings.UNIVERSE),
+        "active_tickers_count": filled,
+        "last_trusted_update_age_secs": None if age is None else round(age, 1),
+        "last_update_timestamp": None if age is None else _ago(age),
+        "trust_window_secs": settings.TRUST_WINDOW,
+        "public_bars": settings.PUBLIC_BARS,
+        "overlays": state.overlays if isinstance(state, State) else None,
+        "store": server,
+        "worker": status,
+        "iteration_count": status.get("iterations", 0),
+    }
+
+
+def check_server(store: Store, problems: list[str]) -> dict[str, Any]:
+    """What of the server's settings keeps a market safe."""
+    info = store.client.info()
+    server = {
+        "version": info.get("valkey_version") or info.get("redis_version"),
+        "append_only_file": bool(info.get("aof_enabled")),
+        "eviction": info.get("maxmemory_policy", "unknown"),
+        "used_memory_bytes": info.get("used_memory", 0),
+    }
+    if not server["append_only_file"]:
+        problems.append("the store's append-only file is off: a restart loses the market")
+    if server["eviction"] not in ("noeviction", "unknown"):
+        problems.append("the store evicts keys: set maxmemory-policy noeviction")
+    return server
+
+
+def check_trust(age: float | None, problems: list[str]) -> None:
+    if age is None:
+        problems.append("no trusted update has come yet: public bars are refused")
+    elif age > settings.TRUST_WINDOW:
+        problems.append("the last trusted update is older than the trust window")
+
+
+def check_worker(status: dict[str, Any], problems: list[str]) -> None:
+    if not status:
+        problems.append("no worker has told of a cycle yet: is manage.py run_worker running?")
+        return
+    silent = max(0.0, time.time() - status.get("told_at", 0))
+    if silent > LATE_CYCLES * status.get("interval", 0) + GRACE:
+        problems.append(f"no worker has told of a cycle for {silent:.0f} s")
+    if errors := status.get("cycle", {}).get("errors"):
+        problems.append(f"the last cycle had errors: {errors[0]}")
+
+
+def check_database(problems: list[str]) -> None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as error:
+        problems.append(f"the database can't be reached ({type(error).__name__})")
+
+
+def pace(worker: dict[str, Any]) -> dict[str, Any]:
+    hours, clock = settings.OFFICE_HOURS, access.market_clock()
+    in_office_hours = clock.in_office_hours()
+    usual = settings.CYCLE if in_office_hours else settings.NON_OFFICE_HOURS_INTERVAL
+    return {
+        "is_office_hours": in_office_hours,
+        "office_hours_enabled": hours.enabled,
+        "timezone": str(hours.zone),
+        "office_start_hour": hours.start.hour,
+        "office_end_hour": hours.end.hour,
+        "trading_hours": f"{hours.start:%H:%M}-{hours.end:%H:%M}",
+        "current_interval_secs": worker.get("interval", usual),
+    }
+
+
+def memory() -> dict[str, Any]:
+    used, limit = psutil.Process().memory_info().rss, psutil.virtual_memory().total
+    return {
+        "memory_usage_bytes": used,
+        "memory_usage_mb": round(used / 2**20, 2),
+        "memory_limit_mb": limit // 2**20,
+        "memory_usage_percent": round(100 * used / limit, 2),
+    }
+
+
+@functools.cache
+def build() -> dict[str, str]:
+    """Which code runs: the variables of a packaged node, or what git says of a checkout."""
+    return {
+        "build_date": settings.BUILD_DATE or _git("log", "-1", "--format=%cI") or "unknown",
+        "git_commit": settings.GIT_COMMIT or _git("rev-parse", "--short", "HEAD") or "unknown",
+    }
+
+
+def _git(*arguments: str) -> str:
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    answer = subprocess.run(  # noqa: S603 - git with constant arguments, no shell
+        [git, *arguments], cwd=settings.BASE_DIR, capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip()
+
+
+def _ago(age: float) -> str:
+    return (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=age)).isoformat(timespec="milliseconds")

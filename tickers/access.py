@@ -1,0 +1,29 @@
+"""The market of this process, put together from the settings: its clock, store and snapshots."""
+
+import functools
+
+from django.conf import settings
+
+from tickers.market_clock import MarketClock
+from tickers.snapshot import SnapshotKeeper
+from tickers.store import Store, connect
+
+
+@functools.cache
+def market_clock() -> MarketClock:
+    return MarketClock(office_hours=settings.OFFICE_HOURS, frozen_at=settings.DEBUG_SYSTEM_TIME)
+
+
+@functools.cache
+def store() -> Store:
+    return Store(
+        connect(settings.REDIS_URL, timeout=settings.REDIS_TIMEOUT),
+        clock=market_clock(),
+        trust_window=settings.TRUST_WINDOW,
+        max_symbols=settings.MAX_SYMBOLS,
+    )
+
+
+@functools.cache
+def snapshots() -> SnapshotKeeper:
+    return SnapshotKeeper(store())

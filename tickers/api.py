@@ -1,0 +1,156 @@
+"""The read API: the market, what changed in it, and its sectors."""
+
+from collections.abc import Iterable
+
+from django.conf import settings
+from django.http import HttpResponse, HttpResponseBase, QueryDict
+from django.utils.cache import get_conditional_response
+from rest_framework import status
+from rest_framework.decorators import action
+from rest_framework.exceptions import APIException, ParseError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from tickers import access
+from tickers.bar import BarError, epoch_of, parse_day
+from tickers.snapshot import Selection
+from tickers.store import Change, Position
+
+MAX_LIMIT = 100_000
+
+
+class Gone(APIException):
+    status_code = status.HTTP_410_GONE
+    default_detail = (
+        "The change log doesn't reach back to this position; "
+        "read GET /tickers and go on from its ETag."
+    )
+    default_code = "gone"
+
+
+class TickersViewSet(ViewSet):
+    """GET /tickers, /tickers/changes and /tickers/group."""
+
+    def list(self, request: Request) -> HttpResponseBase:
+        """{symbol: [bar, ...]}, every bar unless the parameters choose; 304 by If-None-Match."""
+        symbols, selection = parse_selection(request.query_params)
+        keeper = access.snapshots()
+        snapshot = keeper.current()
+        etag = f'W/"{snapshot.position}"'
+        response = get_conditional_response(request._request, etag=etag)
+        if response is None or response.status_code != status.HTTP_304_NOT_MODIFIED:
+            response = _json(snapshot.body(symbols, selection))
+        response["ETag"] = etag
+        response["Cache-Control"] = "public, max-age=1, stale-while-revalidate=30"
+        return _open(_aged(response, keeper.age()))
+
+    @action(detail=False)
+    def changes(self, request: Request) -> HttpResponseBase:
+        """{"position", "bars": [bar, ...], "replaced": [symbol, ...]} since a position; trusted
+        bars only, each bar once, as it is now. 410 when the log doesn't reach back there."""
+        since = parse_position(request.query_params)
+        store = access.store()
+        state = store.state()
+        if since.epoch != state.position.epoch or since.revision > state.position.revision:
+            raise Gone
+        changes = store.changes(since) if since != state.position else []
+        if changes is None or (not changes and since != state.position):
+            raise Gone
+        revision = changes[-1].revision if changes else since.revision
+        position = Position(since.epoch, revision)
+        response = _json(_changes_body(position, changes))
+        response["ETag"] = f'W/"{position}"'
+        response["Cache-Control"] = "no-store"
+        return _open(_aged(response, state.age))
+
+    @action(detail=False)
+    def group(self, request: Request) -> HttpResponseBase:
+        """{sector: [symbol, ...]} of the universe."""
+        response = Response(settings.UNIVERSE.sectors())
+        response["Cache-Control"] = "public, max-age=300"
+        return _open(response)
+
+
+def parse_selection(query: QueryDict) -> tuple[set[str] | None, Selection]:
+    """The query's symbols (None: all) and selection; raises ParseError that names the parameter."""
+    symbols = {symbol.strip().upper() for symbol in query.getlist("symbol")} - {""} or None
+    start, end = _day(query, "start_date"), _day(query, "end_date")
+    limit = _limit(query)
+    # Existing nodes take all=false as: the last bar only.
+    if not _flag(query, "all", default=True) and start is None and end is None and limit is None:
+        limit = 1
+    authority = query.get("authority", "")
+    if authority not in ("", "trusted"):
+        raise ParseError("authority must be trusted, or left out.")
+    return symbols, Selection(start, end, limit, trusted=authority == "trusted")
+
+
+def parse_position(query: QueryDict) -> Position:
+    try:
+        return Position.parse(query.get("since", ""))
+    except ValueError:
+        raise ParseError(
+            "since must be the ETag of GET /tickers, or the position of an earlier answer."
+        ) from None
+
+
+def _day(query: QueryDict, name: str) -> int | None:
+    value = query.get(name, "")
+    if not value:
+        return None
+    try:
+        return epoch_of(parse_day(value))
+    except BarError:
+        raise ParseError(f"{name} must be a date, YYYY-MM-DD.") from None
+
+
+def _limit(query: QueryDict) -> int | None:
+    value = query.get("limit", "")
+    if not value:
+        return None
+    if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MAX_LIMIT):
+        raise ParseError(f"limit must be a whole number from 1 to {MAX_LIMIT}.")
+    return int(value)
+
+
+def _flag(query: QueryDict, name: str, *, default: bool) -> bool:
+    value = query.get(name, "").lower()
+    if value not in ("", "true", "1", "false", "0"):
+        raise ParseError(f"{name} must be true or false.")
+    return default if not value else value in ("true", "1")
+
+
+def _changes_body(position: Position, changes: Iterable[Change]) -> bytes:
+    replaced: dict[str, None] = {}
+    bars: dict[tuple[str, bytes], bytes] = {}
+    for change in changes:
+        if change.what == "replaced":
+            replaced[change.symbol] = None
+        elif change.bar is not None and change.what != "PUBLIC":
+            # Up to the prices, the encoded bar is its symbol and day: the last one stands.
+            bars[change.symbol, change.bar.partition(b',"open"')[0]] = change.bar
+    kept = [bar for (symbol, _), bar in bars.items() if symbol not in replaced]
+    return b'{"position":"%b","bars":[%b],"replaced":[%b]}' % (
+        str(position).encode(),
+        b",".join(kept),
+        b",".join(b'"%b"' % symbol.encode() for symbol in replaced),
+    )
+
+
+def _json(body: bytes) -> HttpResponse:
+    return HttpResponse(body, content_type="application/json")
+
+
+def _aged(response: HttpResponseBase, age: float | None) -> HttpResponseBase:
+    if age is not None:
+        response["X-Data-Age"] = str(int(age))
+    response["Vary"] = "Accept-Encoding"
+    return response
+
+
+def _open(response: HttpResponseBase) -> HttpResponseBase:
+    """Let pages of any origin read it: the market is public."""
+    response["Access-Control-Allow-Origin"] = "*"
+    response["Access-Control-Expose-Headers"] = "ETag, X-Data-Age"
+    return response

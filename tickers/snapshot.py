@@ -1,0 +1,256 @@
+"""A web process's own encoded copy of the market at one revision.
+
+A snapshot never changes; the keeper makes the next one from it and the change log, at the cost of
+what changed. Bodies are joined from encoded bars, never encoded anew.
+"""
+
+import datetime as dt
+import json
+import logging
+import threading
+import time
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import redis
+
+from tickers.bar import Bar, epoch_of, parse
+from tickers.store import Change, Position, State, Store
+
+logger = logging.getLogger(__name__)
+
+
+class History:
+    """A symbol's bars but the newest: shared by snapshots until a day closes or it is replaced."""
+
+    __slots__ = ("bars", "days", "joined")
+
+    def __init__(self, days: "array[int]", bars: list[bytes]) -> None:
+        self.days = days
+        self.bars = bars
+        self.joined = b",".join(bars)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A symbol's trusted bars: ``history``, then the bar ``newest`` of ``day`` (epoch seconds)."""
+
+    history: History
+    day: int
+    newest: bytes
+
+    @classmethod
+    def of(cls, rows: list[tuple[int, bytes]]) -> "Series":
+        """From at least one (day, encoded bar), sorted by day."""
+        *past, (day, newest) = rows
+        return cls(History(array("q", [d for d, _ in past]), [bar for _, bar in past]), day, newest)
+
+    def with_bar(self, day: int, bar: bytes) -> "Series":
+        if day == self.day:
+            return Series(self.history, day, bar)
+        rows = dict(zip(self.history.days, self.history.bars, strict=True))
+        rows[self.day] = self.newest
+        rows[day] = bar
+        return Series.of(sorted(rows.items()))
+
+    def volumes(self, last: int) -> list[int]:
+        """The volumes (shares) of the last bars."""
+        return [volume_of(bar) for bar in [*self.history.bars[-last:], self.newest][-last:]]
+
+
+def volume_of(bar: bytes) -> int:
+    return int(bar[bar.rindex(b":") + 1 : -1])
+
+
+def bar_of(encoded: bytes) -> Bar:
+    """The bar of an encoded form that is ours."""
+    return parse(json.loads(encoded))
+
+
+def day_in(bar: bytes) -> int:
+    """The day of an encoded bar, in epoch seconds."""
+    at = bar.index(b'"time":"') + 8
+    return epoch_of(dt.date.fromisoformat(bar[at : at + 10].decode()))
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which bars of each symbol: days from ``start`` to ``end`` inclusive (epoch seconds), then the
+    last ``limit`` of them; without overlays when ``trusted``."""
+
+    start: int | None = None
+    end: int | None = None
+    limit: int | None = None
+    trusted: bool = False
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    position: Position
+    series: Mapping[str, Series]
+    overlays: Mapping[str, tuple[int, bytes]]
+    _bodies: dict[Selection, bytes] = field(default_factory=dict, repr=False)
+
+    def body(self, symbols: Iterable[str] | None, selection: Selection) -> bytes:
+        """JSON: {symbol: [bar, ...]} of the symbols that have bars, sorted.
+
+        The whole market's bodies are built once a snapshot.
+        """
+        if symbols is not None:
+            return self._build(sorted(set(symbols)), selection)
+        # Only these two are asked for again and again; any other would fill memory with dates.
+        common = selection in (Selection(), Selection(limit=1))
+        body = self._bodies.get(selection) if common else None
+        if body is None:
+            body = self._build(sorted(self.series), selection)
+            if common:
+                self._bodies[selection] = body
+        return body
+
+    def _build(self, symbols: Iterable[str], selection: Selection) -> bytes:
+        pieces = []
+        for symbol in symbols:
+            series = self.series.get(symbol)
+            if series is None:
+                continue
+            bars = self._joined(symbol, series, selection)
+            if bars:
+                pieces.append(b'"%b":[%b]' % (symbol.encode(), bars))
+        return b"{%b}" % b",".join(pieces)
+
+    def _joined(self, symbol: str, series: Series, selection: Selection) -> bytes:
+        head, tail = self._recent(symbol, series, trusted=selection.trusted)
+        history = series.history
+        if head or selection.start is not None or selection.end is not None or selection.limit:
+            return _cut(history, head + tail, selection)
+        newest = tail[0][1]
+        return b"%b,%b" % (history.joined, newest) if history.joined else newest
+
+    def _recent(
+        self, symbol: str, series: Series, *, trusted: bool
+    ) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+        """The bars after the history: (the trusted bar of a day before the overlay's, what is
+        served as the newest)."""
+        trusted_bar = (series.day, series.newest)
+        overlay = None if trusted else self.overlays.get(symbol)
+        if overlay is None or overlay[0] < series.day:
+            return [], [trusted_bar]
+        return ([] if overlay[0] == series.day else [trusted_bar]), [overlay]
+
+
+def _cut(history: History, recent: list[tuple[int, bytes]], selection: Selection) -> bytes:
+    days = history.days
+    low = 0 if selection.start is None else bisect_left(days, selection.start)
+    high = len(days) if selection.end is None else bisect_right(days, selection.end)
+    kept = [
+        bar
+        for day, bar in recent
+        if (selection.start is None or day >= selection.start)
+        and (selection.end is None or day <= selection.end)
+    ]
+    if selection.limit is not None:
+        kept = kept[-selection.limit :]
+        low = max(low, high - (selection.limit - len(kept)))
+    return b",".join([*history.bars[low:high], *kept])
+
+
+class StaleError(Exception):
+    """The store can't be reached, and this process has no snapshot yet."""
+
+
+class SnapshotKeeper:
+    """Keeps a process's snapshot at the store's revision; safe for threads.
+
+    While one thread refreshes, the others get the previous snapshot; all do while the store is
+    away.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._age: float | None = None
+        self._age_read_at = 0.0
+
+    def current(self) -> Snapshot:
+        """The market as the store has it now, or as it last had it.
+
+        Raises StaleError when there never was one.
+        """
+        waits = self._snapshot is None
+        if self._lock.acquire(blocking=waits):
+            try:
+                self._refresh()
+            except redis.RedisError as error:
+                if self._snapshot is None:
+                    raise StaleError("the store can't be reached") from error
+                logger.warning("serving the last snapshot: the store can't be reached (%s)", error)
+            finally:
+                self._lock.release()
+        if self._snapshot is None:
+            raise StaleError("the store can't be reached")
+        return self._snapshot
+
+    def age(self) -> float | None:
+        """Seconds since the node's last trusted update; None: never had one. Grows while the store
+        is away."""
+        if self._age is None:
+            return None
+        return self._age + time.monotonic() - self._age_read_at
+
+    def _refresh(self) -> None:
+        state = self._store.state()
+        self._age, self._age_read_at = state.age, time.monotonic()
+        held = self._snapshot
+        if held is None or (held.position.epoch != state.position.epoch and _complete(state, held)):
+            self._snapshot = load(self._store, state.position)
+        elif held.position.epoch == state.position.epoch and held.position != state.position:
+            self._snapshot = follow(self._store, held, state.position)
+
+
+def _complete(state: State, held: Snapshot) -> bool:
+    """A new life of the store takes over once it has a whole market again."""
+    return not held.series or state.ready_epoch == state.position.epoch
+
+
+def load(store: Store, position: Position) -> Snapshot:
+    """The whole market. ``position`` was read before: the label may be older than the bars, never
+    newer."""
+    symbols = store.symbols()
+    series = {symbol: Series.of(rows) for symbol, rows in store.series(symbols) if rows}
+    overlays = {symbol: (o.day, o.json) for symbol, o in store.overlays().items()}
+    return Snapshot(position, series, overlays)
+
+
+def follow(store: Store, held: Snapshot, position: Position) -> Snapshot:
+    """The snapshot after ``held``, by the change log; the whole market when the log can't tell."""
+    if position.revision < held.position.revision:
+        return load(store, position)
+    changes = store.changes(held.position)
+    if not changes:  # the log was trimmed, or is gone
+        return load(store, position)
+    series, overlays = dict(held.series), dict(held.overlays)
+    for change in changes:
+        _apply(change, series, overlays)
+    replaced = list(dict.fromkeys(c.symbol for c in changes if c.what == "replaced"))
+    for symbol, rows in store.series(replaced):
+        if rows:
+            series[symbol] = Series.of(rows)
+    return Snapshot(Position(position.epoch, changes[-1].revision), series, overlays)
+
+
+def _apply(
+    change: Change, series: dict[str, Series], overlays: dict[str, tuple[int, bytes]]
+) -> None:
+    if change.what == "withdrawn":
+        overlays.pop(change.symbol, None)
+    elif change.bar is not None:
+        day = day_in(change.bar)
+        if change.what == "PUBLIC":
+            overlays[change.symbol] = (day, change.bar)
+        elif change.symbol in series:
+            series[change.symbol] = series[change.symbol].with_bar(day, change.bar)
+        else:
+            series[change.symbol] = Series.of([(day, change.bar)])
