@@ -1,0 +1,177 @@
+"""The two doors of a node: /gossip for peers with the token, /public/gossip for anyone."""
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest
+from rest_framework import exceptions, status
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from gossip import token, trust, wire
+from gossip.plausibility import Objection
+from gossip.refusal import Refusal
+from gossip.trust import Candidate
+from reputation import actors
+from reputation.transitions import Outcome
+from tickers import access
+from tickers.bar import Bar, BarError
+from tickers.store import Authority, Verdict
+
+# What a bar that was taken off the wire came to: a verdict, an objection, or no bar at all.
+Fate = Verdict | Objection | BarError
+
+
+class TokenAuthentication(BaseAuthentication):
+    """Names the scheme, so that DRF answers 401 with WWW-Authenticate."""
+
+    def authenticate(self, request: Request) -> None:
+        return None
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="gossip"'
+
+
+class HasToken(BasePermission):
+    message = "Invalid or missing token"
+
+    def has_permission(self, request: Request, view: object) -> bool:
+        tokens = (settings.PRIMARY_TOKEN, settings.SECONDARY_TOKEN)
+        if not token.is_valid(request.META.get("HTTP_AUTHORIZATION", ""), tokens):
+            raise exceptions.NotAuthenticated(self.message)
+        return True
+
+
+class TrustedGossip(ViewSet):
+    """POST /gossip: bars of peers that have the token."""
+
+    authentication_classes = [TokenAuthentication]
+    permission_classes = [HasToken]
+
+    def create(self, request: Request) -> Response:
+        gossip = read_gossip(request)
+        bars = [entry for entry in gossip.entries if isinstance(entry, Bar)]
+        verdicts = iter(access.store().merge(bars, Authority.INTERNAL).verdicts if bars else ())
+        return answer(
+            gossip,
+            [entry if isinstance(entry, BarError) else next(verdicts) for entry in gossip.entries],
+        )
+
+
+class PublicGossip(ViewSet):
+    """POST /public/gossip: bars of anyone, checked cheapest first and judged by what they say."""
+
+    def create(self, request: Request) -> Response:
+        check_size(request)
+        actor = trust.actor_of_request(request)
+        standing = actors.standing(address=actor)
+        trust.limit_rate(request, actor, trusted=standing.trusted)
+        if standing.banned:
+            raise Refusal(status.HTTP_403_FORBIDDEN, "Source IP is banned")
+        trust.check_window()
+        gossip = read_gossip(request)
+        judged = trust.judge(gossip.entries)
+        self._record(actor, gossip, judged)
+        return answer(gossip, self._lay(actor, judged))
+
+    def _record(self, actor: str, gossip: wire.Gossip, judged: Sequence[trust.Judged]) -> None:
+        """Count the request's one outcome (a failure wins), before anything is answered or laid: an
+        actor that can't be recorded gets nothing served."""
+        evidence = [entry.encode().decode() for entry in gossip.entries if isinstance(entry, Bar)]
+        if Objection.IMPLAUSIBLE in judged:
+            outcome = Outcome.IMPLAUSIBLE
+        elif any(isinstance(entry, Candidate) for entry in judged):
+            outcome = Outcome.ACCEPTED
+        else:
+            return
+        standing = actors.record_outcome(address=actor, outcome=outcome, evidence=evidence)
+        if standing.banned:
+            access.store().withdraw_actors([actor])
+
+    def _lay(self, actor: str, judged: Sequence[trust.Judged]) -> list[Fate]:
+        candidates = [entry for entry in judged if isinstance(entry, Candidate)]
+        verdicts = iter(trust.lay(candidates, actor=actor))
+        return [next(verdicts) if isinstance(entry, Candidate) else entry for entry in judged]
+
+
+# --- What both doors check ------------------------------------------------------------------------
+
+
+def check_size(request: Request) -> None:
+    try:
+        length = int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        length = 0
+    if length > settings.MAX_BODY:
+        _too_large()
+
+
+def _too_large() -> NoReturn:
+    raise Refusal(
+        status.HTTP_413_REQUEST_ENTITY_TOO_LARGE,
+        f"A body has at most {settings.MAX_BODY} bytes; send several.",
+    )
+
+
+def read_gossip(request: Request) -> wire.Gossip:
+    """The request's bars, or the 4xx that says what is wrong with the body as a whole."""
+    check_size(request)
+    http_request: HttpRequest = request._request
+    if http_request.content_type != "application/json":
+        raise Refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send Content-Type: application/json")
+    if http_request.headers.get("Content-Encoding", "identity") != "identity":
+        raise Refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send the body without compression")
+    try:
+        return wire.decode(http_request.body)
+    except RequestDataTooBig:
+        _too_large()
+    except wire.TooLongError as error:
+        raise Refusal(status.HTTP_413_REQUEST_ENTITY_TOO_LARGE, str(error)) from None
+    except wire.WireError as error:
+        raise Refusal(status.HTTP_400_BAD_REQUEST, str(error)) from None
+
+
+# --- What both doors answer -----------------------------------------------------------------------
+
+# A well-formed bar that is of no use here gets 422, as the Unprocessable Content it is (RFC 9110).
+_OF_NO_USE = {
+    Verdict.FUTURE: "time is after the node's current day",
+    Verdict.FULL: "the node keeps as many symbols as it may",
+    Verdict.UNKNOWN: Objection.UNKNOWN.value,
+    Verdict.OTHER_DAY: Objection.OTHER_DAY.value,
+    Verdict.SMALLER_VOLUME: Objection.SMALLER_VOLUME.value,
+    Verdict.ANCHOR_MOVED: "the trusted price has just changed; send the bar again",
+}
+
+
+def answer(gossip: wire.Gossip, fates: Sequence[Fate]) -> Response:
+    """200 with what happened to each bar, or the refusal when all were refused."""
+    refusals = [refusal for refusal in map(refusal_of, fates) if refusal]
+    if len(refusals) == len(fates):
+        raise next((r for r in refusals if r.detail == Objection.IMPLAUSIBLE.value), refusals[0])
+    results = [_result(entry, fate) for entry, fate in zip(gossip.entries, fates, strict=True)]
+    return Response({"results": results} if gossip.is_list else results[0])
+
+
+def refusal_of(fate: Fate) -> Refusal | None:
+    if isinstance(fate, BarError):
+        return Refusal(status.HTTP_400_BAD_REQUEST, f"{fate}.")
+    if isinstance(fate, Objection):
+        code = 400 if fate.is_failure else status.HTTP_422_UNPROCESSABLE_ENTITY
+        return Refusal(code, fate.value)
+    if fate.refused:
+        return Refusal(status.HTTP_422_UNPROCESSABLE_ENTITY, _OF_NO_USE[fate])
+    return None
+
+
+def _result(entry: Bar | BarError, fate: Fate) -> dict[str, Any]:
+    symbol = entry.symbol if isinstance(entry, Bar) else None
+    refusal = refusal_of(fate)
+    if refusal is None:
+        return {"symbol": symbol, "verdict": str(fate)}
+    return {"symbol": symbol, "verdict": "refused", "detail": str(refusal.detail)}

@@ -1,0 +1,21 @@
+"""The token that trusted peers prove themselves with.
+
+Two are accepted, so that a network rotates them without refusing a bar: a node sends with its
+primary, and takes both.
+"""
+
+import hmac
+from collections.abc import Sequence
+
+
+def is_valid(authorization: str, tokens: Sequence[str]) -> bool:
+    """Whether an Authorization header carries one of ``tokens`` (RFC 6750: ``Bearer TOKEN``).
+
+    Every token is compared, each in constant time.
+    """
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not given.strip():
+        return False
+    secret = given.strip().encode()
+    matches = [hmac.compare_digest(secret, token.encode()) for token in tokens]
+    return any(matches)

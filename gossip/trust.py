@@ -1,0 +1,122 @@
+"""The public door's checks: who is asking, how often, whether the node may take anyone's word, and
+what speaks against each bar."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.conf import settings
+from django_ratelimit.core import get_usage
+from rest_framework import exceptions, status
+from rest_framework.request import Request
+
+from gossip import plausibility
+from gossip.plausibility import Known, Objection
+from gossip.refusal import Refusal
+from reputation.address import UnknownClientError, actor_of, client_of
+from tickers import access
+from tickers.bar import Bar, BarError, epoch_of
+from tickers.store import Verdict
+
+# A trusted bar is late after this many seconds, or two cycles (PUBLIC_BARS=when_late).
+LATE_AFTER = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A bar that nothing speaks against, and the anchor it was judged by."""
+
+    bar: Bar
+    anchor: str
+
+
+Judged = Candidate | Objection | BarError
+
+
+def actor_of_request(request: Request) -> str:
+    try:
+        client = client_of(
+            peer=request.META.get("REMOTE_ADDR", ""),
+            forwarded_for=request.META.get("HTTP_X_FORWARDED_FOR"),
+            trusted_proxies=settings.TRUSTED_PROXIES,
+        )
+    except UnknownClientError as error:
+        raise Refusal(status.HTTP_400_BAD_REQUEST, str(error)) from None
+    return actor_of(client)
+
+
+def limit_rate(request: Request, actor: str, *, trusted: bool) -> None:
+    usage = get_usage(
+        request._request,
+        group="public-gossip",
+        key=lambda group, request: actor,
+        rate=settings.TRUSTED_RATE if trusted else settings.PUBLIC_RATE,
+        increment=True,
+    )
+    if usage and usage["should_limit"]:
+        raise exceptions.Throttled(wait=max(1, usage["time_left"]))
+
+
+def check_window() -> None:
+    """Public bars are judged by trusted ones, so the door closes when those stop coming."""
+    age = access.store().state().age
+    if age is None or age > settings.TRUST_WINDOW:
+        raise Refusal(
+            status.HTTP_503_SERVICE_UNAVAILABLE,
+            "System is running on untrusted data",
+            retry_after=60,
+        )
+
+
+def judge(entries: Sequence[Bar | BarError]) -> list[Judged]:
+    """What speaks against each entry, by what the store has now."""
+    known = what_is_known({entry.symbol for entry in entries if isinstance(entry, Bar)})
+    trading_day = access.market_clock().trading_day()
+    judged: list[Judged] = []
+    for entry in entries:
+        if isinstance(entry, BarError):
+            judged.append(entry)
+        elif not entry.opens_inside:
+            judged.append(BarError("open must lie between low and high"))
+        else:
+            facts = known.get(entry.symbol)
+            against = plausibility.objection(
+                entry, facts, trading_day=trading_day, max_change=settings.MAX_PRICE_CHANGE
+            )
+            anchor = facts.anchor if facts else None
+            judged.append(against or Candidate(entry, anchor or ""))
+    return judged
+
+
+def what_is_known(symbols: set[str]) -> dict[str, Known]:
+    store = access.store()
+    newest, overlays = store.newest(symbols), store.overlays(symbols)
+    series = access.snapshots().current().series
+    today = epoch_of(access.market_clock().trading_day())
+    known = {}
+    for symbol in symbols:
+        bar, overlay = newest.get(symbol), overlays.get(symbol)
+        if bar is None and symbol not in settings.UNIVERSE:
+            continue
+        served = overlay if overlay and overlay.day == today else bar
+        volumes = series[symbol].volumes(plausibility.VOLUME_DAYS) if symbol in series else [0]
+        known[symbol] = Known(
+            anchor=bar.anchor if bar else None,
+            served_volume=served.volume if served and served.day == today else 0,
+            largest_volume=max(volumes),
+            exchange=settings.UNIVERSE.exchange(symbol),
+        )
+    return known
+
+
+def lay(candidates: Sequence[Candidate], *, actor: str) -> list[Verdict]:
+    if not candidates:
+        return []
+    bars = [(candidate.bar, candidate.anchor) for candidate in candidates]
+    return access.store().lay(bars, actor=actor, late_after=late_after()).verdicts
+
+
+def late_after() -> float | None:
+    """What PUBLIC_BARS makes of a plausible bar, as the store's ``lay`` takes it."""
+    if settings.PUBLIC_BARS == "never":
+        return None
+    return max(LATE_AFTER, 2 * settings.CYCLE) if settings.PUBLIC_BARS == "when_late" else 0.0
