@@ -11,9 +11,12 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +24,17 @@ import redis
 
 START_TIMEOUT = 20.0  # seconds; reading a large append-only file back takes some of them
 
-_held: dict[Path, IO[str]] = {}
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """One process's use of a server: the open file that holds its lock."""
+
+    pid: int
+    users: IO[str]
+
+
+_held: dict[Path, _Use] = {}
+_started: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 class NoServerError(SystemExit):
@@ -38,42 +51,52 @@ def url(data_dir: Path) -> str:
 def ensure(data_dir: Path) -> None:
     """Have the node's server running until this process ends."""
     data_dir = data_dir.resolve()
-    if data_dir in _held:
+    use = _held.get(data_dir)
+    if use and use.pid == os.getpid():
         return
+    if use:
+        # Forked: the open file, and so its lock, is the parent's. This process takes its own.
+        use.users.close()
     data_dir.mkdir(parents=True, exist_ok=True)
-    users = (data_dir / "server.users").open("a")
-    with (data_dir / "server.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        fcntl.flock(users, fcntl.LOCK_SH)
-        if not _answers(data_dir):
-            _start(data_dir)
-    _held[data_dir] = users
+    with ExitStack() as on_failure:
+        users = on_failure.enter_context((data_dir / "server.users").open("a"))
+        with (data_dir / "server.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if not _listens(data_dir):
+                _started[data_dir] = _start(data_dir)
+            _await_answer(data_dir)
+        on_failure.pop_all()
+    _held[data_dir] = _Use(os.getpid(), users)
     atexit.register(release, data_dir)
 
 
 def release(data_dir: Path) -> None:
     """Give the server up; it stops when this was its last user."""
     data_dir = data_dir.resolve()
-    users = _held.pop(data_dir, None)
-    if users is None:
+    use = _held.get(data_dir)
+    if use is None or use.pid != os.getpid():
         return
-    with users, (data_dir / "server.lock").open("a") as lock:
+    del _held[data_dir]
+    with use.users, (data_dir / "server.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(use.users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
         stop(data_dir)
 
 
 def stop(data_dir: Path) -> None:
-    client = redis.Redis.from_url(url(data_dir))
+    client = redis.Redis.from_url(url(data_dir), socket_timeout=START_TIMEOUT)
     try:
         client.shutdown()
     except redis.ConnectionError:
         pass  # it wasn't running
     finally:
         client.close()
+    if process := _started.pop(data_dir.resolve(), None):
+        process.wait(START_TIMEOUT)
 
 
 def binary() -> str:
@@ -99,44 +122,68 @@ def _socket(data_dir: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"aipriceaction-{os.getuid()}" / f"{name}.sock"
 
 
+def _listens(data_dir: Path) -> bool:
+    """Whether a server is there, however busy: a second one would write to the same files."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(_socket(data_dir)))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except (BlockingIOError, TimeoutError):
+            return True  # it is too busy to take the call
+    return True
+
+
 def _answers(data_dir: Path) -> bool:
     client = redis.Redis.from_url(url(data_dir), socket_connect_timeout=1, socket_timeout=1)
     try:
         return bool(client.ping())
     except (redis.ConnectionError, redis.TimeoutError):
-        return False  # not there, or still loading
+        return False  # not there yet, or still loading
     finally:
         client.close()
 
 
-def _start(data_dir: Path) -> None:
-    socket = _socket(data_dir)
-    socket.parent.mkdir(mode=0o700, exist_ok=True)
-    if socket.parent.stat().st_uid != os.getuid():
-        raise NoServerError(f"{socket.parent} belongs to another user; remove it")
-    log = data_dir / "server.log"
+def _await_answer(data_dir: Path) -> None:
+    process = _started.get(data_dir)
+    deadline = time.monotonic() + START_TIMEOUT
+    while not _answers(data_dir):
+        if process and process.poll() is not None:
+            del _started[data_dir]
+            raise NoServerError(f"the embedded server doesn't start; {_log(data_dir)} says why")
+        if time.monotonic() > deadline:
+            if process:
+                process.kill()
+            raise NoServerError(f"the embedded server doesn't answer; {_log(data_dir)} says why")
+        time.sleep(0.02)
+
+
+def _log(data_dir: Path) -> Path:
+    return data_dir / "server.log"
+
+
+def _start(data_dir: Path) -> subprocess.Popen[bytes]:
+    path = _socket(data_dir)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    if path.parent.stat().st_uid != os.getuid():
+        raise NoServerError(f"{path.parent} belongs to another user; remove it")
     options = {
         "port": "0",
-        "unixsocket": str(socket),
+        "unixsocket": str(path),
         "unixsocketperm": "700",
         "dir": str(data_dir),
-        "logfile": str(log),
+        "logfile": str(_log(data_dir)),
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
         "maxmemory-policy": "noeviction",
     }
     arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
-    process = subprocess.Popen(  # noqa: S603 - our own binary, no shell
+    return subprocess.Popen(  # noqa: S603 - our own binary, no shell
         [binary(), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C reaches the node; the node stops the server
     )
-    deadline = time.monotonic() + START_TIMEOUT
-    while not _answers(data_dir):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise NoServerError(f"the embedded server doesn't start; {log} says why")
-        time.sleep(0.02)

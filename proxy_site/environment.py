@@ -5,20 +5,26 @@ repeats the value, which may be a secret.
 """
 
 import datetime as dt
+import importlib.util
 import ipaddress
 import math
 import re
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import environ
+import psutil
+import redis
 
 PLACEHOLDER = "change-me"
 MINIMUM_SECRET = 16
-_RATE = re.compile(r"^([1-9]\d*)/([1-9]\d*)?[smhd]$")
+_RATE = re.compile(r"([1-9][0-9]*)/([1-9][0-9]*)?[smhd]")
+_POSTGRES = ("postgres", "postgresql", "psql", "pgsql")
+_ENV_LINE = re.compile(r"(export )?[A-Za-z_0-9]+=.*")
 
 
 class SettingsError(SystemExit):
@@ -44,10 +50,23 @@ class Environment:
         )
 
     def _fill_in(self, env_file: Path) -> None:
-        from_file = environ.Env()
-        from_file.ENVIRON = {}
-        from_file.read_env(str(env_file), overwrite=True)
-        self._env.ENVIRON = {**from_file.ENVIRON, **self._env.ENVIRON}
+        try:
+            lines = env_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SystemExit(f"aipriceaction-proxy: {env_file} can't be read: {error}") from None
+        for number, line in enumerate(lines, start=1):
+            # read_env would log such a line, and the secret in it, and go on without.
+            if line and not line.startswith("#") and not _ENV_LINE.fullmatch(line):
+                raise SystemExit(
+                    f"aipriceaction-proxy: line {number} of {env_file} isn't NAME=value (no spaces "
+                    "around the name, comments on lines of their own). Example: PORT=3000"
+                )
+
+        class FromFile(environ.Env):  # type: ignore[misc]  # django-environ ships no types
+            ENVIRON: dict[str, str] = {}  # of the class: read_env would write to os.environ
+
+        FromFile.read_env(str(env_file))
+        self._env.ENVIRON = {**FromFile.ENVIRON, **self._env.ENVIRON}
 
     @property
     def development(self) -> bool:
@@ -61,7 +80,8 @@ class Environment:
         return name in self._env
 
     def text(self, name: str, default: str = "") -> str:
-        return str(self._env.str(name, default=default)).strip()
+        # Env.str takes a value that begins with $ for another variable's name: a secret may.
+        return str(self._env.ENVIRON.get(name, default)).strip()
 
     def flag(self, name: str, *, default: bool) -> bool:
         value = self.text(name, str(default)).lower()
@@ -97,7 +117,7 @@ class Environment:
 
     def rate(self, name: str, default: str) -> str:
         value = self.text(name, default)
-        if not _RATE.match(value):
+        if not _RATE.fullmatch(value):
             raise SettingsError(
                 name, "must be REQUESTS/PERIOD, the period in s, m, h or d, as in 20/2s", default
             )
@@ -127,9 +147,12 @@ class Environment:
         """``HH:MM``, or a whole hour as existing nodes write it."""
         value = self.text(name, default)
         try:
-            return dt.time(int(value)) if value.isdigit() else dt.time.fromisoformat(value)
+            time = dt.time(int(value)) if value.isdigit() else dt.time.fromisoformat(value)
         except ValueError:
             raise SettingsError(name, "must be a time of day, HH:MM", default) from None
+        if time.tzinfo is not None:
+            raise SettingsError(name, "must be a time of day without an offset, HH:MM", default)
+        return time
 
     def timezone(self, name: str, default: str) -> ZoneInfo:
         try:
@@ -159,15 +182,15 @@ class Environment:
             return "development-only-not-a-secret"
         if not value:
             raise SettingsError(name, "is missing: it signs the admin's sessions", example)
-        if not self.development and (len(value) < 50 or len(set(value)) < 5):
-            raise SettingsError(name, "must be at least 50 characters, not all alike", example)
         if not self.development and value.startswith((PLACEHOLDER, "django-insecure")):
             raise SettingsError(name, "still has the value of an example", example)
+        if not self.development and (len(value) < 50 or len(set(value)) < 5):
+            raise SettingsError(name, "must be at least 50 characters, not all alike", example)
         return value
 
     def url(self, name: str, default: str = "", *, example: str) -> str:
-        """An http or https URL, or "" when unset or empty."""
-        value = self.text(name, default)
+        """An http or https URL; ``default`` when unset or empty."""
+        value = self.text(name) or default
         return check_url(name, value, example) if value else ""
 
     def urls(self, name: str, default: str = "", *, example: str) -> list[str]:
@@ -189,25 +212,46 @@ class Environment:
             raise SettingsError(name, "must be IP addresses or networks", example) from None
 
     def redis_url(self, name: str, default: str) -> str:
-        value = self.text(name, default)
-        if urlsplit(value).scheme not in ("redis", "rediss", "unix"):
-            raise SettingsError(
-                name, "must be a redis://, rediss:// or unix:// URL", "redis://127.0.0.1:6379/0"
-            )
+        """A redis, rediss or unix URL; ``default`` when unset or empty."""
+        value = self.text(name) or default
+        example = "redis://127.0.0.1:6379/0"
+        try:
+            parts = urlsplit(value)
+            known = parts.scheme in ("redis", "rediss", "unix")
+            place = parts.path if parts.scheme == "unix" else parts.hostname
+            database = parts.path.strip("/") if parts.scheme != "unix" else ""
+            valid = known and bool(place) and parts.port != 0 and re.fullmatch("[0-9]*", database)
+            _redis_options(value)
+        except ValueError:
+            valid = False
+        if not valid or _has_space(value):
+            raise SettingsError(name, "must be a redis://, rediss:// or unix:// URL", example)
         return value
 
-    def database(self, name: str, default: str) -> dict[str, object]:
+    def database(self, name: str, default: str) -> dict[str, Any]:
+        """Django's settings of a PostgreSQL or SQLite database, from its URL."""
         example = "postgres://node:PASSWORD@127.0.0.1:5432/node"
+        value = self.text(name) or default
         try:
-            config = dict(environ.Env.db_url_config(self.text(name, default)))
-        except Exception as error:
-            raise SettingsError(name, "must be a database URL", example) from error
-        if config.get("ENGINE") not in (
-            "django.db.backends.sqlite3",
-            "django.db.backends.postgresql",
-        ):
-            raise SettingsError(name, "must be a postgres:// or sqlite:// URL", example)
+            parts = urlsplit(value)
+            known = parts.scheme in _POSTGRES or (parts.scheme == "sqlite" and not parts.netloc)
+            # It warns, and shows the password, when it doesn't know the scheme.
+            config = dict(environ.Env.db_url_config(value)) if known else {}
+        except ValueError:
+            config = {}
+        if not config:
+            raise SettingsError(name, "must be a postgres:// or sqlite:/// URL", example)
+        if config["NAME"] in ("", ":memory:"):
+            raise SettingsError(name, "must name a database", example)
+        if parts.scheme in _POSTGRES and importlib.util.find_spec("psycopg") is None:
+            raise SettingsError(
+                name, "needs PostgreSQL's driver: pip install 'psycopg[binary]'", example
+            )
         return config
+
+
+def _has_space(value: str) -> bool:
+    return any(character.isspace() or not character.isprintable() for character in value)
 
 
 def check_url(name: str, value: str, example: str) -> str:
@@ -216,7 +260,7 @@ def check_url(name: str, value: str, example: str) -> str:
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
-    if not valid or parts.query or parts.fragment:
+    if not valid or parts.query or parts.fragment or _has_space(value):
         raise SettingsError(name, "must be an http:// or https:// URL", example)
     if parts.username or parts.password:
         raise SettingsError(name, "must not carry a user or password", example)
@@ -233,31 +277,53 @@ def refuse_self(name: str, urls: Sequence[str], *, port: int, own_hosts: Sequenc
 
 
 def _is_self(url: SplitResult, port: int, own_hosts: Sequence[str]) -> bool:
-    host = (url.hostname or "").lower()
+    host = (url.hostname or "").rstrip(".")
     url_port = url.port or (443 if url.scheme == "https" else 80)
-    if host in {own.lower() for own in own_hosts if own != "*"}:
+    if host in {own.lower().strip("[]") for own in own_hosts}:
         # Behind a proxy the node's public name answers on 80 or 443, not on PORT.
         return url_port in (port, 80, 443)
     return url_port == port and _is_this_machine(host)
 
 
 def _is_this_machine(host: str) -> bool:
-    if host in ("localhost", socket.gethostname().lower()):
+    if host == "localhost" or host.endswith(".localhost") or host == socket.gethostname().lower():
         return True
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return address.is_loopback or address.is_unspecified
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified or str(address) in _own_addresses()
+
+
+def _own_addresses() -> set[str]:
+    interfaces = psutil.net_if_addrs().values()
+    return {entry.address.split("%")[0] for addresses in interfaces for entry in addresses}
+
+
+def same_database(one: str, other: str) -> bool:
+    """Whether two Redis URLs lead to one database, however they are written."""
+    return _database_of(one) == _database_of(other)
+
+
+def _redis_options(redis_url: str) -> dict[str, Any]:
+    """Host, port, path and database as the client understands the URL; it connects to nothing."""
+    return dict(redis.ConnectionPool.from_url(redis_url).connection_kwargs)
+
+
+def _database_of(redis_url: str) -> tuple[object, ...]:
+    options = _redis_options(redis_url)
+    path = options.get("path")
+    place = (path,) if path else (options.get("host", "").lower(), options.get("port", 6379))
+    return *place, int(options.get("db", 0))
 
 
 def next_database(redis_url: str) -> str:
     """The same server's next database: ``redis://h:6379/0`` → ``redis://h:6379/1``."""
     parts = urlsplit(redis_url)
-    if parts.scheme == "unix":
-        number = re.search(r"\bdb=(\d+)", parts.query)
-        database = int(number[1]) + 1 if number else 1
-        query = re.sub(r"&?\bdb=\d+", "", parts.query).strip("&")
-        return f"unix://{parts.netloc}{parts.path}?{f'{query}&db={database}'.strip('&')}"
-    path = parts.path.strip("/")
-    return parts._replace(path=f"/{int(path) + 1 if path.isdigit() else 1}").geturl()
+    database = int(_redis_options(redis_url).get("db", 0)) + 1
+    in_query = re.search(r"\bdb=", parts.query)
+    if parts.scheme != "unix" and not in_query:
+        return parts._replace(path=f"/{database}").geturl()
+    query = re.sub(r"\bdb=\d*&?", "", parts.query).strip("&")
+    return f"{redis_url.split('?')[0]}?{f'{query}&db={database}'.strip('&')}"

@@ -5,21 +5,33 @@
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from proxy_site import embedded
-from proxy_site.environment import Environment, SettingsError, next_database, refuse_self
-from tickers.market_clock import OfficeHours
+from proxy_site.environment import (
+    Environment,
+    SettingsError,
+    next_database,
+    refuse_self,
+    same_database,
+)
+from tickers.market_clock import MarketClock, OfficeHours
 from tickers.universe import DEFAULT_FILE, Universe, UniverseError
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-env = Environment(os.environ, Path(os.environ.get("ENV_FILE", BASE_DIR / ".env")))
+ENV_FILE = Path(os.environ.get("ENV_FILE") or BASE_DIR / ".env")
+if os.environ.get("ENV_FILE") and not ENV_FILE.exists():
+    raise SettingsError("ENV_FILE", "names no file", str(BASE_DIR / ".env"))
+env = Environment(os.environ, ENV_FILE)
 
 # --- The node ---------------------------------------------------------------------------------
 ENVIRONMENT = env.kind
-NODE_NAME = env.text("NODE_NAME", "aipriceaction-proxy")
+NODE_NAME = env.text("NODE_NAME") or "aipriceaction-proxy"
+BUILD_DATE = env.text("BUILD_DATE")
+GIT_COMMIT = env.text("GIT_COMMIT")
 PORT = env.integer("PORT", 3000, low=1, high=65_535)
-DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / "var"))).resolve()
+DATA_DIR = Path(env.text("DATA_DIR") or BASE_DIR / "var").resolve()
 
 SECRET_KEY = env.secret_key("SECRET_KEY")
 PRIMARY_TOKEN = env.token("PRIMARY_TOKEN")
@@ -59,7 +71,7 @@ for _name, _urls in (
 
 # --- The market -------------------------------------------------------------------------------
 try:
-    UNIVERSE_FILE = Path(env.text("UNIVERSE_FILE", str(DEFAULT_FILE)))
+    UNIVERSE_FILE = Path(env.text("UNIVERSE_FILE") or DEFAULT_FILE)
     UNIVERSE = Universe.read(UNIVERSE_FILE)
 except UniverseError as error:
     raise SettingsError("UNIVERSE_FILE", str(error), "/etc/aipriceaction/universe.csv") from None
@@ -75,6 +87,7 @@ VCI_BASE_URL = env.url(
     "https://trading.vietcap.com.vn/api/",
     example="https://trading.vietcap.com.vn/api/",
 )
+VCI_BASE_URL = f"{VCI_BASE_URL.rstrip('/')}/"
 VCI_RATE_LIMIT = env.integer("VCI_RATE_LIMIT", 30, low=1, high=6_000)  # requests in any 61 s
 VCI_BATCH_SIZE = env.integer("VCI_BATCH_SIZE", 50, low=1, high=1_000)  # symbols a request
 
@@ -92,10 +105,15 @@ if OFFICE_HOURS.start >= OFFICE_HOURS.end:
     raise SettingsError("OFFICE_HOURS_END", "must be later than OFFICE_HOURS_START", "15:00")
 _debug_system_time = env.instant("DEBUG_SYSTEM_TIME")
 DEBUG_SYSTEM_TIME = None if env.production else _debug_system_time
+if HISTORY_START > MarketClock(frozen_at=DEBUG_SYSTEM_TIME).today():
+    raise SettingsError("HISTORY_START", "lies in the future", "2024-01-01")
 
 # --- Trust ------------------------------------------------------------------------------------
 TRUST_WINDOW = env.number("TRUST_WINDOW", 300, low=1, high=86_400)  # seconds
 MAX_PRICE_CHANGE = env.number("MAX_PRICE_CHANGE", 0.10, low=0.001, high=1)  # 0.10 is 10 %
+# Seconds between two contacts with a trusted source in office hours. At least two fit into the
+# trust window, so that one that fails doesn't close the public door.
+CYCLE = min(PUBLIC_REFRESH_INTERVAL if IS_PUBLIC_NODE else CORE_WORKER_INTERVAL, TRUST_WINDOW / 2)
 PUBLIC_BARS = env.choice("PUBLIC_BARS", "immediate", ("immediate", "when_late", "never"))
 BAN_AFTER_FAILURES = env.integer("BAN_AFTER_FAILURES", 5, low=0, high=1_000_000)
 BAN_HOURS = env.number("BAN_HOURS", 24, low=0.001, high=87_600)
@@ -112,10 +130,10 @@ if env.production and not env.text("REDIS_URL"):
 USES_EMBEDDED_SERVER = not env.text("REDIS_URL")
 REDIS_URL = env.redis_url("REDIS_URL", "") if not USES_EMBEDDED_SERVER else embedded.url(DATA_DIR)
 CACHE_URL = env.redis_url("CACHE_URL", next_database(REDIS_URL))
-if CACHE_URL == REDIS_URL:
+if same_database(CACHE_URL, REDIS_URL):
     raise SettingsError(
         "CACHE_URL",
-        "equals REDIS_URL: clearing the cache would clear the market",
+        "is the database of REDIS_URL: clearing the cache would clear the market",
         "redis://127.0.0.1:6379/1",
     )
 REDIS_TIMEOUT = 5.0  # seconds, to connect and for each answer
@@ -132,16 +150,25 @@ CACHES = {
     }
 }
 
-_database = env.database("DATABASE_URL", f"sqlite:///{DATA_DIR / 'reputation.sqlite3'}")
+_database = env.database("DATABASE_URL", f"sqlite:///{quote(str(DATA_DIR / 'reputation.sqlite3'))}")
 if _database["ENGINE"] == "django.db.backends.sqlite3":
+    try:
+        Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            "DATABASE_URL" if env.text("DATABASE_URL") else "DATA_DIR",
+            f"names a folder that can't be made: {error.strerror}",
+            "sqlite:////srv/node/reputation.sqlite3" if env.text("DATABASE_URL") else "/srv/node",
+        ) from None
     _database["OPTIONS"] = {
         "timeout": 5,
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 else:
-    _database |= {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
-    _database["OPTIONS"] = {"connect_timeout": 5}
+    # What the URL says (?sslmode=verify-full) beats these.
+    _database = {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True, **_database}
+    _database["OPTIONS"] = {"connect_timeout": 5, **_database.get("OPTIONS", {})}
 DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -1,0 +1,131 @@
+"""The worker's process: fetches (core node) or follows (public node), and delivers."""
+
+import logging
+import signal
+import sys
+import threading
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+from tqdm import tqdm
+
+from gossip.delivery import Delivery, Peer, PeerKind
+from proxy_site import embedded
+from proxy_site.worker import Pace, Source, Worker
+from tickers import access
+from tickers.bar import epoch_of
+from tickers.core_fetch import CoreFetch
+from tickers.follow import Follower
+from tickers.request_budget import RequestBudget
+from tickers.store import ROOT
+from tickers.vci import VciClient
+
+logger = logging.getLogger(__name__)
+
+# Seconds that the work in hand may take after SIGTERM. The store's steps are atomic, so what is cut
+# off then is a request that would have been read in vain.
+PATIENCE = 4.0
+
+
+class Command(BaseCommand):
+    help = "Fetch or follow the market, and deliver it to peers, until SIGTERM or SIGINT."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--once", action="store_true", help="one cycle, then leave")
+
+    def handle(self, *args: Any, once: bool, **options: Any) -> None:
+        if settings.USES_EMBEDDED_SERVER:
+            embedded.ensure(settings.DATA_DIR)
+        stop = threading.Event()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: stop.set())
+        worker = make_worker(stop)
+        outcome: list[bool] = []
+        work = worker.run_once if once else worker.run
+        thread = threading.Thread(
+            target=lambda: outcome.append(work() is not False), name="worker", daemon=True
+        )
+        thread.start()
+        while thread.is_alive() and not stop.is_set():
+            thread.join(0.2)
+        thread.join(PATIENCE)
+        logger.info("the worker has left")
+        if outcome != [True] and not stop.is_set():
+            sys.exit(1)
+
+
+def make_worker(stop: threading.Event) -> Worker:
+    store, clock = access.store(), access.market_clock()
+    return Worker(
+        store=store,
+        clock=clock,
+        sources=followers(stop) if settings.IS_PUBLIC_NODE else [core_fetch(stop)],
+        delivery=Delivery(store=store, peers=peers(), clock=clock),
+        pace=Pace(
+            office_hours=settings.CYCLE,
+            otherwise=settings.CYCLE
+            if settings.IS_PUBLIC_NODE
+            else settings.NON_OFFICE_HOURS_INTERVAL,
+            longest_pause=settings.TRUST_WINDOW / 2,
+        ),
+        mode="public" if settings.IS_PUBLIC_NODE else "core",
+        stop=stop,
+        progress=progress_bar() if sys.stderr.isatty() else None,
+    )
+
+
+def core_fetch(stop: threading.Event) -> Source:
+    store = access.store()
+    return CoreFetch(
+        store=store,
+        clock=access.market_clock(),
+        client=VciClient(
+            base_url=settings.VCI_BASE_URL,
+            budget=RequestBudget(
+                limit=settings.VCI_RATE_LIMIT, server=store.client, key_prefix=f"{ROOT}:"
+            ),
+            batch_size=settings.VCI_BATCH_SIZE,
+            stop=stop,
+        ),
+        symbols=settings.UNIVERSE.symbols,
+        history_start=settings.HISTORY_START,
+        stop=stop,
+    )
+
+
+def followers(stop: threading.Event) -> list[Source]:
+    return [
+        Follower(
+            access.store(),
+            url=url,
+            refresh_interval=settings.PUBLIC_REFRESH_INTERVAL,
+            history_start=epoch_of(settings.HISTORY_START),
+            stop=stop,
+        )
+        for url in settings.CORE_NETWORK_URLS
+    ]
+
+
+def peers() -> list[Peer]:
+    """A public node follows and delivers nothing."""
+    if settings.IS_PUBLIC_NODE:
+        return []
+    internal = [
+        Peer(url, PeerKind.INTERNAL, settings.PRIMARY_TOKEN) for url in settings.INTERNAL_PEER_URLS
+    ]
+    return internal + [Peer(url, PeerKind.PUBLIC) for url in settings.PUBLIC_PEER_URLS]
+
+
+def progress_bar() -> Any:
+    """Shows the first load of a history on a terminal."""
+    bar = tqdm(desc="loading history", unit="symbol", leave=False)
+
+    def show(done: int, total: int) -> None:
+        bar.total, bar.n = total, done
+        bar.refresh()
+        if done >= total:
+            bar.clear()
+
+    return show

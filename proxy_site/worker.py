@@ -1,0 +1,229 @@
+"""The worker: it leads while it holds the lease, and then fetches or follows, cycle by cycle.
+
+``run`` reads top to bottom: stand by, lead, cycle, tell, wait. What a cycle does is the source's
+business (tickers.core_fetch or tickers.follow), sending is delivery's.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import redis
+from django.db import DatabaseError
+
+from reputation import actors
+from tickers.cycle import Cycle
+from tickers.follow import FollowError
+from tickers.lease import LIFETIME, TRY_AGAIN, Lease
+from tickers.market_clock import MarketClock
+from tickers.store import FencedError, Store
+
+logger = logging.getLogger(__name__)
+
+LONGEST_BACKOFF = 60.0  # seconds between cycles that fail
+
+Progress = Callable[[int, int], None]
+
+
+class Source(Protocol):
+    """Where trusted bars come from."""
+
+    def cycle(self, fence: str, progress: Progress | None = None) -> Cycle: ...
+
+    def contact(self, fence: str) -> Cycle:
+        """The cheapest request that shows the source alive and refreshes the trust window."""
+        ...
+
+
+class Sender(Protocol):
+    """What of delivery the worker needs."""
+
+    def start(self, fence: str) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def stop(self, timeout: float) -> None: ...
+
+    def status(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds between the starts of two cycles, and the longest pause between contacts."""
+
+    office_hours: float
+    otherwise: float
+    longest_pause: float
+
+    def interval(self, clock: MarketClock) -> float:
+        return self.office_hours if clock.in_office_hours() else self.otherwise
+
+
+class Worker:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: MarketClock,
+        sources: Sequence[Source],
+        delivery: Sender,
+        pace: Pace,
+        mode: str,
+        stop: threading.Event,
+        progress: Progress | None = None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._sources = list(sources)
+        self._delivery = delivery
+        self._pace = pace
+        self._mode = mode
+        self._stop = stop
+        self._progress = progress
+        self._iterations = 0
+        self._failures = 0
+
+    def run(self) -> None:
+        """Lead whenever the lease is free, until ``stop`` is set."""
+        with Lease(self._store) as lease:
+            standing_by = False
+            while not self._stop.is_set():
+                fence = self._try_to_lead(lease)
+                if fence:
+                    logger.info("leading: this worker fetches and delivers")
+                    self._lead(lease, fence)
+                    standing_by = False
+                    continue
+                if not standing_by:
+                    logger.info("standing by: another worker leads, or the store is away")
+                    standing_by = True
+                self._stop.wait(TRY_AGAIN)
+
+    def run_once(self) -> bool:
+        """One cycle; False when it had errors, or another worker leads."""
+        with Lease(self._store) as lease:
+            fence = self._wait_to_lead(lease)
+            if fence is None:
+                logger.error("another worker leads: stop it first, or leave the work to it")
+                return False
+            self._delivery.start(fence)
+            try:
+                return self._cycle(fence)
+            finally:
+                self._delivery.stop(timeout=5)
+
+    def _wait_to_lead(self, lease: Lease) -> str | None:
+        deadline = time.monotonic() + LIFETIME + TRY_AGAIN
+        while not self._stop.is_set():
+            fence = self._try_to_lead(lease)
+            if fence or time.monotonic() > deadline:
+                return fence
+            self._stop.wait(TRY_AGAIN)
+        return None
+
+    def _try_to_lead(self, lease: Lease) -> str | None:
+        try:
+            return lease.try_acquire()
+        except redis.RedisError as error:
+            logger.error("the store can't be reached (%s); trying again", error)
+            return None
+
+    def _lead(self, lease: Lease, fence: str) -> None:
+        self._delivery.start(fence)
+        try:
+            while lease.fence == fence and not self._stop.is_set():
+                started = time.monotonic()
+                self._cycle(fence)
+                self._wait(lease, fence, until=started + self._next_interval())
+        finally:
+            self._delivery.stop(timeout=2)
+
+    def _cycle(self, fence: str) -> bool:
+        """One cycle, whatever goes wrong in it; returns whether nothing did."""
+        cycle = self._attempt(lambda: self._sources[0].cycle(fence, self._progress))
+        self._iterations += 1
+        self._failures = self._failures + 1 if cycle.errors else 0
+        if cycle.errors and len(self._sources) > 1:
+            self._sources.append(self._sources.pop(0))
+        if cycle.bars_changed:
+            self._delivery.wake()
+        self._reconcile_bans()
+        self._tell(cycle)
+        return not cycle.errors
+
+    def _attempt(self, work: Callable[[], Cycle]) -> Cycle:
+        failed = Cycle()
+        try:
+            return work()
+        except FencedError:
+            failed.errors.append("the lease was lost in the cycle; what it fetched late is dropped")
+        except FollowError as error:
+            failed.errors.append(str(error))
+        except redis.RedisError as error:
+            failed.errors.append(f"the store can't be written ({error})")
+        return failed.finish()
+
+    def _wait(self, lease: Lease, fence: str, *, until: float) -> None:
+        """Wait for the next cycle; in a long wait, contact the source often enough for trust."""
+        contact_at = time.monotonic() + self._pace.longest_pause
+        while (now := time.monotonic()) < until and lease.fence == fence:
+            if now >= contact_at:
+                contact = self._attempt(lambda: self._sources[0].contact(fence))
+                for error in contact.errors:
+                    logger.warning("the contact between cycles failed: %s", error)
+                contact_at = time.monotonic() + self._pace.longest_pause
+            if self._stop.wait(min(TRY_AGAIN, max(0.0, until - now))):
+                return
+
+    def _next_interval(self) -> float:
+        interval = self._pace.interval(self._clock)
+        if not self._failures:
+            return interval
+        backoff = min(max(interval, 1.0) * 2.0 ** min(self._failures, 10), LONGEST_BACKOFF)
+        return min(max(interval, backoff), self._pace.longest_pause)
+
+    def _reconcile_bans(self) -> None:
+        """Reputation knows nothing of the market: overlays of the banned are ended here."""
+        try:
+            standing = {overlay.actor for overlay in self._store.overlays().values()}
+            banned = actors.banned_among(addresses=standing) if standing else set()
+            if banned:
+                ended = self._store.withdraw_actors(sorted(banned))
+                logger.info("ended %d overlays of %d banned actors", ended, len(banned))
+        except (redis.RedisError, DatabaseError) as error:
+            logger.error("bans and overlays can't be reconciled (%s)", error)
+
+    def _tell(self, cycle: Cycle) -> None:
+        """The log line and the status of /health."""
+        for error in cycle.errors:
+            logger.error("cycle %d: %s", self._iterations, error)
+        logger.info("cycle %d: %s", self._iterations, cycle.summary())
+        status = {
+            "mode": self._mode,
+            "told_at": time.time(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "iterations": self._iterations,
+            "interval": self._next_interval(),
+            "cycle": {
+                "started_at": cycle.started_at.isoformat(),
+                "duration": round(cycle.duration, 3),
+                "requests": cycle.requests,
+                "bars_received": cycle.bars_received,
+                "bars_changed": cycle.bars_changed,
+                "bars_dropped": cycle.bars_dropped,
+                "series_replaced": cycle.series_replaced,
+                "symbols_missing": cycle.symbols_missing,
+                "errors": cycle.errors[:10],
+            },
+            "delivery": self._delivery.status(),
+        }
+        try:
+            self._store.write_status(status)
+        except redis.RedisError as error:
+            logger.error("the worker's status can't be written (%s)", error)

@@ -1,0 +1,194 @@
+"""The core node's cycle: ask the upstream for what is new, and merge it as CORE.
+
+A symbol's history is fetched in full once. After that a cycle asks only for an overlap: the last
+bars, reaching back behind the newest one stored. The overlap shows when the upstream has adjusted
+the history (a dividend, a split) or when the node was away for longer than it reaches; then that
+symbol is fetched in full again.
+"""
+
+import datetime as dt
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from tickers.bar import Bar, epoch_of
+from tickers.cycle import Cycle
+from tickers.market_clock import MarketClock
+from tickers.snapshot import bar_of
+from tickers.store import Authority, Store, Verdict
+from tickers.vci import Failure, VciClient
+from tickers.vci_answer import Answer
+
+logger = logging.getLogger(__name__)
+
+# Bars asked for in a cycle. The newest stored day may still change after its close (in 24 of 286
+# symbols the day's final bar differs from its folded minutes), so days before it are compared.
+OVERLAP = 4
+
+# An adjustment shows in prices of closed days that differ by more than this.
+ADJUSTED = 0.001
+
+# countBack counts bars; asking for every calendar day and some more reaches the history's start.
+MARGIN = 10
+
+
+class CoreFetch:
+    """Fetches ``symbols`` from the upstream into ``store``; one thread at a time."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: MarketClock,
+        client: VciClient,
+        symbols: Sequence[str],
+        history_start: dt.date,
+        stop: threading.Event,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._client = client
+        self._symbols = list(symbols)
+        self._history_start = history_start
+        self._stop = stop
+
+    def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> Cycle:
+        """Fetch and merge every symbol. Raises FencedError, and what redis raises.
+
+        ``progress`` is told (done, all) of the symbols whose whole history is loaded.
+        """
+        cycle, before = Cycle(), self._client.counters.requests
+        loaded = self._store.loaded()
+        start = epoch_of(self._history_start)
+        fresh = [symbol for symbol in self._symbols if loaded.get(symbol, start + 1) <= start]
+        known = set(fresh)
+        whole = [symbol for symbol in self._symbols if symbol not in known]
+        whole += self._update(fresh, fence, cycle)
+        self._load(whole, fence, cycle, progress)
+        if not cycle.errors and not self._stop.is_set():
+            self._store.complete_cycle(fence=fence, age=None)
+        cycle.requests = self._client.counters.requests - before
+        return cycle.finish()
+
+    def contact(self, fence: str) -> Cycle:
+        """One request for one symbol: shows the upstream alive and refreshes the trust window."""
+        cycle, before = Cycle(), self._client.counters.requests
+        for symbol in self._update(self._symbols[:1], fence, cycle):
+            logger.info("%s is read in full in the next cycle", symbol)
+        cycle.requests = self._client.counters.requests - before
+        return cycle.finish()
+
+    # --- What is new --------------------------------------------------------------------------
+
+    def _update(self, symbols: Sequence[str], fence: str, cycle: Cycle) -> list[str]:
+        """Merge the overlap of symbols whose history is loaded; returns those to load again."""
+        again: list[str] = []
+        for answer in self._fetch(symbols, OVERLAP + self._days_away(), cycle):
+            stored = self._stored(list(answer.series))
+            merging: list[Bar] = []
+            for symbol, bars in answer.series.items():
+                whole, usable = compare(bars, stored[symbol])
+                merging += usable
+                if whole:
+                    again.append(symbol)
+            if merging:
+                merged = self._store.merge(merging, Authority.CORE, fence=fence)
+                cycle.bars_changed += merged.changed
+        if again:
+            logger.info("adjusted or not reached by the overlap, read in full: %s", again[:20])
+        return again
+
+    def _days_away(self) -> int:
+        """Days since the last complete cycle: the overlap reaches back over them."""
+        seconds = self._store.seconds_since_cycle()
+        return 0 if seconds is None else int(seconds // 86_400)
+
+    def _stored(self, symbols: list[str]) -> dict[str, list[Bar]]:
+        return {
+            symbol: [bar_of(encoded) for _, encoded in rows]
+            for symbol, rows in self._store.series(symbols, last=OVERLAP + self._days_away())
+        }
+
+    # --- The whole history --------------------------------------------------------------------
+
+    def _load(
+        self,
+        symbols: Sequence[str],
+        fence: str,
+        cycle: Cycle,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        days = (self._clock.today() - self._history_start).days
+        done = 0
+        for answer in self._fetch(symbols, days + MARGIN, cycle):
+            for symbol, bars in answer.series.items():
+                self._replace(symbol, bars, fence, cycle)
+            done += len(answer.series) + len(answer.missing) + len(answer.errors)
+            logger.info("history: %d of %d symbols", done, len(symbols))
+            if progress:
+                progress(done, len(symbols))
+
+    def _replace(self, symbol: str, bars: Sequence[Bar], fence: str, cycle: Cycle) -> None:
+        bars = [bar for bar in bars if bar.day >= self._history_start]
+        if not bars:
+            return
+        verdict = self._store.replace_series(
+            symbol,
+            bars,
+            Authority.CORE,
+            fence=fence,
+            history_start=epoch_of(self._history_start),
+        )
+        if verdict is Verdict.REPLACED:
+            cycle.series_replaced += 1
+            cycle.bars_changed += len(bars)
+        elif verdict.refused:
+            cycle.errors.append(f"{symbol}: the full history was refused ({verdict})")
+
+    # --- Asking -------------------------------------------------------------------------------
+
+    def _fetch(
+        self, symbols: Sequence[str], count_back: int, cycle: Cycle
+    ) -> Iterator[Answer[Bar]]:
+        if not symbols:
+            return
+        for answer in self._client.fetch(symbols, count_back=count_back, to=self._end()):
+            if isinstance(answer, Failure):
+                cycle.errors.append(
+                    f"{len(answer.symbols)} symbols weren't fetched: {answer.error}"
+                )
+                continue
+            cycle.bars_received += sum(map(len, answer.series.values()))
+            cycle.bars_dropped += Counter(answer.dropped).total()
+            cycle.symbols_missing += len(answer.missing)
+            cycle.errors += answer.errors.values()
+            yield answer
+
+    def _end(self) -> dt.datetime:
+        """The end of the market clock's day: nothing later can be stored."""
+        midnight = dt.datetime.combine(self._clock.today(), dt.time(), dt.UTC)
+        return midnight + dt.timedelta(hours=17) - dt.timedelta(seconds=1)
+
+
+def compare(bars: Sequence[Bar], stored: Sequence[Bar]) -> tuple[bool, list[Bar]]:
+    """(whether the series must be read in full, the bars that may be merged now).
+
+    ``bars`` are the upstream's last ones, ``stored`` ours, both sorted by day. Of a series that has
+    to be read in full, only bars from the newest stored day on are merged: closed days change all
+    at once or not at all.
+    """
+    if not bars or not stored:
+        return bool(bars), list(bars)
+    newest = stored[-1].day
+    ours = {bar.day: bar for bar in stored if bar.day < newest}
+    # Closed long enough to be final, here and there.
+    closed = [(bar, ours[bar.day]) for bar in bars if bar.day in ours]
+    reaches = bars[0].day <= newest
+    if reaches and not any(differs(theirs, our) for theirs, our in closed):
+        return False, list(bars)
+    return True, [*(bar for bar in bars[:-1] if bar.day > newest), *bars[-1:]]
+
+
+def differs(bar: Bar, other: Bar) -> bool:
+    return any(abs(a - b) > ADJUSTED * b for a, b in zip(bar.prices, other.prices, strict=True))
