@@ -1,0 +1,136 @@
+"""Which client sent a request, and which actor that client is.
+
+Pure: it takes the peer's address and the header's text, never a request or settings.
+
+python-ipware 4.1 can't answer the first question: its ``proxy_list`` names one proxy a hop, in
+order and number, so "any number of hops inside these networks" can't be said, and it never looks at
+the TCP peer before it believes a header. Where a hop is garbage it either skips it, so that a name
+which the client made up takes its place, or (strict) lets the client's garbage void the header.
+"""
+
+import functools
+import ipaddress
+import re
+from collections.abc import Collection
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# A host is handed a /64 and uses any address of it (RFC 4291 2.5.4, RFC 8981): it is one actor.
+ACTOR_PREFIX = 64
+
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")  # RFC 4291 2.5.5.2
+_BRACKETED_HOP = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?")
+_IPV4_HOP = re.compile(r"([0-9.]+)(?::[0-9]{1,5})?")
+
+
+class AddressError(ValueError):
+    """A text that is no IP address."""
+
+
+class UnknownClientError(Exception):
+    """A request that doesn't say which client it is from; it can't be judged, so it is refused."""
+
+
+def actor_of(ip: str) -> str:
+    """The actor that a client at ``ip`` is, in canonical form.
+
+    ``203.0.113.9`` and ``::ffff:203.0.113.9`` → ``203.0.113.9``; any other IPv6 address → its /64,
+    ``2001:db8:1:2::/64``. A scope (``%eth0``) is dropped. Raises AddressError.
+    """
+    address = _parse(ip)
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    return str(ipaddress.IPv6Network((int(address), ACTOR_PREFIX), strict=False))
+
+
+def actor_named(text: str) -> str:
+    """The actor that an operator means: by any address it covers, or by its own canonical form.
+
+    Raises AddressError.
+    """
+    text = text.strip()
+    bare = text.removesuffix(f"/{ACTOR_PREFIX}")
+    if bare != text and ":" not in bare:
+        raise AddressError(f"{text[:60]!r} is a network; an IPv4 actor is one address")
+    return actor_of(bare)
+
+
+def client_of(*, peer: str, forwarded_for: str | None, trusted_proxies: Collection[str]) -> str:
+    """The address of the client that sent a request, without port or scope.
+
+    ``peer`` is the other end of the connection (WSGI's REMOTE_ADDR), ``forwarded_for`` the value of
+    X-Forwarded-For (several lines joined by commas), ``trusted_proxies`` networks in CIDR form.
+    Each proxy adds the address it was called from on the right, so only what stands to the right of
+    the last untrusted hop was written by proxies; that hop is the client. A peer that is no trusted
+    proxy is the client itself, whatever its headers say.
+
+    Raises UnknownClientError when the peer has no address, or is a proxy and names no client.
+    """
+    caller = _peer(peer)
+    proxies = _networks(tuple(trusted_proxies))
+    if not _within(caller, proxies):
+        return str(caller)
+    for hop in reversed((forwarded_for or "").split(",")):
+        address = _hop(hop)
+        if not _within(address, proxies):
+            return str(address)
+    raise UnknownClientError(
+        "X-Forwarded-For names trusted proxies only: the first proxy must add its client's address"
+    )
+
+
+def _peer(text: str) -> Address:
+    if not text:
+        raise UnknownClientError(
+            "The server doesn't know the address of its peer, as on a unix socket: bind it to a "
+            "TCP port and name the proxy in front of it in TRUSTED_PROXIES"
+        )
+    try:
+        return _parse(text)
+    except AddressError as error:
+        raise UnknownClientError("The address of the peer is no IP address") from error
+
+
+def _hop(text: str) -> Address:
+    """One hop: an address, with or without port; IPv6 with a port stands in brackets."""
+    text = text.strip()
+    if not text:
+        raise UnknownClientError(
+            "A trusted proxy named no client: it must add the client's address to X-Forwarded-For"
+        )
+    match = _BRACKETED_HOP.fullmatch(text) or _IPV4_HOP.fullmatch(text)
+    try:
+        return _parse(match[1] if match else text)
+    except AddressError as error:
+        raise UnknownClientError(
+            "X-Forwarded-For has something else than an IP address where a trusted proxy names "
+            "its client"
+        ) from error
+
+
+def _parse(text: str) -> Address:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise AddressError(f"{text[:60]!r} is not an IP address") from None
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    return address.ipv4_mapped or ipaddress.IPv6Address(int(address))
+
+
+def _within(address: Address, networks: Collection[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+@functools.lru_cache(maxsize=16)
+def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    return tuple(_unmapped(ipaddress.ip_network(text)) for text in texts)
+
+
+def _unmapped(network: Network) -> Network:
+    """Addresses are compared unmapped, so networks written in mapped form must be, too."""
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        ipv4 = int(network.network_address) & 0xFFFFFFFF
+        return ipaddress.IPv4Network((ipv4, network.prefixlen - _MAPPED.prefixlen))
+    return network

@@ -1,0 +1,190 @@
+"""The operator's view of reputation: find an actor, see why it stands where it stands, change it.
+
+Changes go through change_by_operator and nothing else; counts and status are never edited, changes
+of status never touched, and no actor is deleted, since its history would go with it.
+"""
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils import timezone
+
+from reputation.actors import change_by_operator
+from reputation.address import AddressError, actor_named
+from reputation.models import Actor, StatusChange
+from reputation.transitions import OperatorEvent
+
+if TYPE_CHECKING:
+    ActorAdminBase = admin.ModelAdmin[Actor]
+    StatusChangeAdminBase = admin.ModelAdmin[StatusChange]
+    StatusChangeInlineBase = admin.TabularInline[StatusChange, Actor]
+    ActorFormBase = forms.ModelForm[Actor]
+else:
+    ActorAdminBase = StatusChangeAdminBase = admin.ModelAdmin
+    StatusChangeInlineBase = admin.TabularInline
+    ActorFormBase = forms.ModelForm
+
+RECORD = (
+    "address",
+    "status",
+    "successful_updates",
+    "failed_updates",
+    "banned_until",
+    "last_seen",
+)
+EVENT_CHOICES = [(event.value, event.value.capitalize()) for event in OperatorEvent]
+
+
+class ActorForm(ActorFormBase):
+    """An actor to add, or an event for a known one; the buttons of its page send ``event``."""
+
+    event = forms.ChoiceField(
+        choices=[("", "Only add it"), *EVENT_CHOICES], required=False, label="And then"
+    )
+    # Lines, not one line: in an <input>, Enter would press the first button, which bans.
+    note = forms.CharField(
+        widget=forms.Textarea(attrs={"rows": 2, "cols": 60}),
+        max_length=500,
+        required=False,
+        help_text="Why; kept with the change of status.",
+    )
+
+    def clean_address(self) -> str:
+        try:
+            return actor_named(self.cleaned_data["address"])
+        except AddressError as error:
+            raise ValidationError(f"{error}. Example: 203.0.113.9 or 2001:db8:1:2::77") from error
+
+
+class ReadOnly:
+    """Shown to whoever may view actors, changed by nobody."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        permissions = ("reputation.view_actor", "reputation.change_actor")
+        return any(request.user.has_perm(permission) for permission in permissions)
+
+
+class StatusChangeInline(ReadOnly, StatusChangeInlineBase):
+    model = StatusChange
+    verbose_name_plural = "Why it stands where it stands"
+    fields = ("at", "from_status", "to_status", "reason", "evidence", "by_operator")
+    readonly_fields = fields
+    ordering = ["-at", "-pk"]
+    extra = 0
+    can_delete = False
+
+
+@admin.register(Actor)
+class ActorAdmin(ActorAdminBase):
+    form = ActorForm
+    list_display = RECORD
+    list_filter = ["status"]
+    search_fields = ["address"]
+    search_help_text = "Any address of the actor, or a part of it."
+    ordering = ["-pk"]
+    actions = ["ban", "trust", "reset"]
+
+    def get_fields(self, request: HttpRequest, obj: Actor | None = None) -> list[Any]:
+        if obj is None:
+            return ["address", "event", "note"]
+        # The note belongs to the buttons, which only who may change the actor has.
+        note = ["note"] if self.has_change_permission(request, obj) else []
+        return [*self.get_readonly_fields(request, obj), *note]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Actor | None = None) -> list[str]:
+        if obj is None:
+            return []
+        return [*RECORD, "first_seen", "standing"]
+
+    def get_inlines(self, request: HttpRequest, obj: Actor | None) -> list[Any]:
+        return [] if obj is None else [StatusChangeInline]
+
+    @admin.display(description="Standing")
+    def standing(self, actor: Actor) -> str:
+        """Where it stands and since when, in a sentence."""
+        if actor.banned_until is not None and actor.banned_until <= timezone.now():
+            return "Its ban has ended: its next request finds it on probation, with counts of 0."
+        latest = actor.status_changes.order_by("-at", "-pk").first()
+        if latest is None:
+            return "On probation since it was first seen."
+        who = f" ({latest.by_operator})" if latest.by_operator else ""
+        return f"{actor.get_status_display()} since {latest.at:%Y-%m-%d %H:%M} UTC{who}: " + (
+            latest.reason
+        )
+
+    def has_delete_permission(self, request: HttpRequest, obj: Actor | None = None) -> bool:
+        return False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Actor], search_term: str
+    ) -> tuple[QuerySet[Actor], bool]:
+        found, may_repeat = super().get_search_results(request, queryset, search_term)
+        with contextlib.suppress(AddressError):  # a part of an address, or none
+            found |= queryset.filter(address=actor_named(search_term))
+        return found, may_repeat
+
+    def save_model(self, request: HttpRequest, obj: Actor, form: ActorForm, change: bool) -> None:
+        # A known actor isn't saved: its counts may have grown since the form was read.
+        if not change:
+            super().save_model(request, obj, form, change)
+        if event := form.cleaned_data["event"]:
+            change_by_operator(
+                actor=obj,
+                event=OperatorEvent(event),
+                operator=request.user.get_username(),
+                note=form.cleaned_data["note"].strip(),
+            )
+
+    def response_change(self, request: HttpRequest, obj: Actor) -> HttpResponse:
+        obj.refresh_from_db()
+        if request.POST.get("event"):
+            message, level = f"{obj.address} is now {obj.get_status_display()}.", messages.SUCCESS
+        else:
+            message, level = "Nothing was changed: press Ban, Trust or Reset.", messages.WARNING
+        self.message_user(request, message, level)
+        return HttpResponseRedirect(request.path)
+
+    @admin.action(description="Ban the selected actors, without end", permissions=["change"])
+    def ban(self, request: HttpRequest, queryset: QuerySet[Actor]) -> None:
+        self._change(request, queryset, OperatorEvent.BAN)
+
+    @admin.action(description="Trust the selected actors", permissions=["change"])
+    def trust(self, request: HttpRequest, queryset: QuerySet[Actor]) -> None:
+        self._change(request, queryset, OperatorEvent.TRUST)
+
+    @admin.action(description="Reset the selected actors to probation", permissions=["change"])
+    def reset(self, request: HttpRequest, queryset: QuerySet[Actor]) -> None:
+        self._change(request, queryset, OperatorEvent.RESET)
+
+    def _change(
+        self, request: HttpRequest, queryset: QuerySet[Actor], event: OperatorEvent
+    ) -> None:
+        operator = request.user.get_username()
+        changed = [
+            change_by_operator(actor=actor, event=event, operator=operator) for actor in queryset
+        ]
+        self.message_user(
+            request, f"{event.value.capitalize()}: {len(changed)} changed.", messages.SUCCESS
+        )
+
+
+@admin.register(StatusChange)
+class StatusChangeAdmin(ReadOnly, StatusChangeAdminBase):
+    list_display = ["at", "actor", "from_status", "to_status", "reason", "by_operator"]
+    list_filter = ["to_status", "at"]
+    list_select_related = ["actor"]
+    ordering = ["-at", "-pk"]

@@ -1,0 +1,43 @@
+"""Evidence: what an actor sent, kept with the change of status that it caused.
+
+Whoever sent it chose its contents, so its size is bounded and every database can hold it.
+"""
+
+import json
+
+MAX_EVIDENCE = 2_000  # bytes of its JSON text, in ASCII
+# Escaping what was escaped once doubles an excerpt at worst.
+_EXCERPT = MAX_EVIDENCE // 2 - 100
+
+# Python's reader lets NUL and halves of surrogate pairs through, PostgreSQL's jsonb refuses them.
+# Whole pairs are excerpted as well: telling them apart isn't worth code.
+_NOT_STORABLE = ("\\u0000", "\\ud8", "\\ud9", "\\uda", "\\udb", "\\udc", "\\udd", "\\ude", "\\udf")
+
+
+def bounded(evidence: object) -> object:
+    """``evidence`` as it is, if JSON can hold it in ``MAX_EVIDENCE`` bytes; else an excerpt.
+
+    The excerpt is ``{"excerpt": the first part of its JSON text, "bytes": its length}``.
+    Objects that JSON doesn't know are stored as their ``str``.
+    """
+    try:
+        text = json.dumps(evidence, default=str, separators=(",", ":"))
+    except RecursionError:
+        return {"excerpt": "nested too deeply to be written down"}
+    if len(text) <= MAX_EVIDENCE and _is_storable(text):
+        return json.loads(text)
+    return {"excerpt": text[:_EXCERPT], "bytes": len(text)}
+
+
+def _is_storable(text: str) -> bool:
+    if any(escape in text for escape in _NOT_STORABLE):
+        return False
+    try:
+        json.loads(text, parse_constant=_refuse)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} isn't JSON")

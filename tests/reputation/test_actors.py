@@ -1,0 +1,398 @@
+import datetime as dt
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.core.cache import cache
+from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
+
+from reputation import actors
+from reputation.actors import (
+    STANDING_LIFETIME,
+    Standing,
+    banned_among,
+    change_by_operator,
+    record_outcome,
+    standing,
+)
+from reputation.evidence import MAX_EVIDENCE
+from reputation.models import Actor, StatusChange
+from reputation.transitions import OperatorEvent, Outcome, Status
+
+HOME = "203.0.113.9"
+LIE = {"symbol": "VCB", "close": 150380}
+
+pytestmark = pytest.mark.usefixtures("clean_server")
+
+
+def judge(outcome: Outcome, times: int = 1, *, address: str = HOME) -> Standing:
+    for _ in range(times):
+        latest = record_outcome(address=address, outcome=outcome, evidence=LIE)
+    return latest
+
+
+def let_ban_end(address: str = HOME) -> None:
+    """As if the ban's time had passed; no process noticed yet."""
+    Actor.objects.filter(address=address).update(banned_until=timezone.now())
+    cache.clear()
+
+
+def at_once(call: Callable[[], Any], *, threads: int) -> list[Any]:
+    """The answers of ``call`` from threads that start together, each with its own connections."""
+    start = threading.Barrier(threads)
+
+    def run() -> Any:
+        start.wait()
+        try:
+            return call()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [future.result() for future in [pool.submit(run) for _ in range(threads)]]
+
+
+@pytest.mark.django_db
+class TestRecordOutcome:
+    def test_creates_an_actor_on_probation_with_its_first_outcome(self) -> None:
+        before = timezone.now()
+        assert judge(Outcome.ACCEPTED) == Standing(Status.PROBATION)
+        actor = Actor.objects.get(address=HOME)
+        assert (actor.successful_updates, actor.failed_updates) == (1, 0)
+        assert actor.last_seen is not None
+        assert before <= actor.first_seen <= actor.last_seen <= timezone.now()
+
+    def test_bans_with_the_sixth_failure_and_writes_down_why(self) -> None:
+        assert judge(Outcome.IMPLAUSIBLE, 5).status is Status.PROBATION
+        assert judge(Outcome.IMPLAUSIBLE).banned
+        actor = Actor.objects.get(address=HOME)
+        assert (actor.status, actor.failed_updates) == ("BANNED", 6)
+        change = StatusChange.objects.get()
+        assert (change.from_status, change.to_status) == ("PROBATION", "BANNED")
+        assert change.actor == actor
+        assert change.reason == "6 implausible updates, more than the 5 allowed"
+        assert change.evidence == LIE
+        assert change.by_operator == ""
+
+    def test_follows_the_settings(self, settings: Any) -> None:
+        settings.BAN_AFTER_FAILURES, settings.BAN_HOURS = 1, 2.5
+        settings.TRUST_AFTER_SUCCESSES = 3
+        assert judge(Outcome.ACCEPTED, 2, address="198.51.100.7") == Standing(Status.PROBATION)
+        assert judge(Outcome.ACCEPTED, address="198.51.100.7").trusted
+        before = timezone.now()
+        until = judge(Outcome.IMPLAUSIBLE, 2).banned_until
+        assert until is not None
+        assert before <= until - dt.timedelta(hours=2.5) <= timezone.now()
+
+    def test_of_a_banned_actor_changes_nothing(self) -> None:
+        judge(Outcome.IMPLAUSIBLE, 6)
+        row = Actor.objects.values().get(address=HOME)
+        assert judge(Outcome.IMPLAUSIBLE).banned
+        assert judge(Outcome.ACCEPTED).banned
+        assert Actor.objects.values().get(address=HOME) == row
+        assert StatusChange.objects.count() == 1
+
+    def test_after_a_ban_counts_from_zero(self) -> None:
+        judge(Outcome.ACCEPTED, 3)
+        judge(Outcome.IMPLAUSIBLE, 6)
+        let_ban_end()
+        assert judge(Outcome.IMPLAUSIBLE) == Standing(Status.PROBATION)
+        actor = Actor.objects.get(address=HOME)
+        assert (actor.successful_updates, actor.failed_updates) == (0, 1)
+        ended = StatusChange.objects.latest("pk")
+        assert (ended.from_status, ended.to_status) == ("BANNED", "PROBATION")
+        assert ended.reason == "the ban has ended; cleared 3 accepted and 6 implausible updates"
+
+    def test_bounds_the_evidence(self) -> None:
+        judge(Outcome.IMPLAUSIBLE, 5)
+        record_outcome(address=HOME, outcome=Outcome.IMPLAUSIBLE, evidence=[LIE] * 1_000)
+        evidence = StatusChange.objects.get().evidence
+        assert len(str(evidence)) <= MAX_EVIDENCE
+        assert "VCB" in evidence["excerpt"]
+
+
+@pytest.mark.django_db(transaction=True)
+class TestCommit:
+    def test_an_outcome_is_refused_inside_a_transaction(self) -> None:
+        with transaction.atomic(), pytest.raises(RuntimeError, match="durable"):
+            judge(Outcome.IMPLAUSIBLE)
+
+    def test_a_ban_that_is_not_committed_is_not_announced(self) -> None:
+        actor = Actor.objects.create(address=HOME)
+        assert not standing(address=HOME).banned
+        with transaction.atomic():
+            change_by_operator(actor=actor, event=OperatorEvent.BAN, operator="eve")
+            transaction.set_rollback(True)
+        assert not standing(address=HOME).banned
+        assert not StatusChange.objects.exists()
+
+    def test_a_hand_made_change_acts_at_once_and_survives_a_lost_cache(
+        self, server: redis.Redis
+    ) -> None:
+        actor = Actor.objects.create(address=HOME)
+        for event, status in [
+            (OperatorEvent.BAN, Status.BANNED),
+            (OperatorEvent.RESET, Status.PROBATION),
+            (OperatorEvent.TRUST, Status.TRUSTED),
+        ]:
+            standing(address=HOME)
+            change_by_operator(actor=actor, event=event, operator="eve")
+            assert standing(address=HOME).status is status
+            server.flushall()
+            assert standing(address=HOME).status is status
+
+    def test_a_hand_made_change_is_kept_when_the_cache_is_away(
+        self, settings: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        actor = Actor.objects.create(address=HOME)
+        away = {**settings.CACHES["default"], "LOCATION": "unix:///nonexistent.sock?db=1"}
+        settings.CACHES = {"default": away}
+        change_by_operator(actor=actor, event=OperatorEvent.BAN, operator="eve")
+        assert Actor.objects.get().status == "BANNED"
+        assert "publish in on_commit() during transaction" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+class TestStanding:
+    def test_of_an_unknown_actor_is_probation_and_leaves_no_row(self) -> None:
+        assert standing(address=HOME) == Standing(Status.PROBATION)
+        assert not Actor.objects.exists()
+
+    def test_of_a_banned_flood_needs_no_sql(self, django_assert_num_queries: Any) -> None:
+        judge(Outcome.IMPLAUSIBLE, 6)
+        with django_assert_num_queries(0):
+            assert all(standing(address=HOME).banned for _ in range(50))
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_is_read_from_sql_once(self, known: bool, django_assert_num_queries: Any) -> None:
+        if known:
+            judge(Outcome.ACCEPTED)
+        with django_assert_num_queries(1):
+            for _ in range(50):
+                standing(address=HOME)
+
+    def test_of_a_ban_survives_a_lost_cache(
+        self, server: redis.Redis, django_assert_num_queries: Any
+    ) -> None:
+        judge(Outcome.IMPLAUSIBLE, 6)
+        server.flushall()
+        with django_assert_num_queries(1):
+            assert standing(address=HOME).banned
+            assert standing(address=HOME).banned
+
+    def test_is_cached_for_a_short_time(self) -> None:
+        standing(address=HOME)
+        judge(Outcome.IMPLAUSIBLE, 6, address="198.51.100.7")
+        keys = list(cache.iter_keys("*"))
+        assert len(keys) == 2
+        for key in keys:
+            assert 0 < cache.pttl(key) <= STANDING_LIFETIME * 1_000
+
+    def test_of_a_ban_is_never_cached_beyond_its_end(self, settings: Any) -> None:
+        settings.BAN_HOURS = 10 / 3_600
+        judge(Outcome.IMPLAUSIBLE, 6)
+        (written,) = cache.iter_keys("*")
+        assert 0 < cache.pttl(written) <= 10_000
+        cache.clear()
+        standing(address=HOME)
+        (read,) = cache.iter_keys("*")
+        assert 0 < cache.pttl(read) <= 10_000
+
+    def test_changes_at_once_with_a_ban_by_outcomes(self) -> None:
+        judge(Outcome.IMPLAUSIBLE, 5)
+        assert not standing(address=HOME).banned
+        judge(Outcome.IMPLAUSIBLE)
+        assert standing(address=HOME).banned
+
+    def test_changes_at_once_with_trust_by_outcomes(self, settings: Any) -> None:
+        settings.TRUST_AFTER_SUCCESSES = 2
+        judge(Outcome.ACCEPTED)
+        assert not standing(address=HOME).trusted
+        judge(Outcome.ACCEPTED)
+        assert standing(address=HOME).trusted
+
+    def test_of_an_ended_ban_is_probation_written_down_once(self) -> None:
+        judge(Outcome.IMPLAUSIBLE, 6)
+        let_ban_end()
+        assert standing(address=HOME) == Standing(Status.PROBATION)
+        assert standing(address=HOME) == Standing(Status.PROBATION)
+        actor = Actor.objects.get(address=HOME)
+        assert (actor.status, actor.failed_updates) == ("PROBATION", 0)
+        assert actor.banned_until is None
+        assert [change.to_status for change in StatusChange.objects.order_by("pk")] == [
+            "BANNED",
+            "PROBATION",
+        ]
+
+    def test_of_an_ended_ban_is_seen_through_an_entry_that_is_still_cached(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        judge(Outcome.IMPLAUSIBLE, 6)
+        later = timezone.now() + dt.timedelta(hours=24)
+        monkeypatch.setattr(actors.timezone, "now", lambda: later)
+        assert standing(address=HOME) == Standing(Status.PROBATION)
+
+    def test_of_a_hand_made_ban_has_no_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        actor = Actor.objects.create(address=HOME)
+        change_by_operator(actor=actor, event=OperatorEvent.BAN, operator="eve")
+        later = timezone.now() + dt.timedelta(days=3_650)
+        monkeypatch.setattr(actors.timezone, "now", lambda: later)
+        cache.clear()
+        assert standing(address=HOME).banned
+
+    def test_that_was_read_before_a_ban_doesnt_hide_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A slow reader finds probation in SQL, and comes to the cache after the ban did."""
+        judge(Outcome.IMPLAUSIBLE, 5)
+        add = cache.add
+
+        def add_after_the_ban(*args: Any, **kwargs: Any) -> bool:
+            judge(Outcome.IMPLAUSIBLE)
+            return bool(add(*args, **kwargs))
+
+        monkeypatch.setattr(cache, "add", add_after_the_ban)
+        standing(address=HOME)
+        assert standing(address=HOME).banned
+
+
+@pytest.mark.django_db
+class TestBannedAmong:
+    def test_names_those_that_are_banned_now(self, django_assert_num_queries: Any) -> None:
+        soon = timezone.now() + dt.timedelta(hours=1)
+        Actor.objects.create(address="192.0.2.1", status="BANNED", banned_until=soon)
+        Actor.objects.create(address="192.0.2.2", status="BANNED")
+        Actor.objects.create(address="192.0.2.3", status="BANNED", banned_until=timezone.now())
+        Actor.objects.create(address="192.0.2.4", status="TRUSTED")
+        Actor.objects.create(address="192.0.2.5", status="BANNED")
+        with django_assert_num_queries(1):
+            banned = banned_among(addresses=[f"192.0.2.{n}" for n in (1, 2, 3, 4, 9)])
+        assert banned == {"192.0.2.1", "192.0.2.2"}
+
+    def test_of_nobody_is_nobody_without_sql(self, django_assert_num_queries: Any) -> None:
+        with django_assert_num_queries(0):
+            assert banned_among(addresses=[]) == set()
+
+    def test_takes_more_addresses_than_a_query(self) -> None:
+        addresses = [f"10.0.{n // 256}.{n % 256}" for n in range(3_000)]
+        for address in (addresses[0], addresses[1_500], addresses[-1]):
+            Actor.objects.create(address=address, status="BANNED")
+        assert banned_among(addresses=set(addresses)) == {
+            addresses[0],
+            addresses[1_500],
+            addresses[-1],
+        }
+
+
+@pytest.mark.django_db
+class TestOperator:
+    def test_leaves_its_name_and_note(self) -> None:
+        judge(Outcome.ACCEPTED, 2)
+        actor = Actor.objects.get()
+        standing_after = change_by_operator(
+            actor=actor, event=OperatorEvent.BAN, operator="eve", note="Sends yesterday's bars."
+        )
+        assert standing_after == Standing(Status.BANNED)
+        change = StatusChange.objects.get()
+        assert (change.from_status, change.to_status) == ("PROBATION", "BANNED")
+        assert change.by_operator == "eve"
+        assert change.reason == (
+            "banned by hand, without end, at 2 accepted and 0 implausible updates. "
+            "Sends yesterday's bars."
+        )
+        assert change.evidence == {}
+
+    def test_leaves_a_row_where_the_status_stays(self) -> None:
+        judge(Outcome.IMPLAUSIBLE, 4)
+        actor = Actor.objects.get()
+        change_by_operator(actor=actor, event=OperatorEvent.RESET, operator="eve")
+        actor.refresh_from_db()
+        assert (actor.status, actor.failed_updates) == ("PROBATION", 0)
+        assert StatusChange.objects.get().reason == (
+            "reset by hand; cleared 0 accepted and 4 implausible updates"
+        )
+
+    def test_loses_no_count_made_since_the_actor_was_read(self) -> None:
+        judge(Outcome.ACCEPTED)
+        stale = Actor.objects.get()
+        judge(Outcome.ACCEPTED, 2)
+        change_by_operator(actor=stale, event=OperatorEvent.TRUST, operator="eve")
+        assert Actor.objects.get().successful_updates == 3
+
+
+class TestConcurrency:
+    """Threads with connections of their own, on a database in a file."""
+
+    def test_no_count_is_lost(self, database_file: Path, settings: Any) -> None:
+        settings.BAN_AFTER_FAILURES = 1_000_000
+        outcomes = [Outcome.ACCEPTED, Outcome.IMPLAUSIBLE]
+
+        def ten_of_each() -> None:
+            for outcome in outcomes * 10:
+                record_outcome(address=HOME, outcome=outcome, evidence=LIE)
+
+        at_once(ten_of_each, threads=8)
+        actor = Actor.objects.get()
+        assert (actor.successful_updates, actor.failed_updates) == (80, 80)
+
+    def test_the_sixth_failure_bans_once(self, database_file: Path) -> None:
+        standings = at_once(lambda: judge(Outcome.IMPLAUSIBLE), threads=12)
+        assert sum(not standing_after.banned for standing_after in standings) == 5
+        assert Actor.objects.get().failed_updates == 6
+        assert StatusChange.objects.count() == 1
+
+    def test_an_ended_ban_is_written_down_once(self, database_file: Path) -> None:
+        judge(Outcome.IMPLAUSIBLE, 6)
+        let_ban_end()
+        standings = at_once(lambda: standing(address=HOME), threads=8)
+        assert {found.status for found in standings} == {Status.PROBATION}
+        assert StatusChange.objects.filter(to_status="PROBATION").count() == 1
+
+    def test_the_last_change_committed_is_the_standing_cached(self, database_file: Path) -> None:
+        actor = Actor.objects.create(address=HOME)
+        events = iter(list(OperatorEvent) * 8)
+
+        def change() -> None:
+            change_by_operator(actor=actor, event=next(events), operator="eve")
+
+        at_once(change, threads=8)
+        assert standing(address=HOME).status == Actor.objects.get().status
+
+
+@pytest.mark.django_db
+class TestDatabase:
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"status": "FORGIVEN"},
+            {"status": ""},
+            {"successful_updates": -1},
+            {"failed_updates": -1},
+            {"status": "PROBATION", "banned_until": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)},
+            {"status": "TRUSTED", "banned_until": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)},
+            {"address": "198.51.100.7"},
+        ],
+    )
+    def test_refuses_a_row_that_makes_no_actor(self, fields: dict[str, Any]) -> None:
+        Actor.objects.create(address="198.51.100.7")
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Actor.objects.create(**{"address": HOME, **fields})
+
+    @pytest.mark.parametrize(
+        "fields", [{"from_status": "NEW"}, {"to_status": "GONE"}, {"reason": ""}]
+    )
+    def test_refuses_a_change_that_says_nothing(self, fields: dict[str, Any]) -> None:
+        actor = Actor.objects.create(address=HOME)
+        row = {"from_status": "PROBATION", "to_status": "BANNED", "reason": "why", **fields}
+        with pytest.raises(IntegrityError), transaction.atomic():
+            StatusChange.objects.create(actor=actor, **row)
+
+    def test_keeps_an_actor_with_its_history(self) -> None:
+        judge(Outcome.IMPLAUSIBLE, 6)
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Actor.objects.all().delete()
