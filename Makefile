@@ -18,7 +18,7 @@ $(STAMP): requirements-dev.lock
 	@touch $(STAMP)
 
 demo: install
-	@exec $(BIN)/python manage.py demo
+	@exec $(BIN)/python -m proxy_site.demo
 
 run: install
 	@exec $(BIN)/python manage.py run_node

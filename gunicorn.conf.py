@@ -18,3 +18,5 @@ max_requests = 200_000
 max_requests_jitter = 20_000
 accesslog = None  # a line a request would cost more than the request; the proxy in front has one
 errorlog = "-"
+# Its path is the user's, not the node's: two nodes of one user would share it.
+control_socket_disable = True

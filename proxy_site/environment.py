@@ -7,7 +7,6 @@ repeats the value, which may be a secret.
 import datetime as dt
 import importlib.util
 import ipaddress
-import math
 import re
 import socket
 from collections.abc import Mapping, Sequence
@@ -111,7 +110,7 @@ class Environment:
             value = float(self.text(name, f"{default:g}"))
         except ValueError:
             raise SettingsError(name, "must be a number", f"{default:g}") from None
-        if not math.isfinite(value) or not low <= value <= high:
+        if not low <= value <= high:  # as of NaN and infinity
             raise SettingsError(name, f"must be from {low:g} to {high:g}", f"{default:g}")
         return value
 
@@ -148,7 +147,7 @@ class Environment:
         value = self.text(name, default)
         try:
             time = dt.time(int(value)) if value.isdigit() else dt.time.fromisoformat(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise SettingsError(name, "must be a time of day, HH:MM", default) from None
         if time.tzinfo is not None:
             raise SettingsError(name, "must be a time of day without an offset, HH:MM", default)

@@ -84,11 +84,12 @@ def read_market(problems: list[str]) -> dict[str, Any]:
     state, status, server = None, {}, {}
     try:
         state, status, server = store.state(), store.status(), check_server(store, problems)
+        check_worker(status, problems)
     except redis.RedisError as error:
         problems.append(f"the store can't be reached ({type(error).__name__})")
     age = keeper.age()
-    check_trust(age, problems)
-    check_worker(status, problems)
+    if state or age is not None:  # else nobody knows
+        check_trust(age, problems)
     return {
         "can_serve": can_serve,
         "epoch": position.epoch if position else None,

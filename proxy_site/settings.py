@@ -105,7 +105,7 @@ if OFFICE_HOURS.start >= OFFICE_HOURS.end:
     raise SettingsError("OFFICE_HOURS_END", "must be later than OFFICE_HOURS_START", "15:00")
 _debug_system_time = env.instant("DEBUG_SYSTEM_TIME")
 DEBUG_SYSTEM_TIME = None if env.production else _debug_system_time
-if HISTORY_START > MarketClock(frozen_at=DEBUG_SYSTEM_TIME).today():
+if MarketClock(frozen_at=DEBUG_SYSTEM_TIME).today() < HISTORY_START:
     raise SettingsError("HISTORY_START", "lies in the future", "2024-01-01")
 
 # --- Trust ------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ MAX_BODY = 1_000_000  # bytes of a request's body
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY
 
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+STATIC_ROOT = DATA_DIR / "static"
 # Outside production nobody runs collectstatic: the files are found where they are.
 WHITENOISE_USE_FINDERS = not env.production
 STORAGES = {

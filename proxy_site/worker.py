@@ -6,7 +6,6 @@ business (tickers.core_fetch or tickers.follow), sending is delivery's.
 
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -206,7 +205,6 @@ class Worker:
         status = {
             "mode": self._mode,
             "told_at": time.time(),
-            "host": socket.gethostname(),
             "pid": os.getpid(),
             "iterations": self._iterations,
             "interval": self._next_interval(),

@@ -81,6 +81,10 @@ class Follower:
             self._merge_whole(fence, cycle, progress)
         return cycle.finish()
 
+    def contact(self, fence: str) -> Cycle:
+        """A cycle: once the market is read, it is a cheap request by itself."""
+        return self.cycle(fence)
+
     def _read_whole_lately(self) -> bool:
         return (
             self._whole_at is not None

@@ -14,7 +14,7 @@ from tickers.store import Store
 
 logger = logging.getLogger(__name__)
 
-LIFETIME = 6.0  # seconds: a killed leader is replaced within this and a standby's next try
+LIFETIME = 5.0  # seconds: a killed leader is replaced within this and a standby's next try
 RENEWAL = 1.5  # seconds
 TRY_AGAIN = 1.0  # seconds between a standby's tries
 

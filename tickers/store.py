@@ -437,7 +437,8 @@ class Store:
         if cycle_at is None:
             return None
         seconds, microseconds = self._reads.time()
-        return max(0.0, float(seconds) + microseconds / 1e6 - int(cycle_at) / 1000)
+        now = float(seconds) + float(microseconds) / 1e6
+        return max(0.0, now - int(cycle_at) / 1000)
 
     def changed(self) -> dict[str, int]:
         """symbol → the revision at which its newest bar last changed by our own fetch."""

@@ -1,0 +1,208 @@
+"""The worker's loop: leading, cycles that fail, pace, and what it tells."""
+
+import datetime as dt
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings
+
+from proxy_site.worker import Pace, Progress, Worker
+from reputation.actors import change_by_operator
+from reputation.models import Actor
+from reputation.transitions import OperatorEvent
+from tickers.bar import Bar
+from tickers.cycle import Cycle
+from tickers.follow import FollowError
+from tickers.lease import Lease
+from tickers.market_clock import MarketClock
+from tickers.store import Authority, FencedError, Store, connect
+
+FRIDAY_11 = dt.datetime(2025, 8, 15, 4, tzinfo=dt.UTC)
+FRIDAY_20 = dt.datetime(2025, 8, 15, 13, tzinfo=dt.UTC)
+PACE = Pace(office_hours=0.01, otherwise=300, longest_pause=150)
+
+
+@dataclass
+class Script:
+    """A source that does what the test says, cycle by cycle, and stops the worker at the end."""
+
+    stop: threading.Event
+    steps: list[Callable[[str], Cycle]]
+    fences: list[str] = field(default_factory=list)
+    contacts: int = 0
+
+    def cycle(self, fence: str, progress: Progress | None = None) -> Cycle:
+        self.fences.append(fence)
+        step = self.steps.pop(0)
+        if not self.steps:
+            self.stop.set()
+        return step(fence)
+
+    def contact(self, fence: str) -> Cycle:
+        self.contacts += 1
+        self.stop.set()
+        return Cycle().finish()
+
+
+@dataclass
+class Delivery:
+    calls: list[str] = field(default_factory=list)
+
+    def start(self, fence: str) -> None:
+        self.calls.append("start")
+
+    def wake(self) -> None:
+        self.calls.append("wake")
+
+    def stop(self, timeout: float) -> None:
+        self.calls.append("stop")
+
+    def status(self) -> dict[str, Any]:
+        return {"internal": {"sent": 3}}
+
+
+@dataclass
+class Bench:
+    store: Store
+    delivery: Delivery
+    stop: threading.Event
+
+    def worker(
+        self, *sources: Script, clock: MarketClock | None = None, pace: Pace = PACE
+    ) -> Worker:
+        return Worker(
+            store=self.store,
+            clock=clock or self.store.clock,
+            sources=sources,
+            delivery=self.delivery,
+            pace=pace,
+            mode="core",
+            stop=self.stop,
+        )
+
+    def script(self, *steps: Callable[[str], Cycle]) -> Script:
+        return Script(self.stop, list(steps))
+
+
+@pytest.fixture
+def bench(clean_server: redis.Redis) -> Bench:
+    store = Store(
+        connect(settings.REDIS_URL, timeout=5),
+        clock=MarketClock(frozen_at=FRIDAY_11),
+        trust_window=300,
+    )
+    return Bench(store, Delivery(), threading.Event())
+
+
+def quiet(fence: str) -> Cycle:
+    return Cycle().finish()
+
+
+def changed(fence: str) -> Cycle:
+    return Cycle(bars_changed=2, bars_received=5, requests=1).finish()
+
+
+def failing(error: Exception) -> Callable[[str], Cycle]:
+    def step(fence: str) -> Cycle:
+        raise error
+
+    return step
+
+
+def test_it_leads_cycles_and_delivers_what_changed(bench: Bench) -> None:
+    source = bench.script(quiet, changed, quiet)
+    bench.worker(source).run()
+    assert len(set(source.fences)) == 1
+    assert bench.delivery.calls == ["start", "wake", "stop"]
+
+
+def test_it_tells_what_the_last_cycle_did(bench: Bench) -> None:
+    bench.worker(bench.script(quiet, changed)).run()
+    status = bench.store.status()
+    assert status["iterations"] == 2
+    assert status["cycle"]["bars_changed"] == 2
+    assert status["cycle"]["requests"] == 1
+    assert status["cycle"]["errors"] == []
+    assert status["delivery"] == {"internal": {"sent": 3}}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FollowError("the core network answered 500"),
+        redis.ConnectionError("gone"),
+        FencedError("late"),
+    ],
+)
+def test_a_cycle_that_fails_is_told_and_the_next_one_comes(bench: Bench, error: Exception) -> None:
+    pace = Pace(office_hours=0.01, otherwise=0.01, longest_pause=0.02)
+    seen: list[list[str]] = []
+
+    def look(fence: str) -> Cycle:
+        seen.append(bench.store.status()["cycle"]["errors"])
+        return quiet(fence)
+
+    bench.worker(bench.script(failing(error), look), pace=pace).run()
+    assert len(seen[0]) == 1
+    assert bench.store.status()["cycle"]["errors"] == []
+
+
+def test_once_is_one_cycle_and_says_whether_it_went_well(bench: Bench) -> None:
+    assert bench.worker(bench.script(changed, quiet)).run_once()
+    assert not bench.worker(bench.script(failing(FollowError("no")), quiet)).run_once()
+
+
+def test_the_next_address_is_tried_after_a_failure(bench: Bench) -> None:
+    pace = Pace(office_hours=0.01, otherwise=0.01, longest_pause=0.02)
+    dead = Script(threading.Event(), [failing(FollowError("down")), quiet])
+    alive = bench.script(quiet)
+    bench.worker(dead, alive, pace=pace).run()
+    assert len(dead.fences) == 1
+    assert len(alive.fences) == 1
+
+
+def test_nothing_is_fetched_while_another_worker_leads(bench: Bench) -> None:
+    with Lease(bench.store) as other:
+        assert other.try_acquire()
+        source = bench.script(quiet)
+        thread = threading.Thread(target=bench.worker(source).run)
+        thread.start()
+        bench.stop.wait(0.3)
+        bench.stop.set()
+        thread.join(5)
+    assert not thread.is_alive()
+    assert source.fences == []
+
+
+def test_a_long_pause_is_broken_by_contacts(bench: Bench) -> None:
+    """Outside office hours the trust window must stay open all the same."""
+    source = bench.script(quiet, quiet)
+    pace = Pace(office_hours=300, otherwise=300, longest_pause=0.05)
+    bench.worker(source, pace=pace).run()
+    assert source.contacts == 1
+
+
+def test_the_pace_follows_the_market_clock() -> None:
+    assert PACE.interval(MarketClock(frozen_at=FRIDAY_11)) == 0.01
+    assert PACE.interval(MarketClock(frozen_at=FRIDAY_20)) == 300
+
+
+@pytest.mark.django_db(transaction=True)
+def test_overlays_of_the_banned_end_with_the_cycle(bench: Bench) -> None:
+    fence = bench.store.acquire_lease(60)
+    assert fence
+    day = dt.date(2025, 8, 15)
+    trusted = Bar("VCB", day, 100, 101, 99, 100, 10)
+    bench.store.merge([trusted], Authority.CORE, fence=fence)
+    bench.store.release_lease(fence)
+    for actor, volume in (("203.0.113.9", 20), ("203.0.113.10", 30)):
+        public = Bar("VCB", day, 100, 101, 99, 100.5, volume)
+        bench.store.lay([(public, "100")], actor=actor, late_after=0)
+    banned = Actor.objects.create(address="203.0.113.10")
+    change_by_operator(actor=banned, event=OperatorEvent.BAN, operator="ops")
+    bench.worker(bench.script(quiet, quiet)).run_once()
+    assert bench.store.overlays() == {}

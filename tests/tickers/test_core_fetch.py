@@ -1,0 +1,210 @@
+"""The core cycle: the real client against the simulated exchange, into a real store."""
+
+import datetime as dt
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import redis
+from django.conf import settings
+
+from proxy_site.simulator import AcceleratedClock, BodyFault, SimulatedMarket, SimulatorServer
+from tickers.bar import Bar
+from tickers.core_fetch import ADJUSTED, CoreFetch, compare
+from tickers.market_clock import MarketClock
+from tickers.request_budget import RequestBudget
+from tickers.snapshot import bar_of
+from tickers.store import ROOT, Authority, FencedError, Store, connect
+from tickers.universe import Universe
+from tickers.vci import VciClient
+
+ICT = dt.timezone(dt.timedelta(hours=7))
+FRIDAY_11 = dt.datetime(2025, 8, 15, 11, 0, tzinfo=ICT)
+HISTORY_START = dt.date(2025, 7, 1)
+SYMBOLS = ["VNINDEX", "VCB", "FPT", "ACV", "SHS"]
+
+
+@dataclass
+class Bench:
+    exchange: SimulatorServer
+    store: Store
+    fetch: CoreFetch
+    client: VciClient
+    fence: str
+
+    def series(self, symbol: str) -> list[Bar]:
+        [(_, rows)] = self.store.series([symbol])
+        return [bar_of(encoded) for _, encoded in rows]
+
+    def at_the_exchange(self, symbol: str) -> list[Bar]:
+        answer = self.client.history([symbol], interval="1D", count_back=400, to=FRIDAY_11)
+        return [bar for bar in answer.series[symbol] if bar.day >= HISTORY_START]
+
+
+@pytest.fixture
+def bench(clean_server: redis.Redis) -> Iterator[Bench]:
+    clock = MarketClock(frozen_at=FRIDAY_11)
+    store = Store(connect(settings.REDIS_URL, timeout=5), clock=clock, trust_window=300)
+    market = SimulatedMarket(
+        Universe.read(), clock=AcceleratedClock(FRIDAY_11, 0), seed=3, history_start=HISTORY_START
+    )
+    stop = threading.Event()
+    with SimulatorServer(market) as exchange:
+        client = VciClient(
+            base_url=exchange.url,
+            budget=RequestBudget(limit=6_000, server=store.client, key_prefix=f"{ROOT}:"),
+            batch_size=3,
+            stop=stop,
+            backoff=0,
+            max_attempts=2,
+        )
+        fetch = CoreFetch(
+            store=store,
+            clock=clock,
+            client=client,
+            symbols=SYMBOLS,
+            history_start=HISTORY_START,
+            stop=stop,
+        )
+        fence = store.acquire_lease(60)
+        assert fence
+        yield Bench(exchange, store, fetch, client, fence)
+        client.close()
+
+
+def test_the_first_cycle_loads_every_history_whole(bench: Bench) -> None:
+    cycle = bench.fetch.cycle(bench.fence)
+    assert cycle.errors == []
+    assert cycle.requests == 2
+    assert cycle.series_replaced == len(SYMBOLS)
+    for symbol in SYMBOLS:
+        assert bench.series(symbol) == bench.at_the_exchange(symbol)
+    assert set(bench.store.loaded()) == set(SYMBOLS)
+    assert bench.store.state().ready_epoch == bench.store.state().position.epoch
+
+
+def test_later_cycles_ask_only_for_an_overlap_and_change_nothing_by_themselves(
+    bench: Bench,
+) -> None:
+    bench.fetch.cycle(bench.fence)
+    before = bench.store.state().position
+    cycle = bench.fetch.cycle(bench.fence)
+    assert cycle.bars_received <= 4 * len(SYMBOLS)
+    assert cycle.bars_changed == 0
+    assert bench.store.state().position == before
+
+
+def test_an_intraday_update_is_taken(bench: Bench) -> None:
+    bench.fetch.cycle(bench.fence)
+    newest = bench.series("VCB")[-1]
+    bench.exchange.set_bars({"VCB": {"close": newest.high, "volume": newest.volume + 500}})
+    cycle = bench.fetch.cycle(bench.fence)
+    assert cycle.bars_changed == 1
+    assert bench.series("VCB")[-1].volume == newest.volume + 500
+    assert bench.series("VCB")[-1].close == newest.high
+
+
+def test_an_adjusted_history_is_replaced_whole_in_one_cycle(bench: Bench) -> None:
+    bench.fetch.cycle(bench.fence)
+    before, position = bench.series("VCB"), bench.store.state().position
+    bench.exchange.adjust({"VCB": 0.9})
+    cycle = bench.fetch.cycle(bench.fence)
+    assert cycle.series_replaced == 1
+    after = bench.series("VCB")
+    assert after == bench.at_the_exchange("VCB")
+    assert after[0].close < before[0].close * 0.95
+    changes = bench.store.changes(position) or []
+    assert [(change.what, change.symbol) for change in changes] == [("replaced", "VCB")]
+
+
+def test_a_series_that_the_overlap_doesnt_reach_is_read_whole(bench: Bench) -> None:
+    bench.fetch.cycle(bench.fence)
+    whole = bench.series("FPT")
+    for bar in whole[-10:]:
+        bench.store.client.zremrangebyscore(f"{ROOT}:bars:FPT", bar.epoch, bar.epoch)
+    old = whole[-11]
+    bench.store.client.hset(
+        f"{ROOT}:last",
+        "FPT",
+        f"{old.epoch} CORE {old.volume} {old.high} {old.low} {old.close} 0 ".encode()
+        + old.encode(),
+    )
+    bench.fetch.cycle(bench.fence)
+    assert bench.series("FPT") == whole
+
+
+def test_a_failed_batch_leaves_the_others_and_the_market_is_not_called_complete(
+    bench: Bench,
+) -> None:
+    bench.exchange.fail_with_body(BodyFault.HTML, times=1)
+    cycle = bench.fetch.cycle(bench.fence)
+    assert len(cycle.errors) == 1
+    assert "HTML" in cycle.errors[0]
+    assert 0 < len(bench.store.symbols()) < len(SYMBOLS)
+    assert bench.store.state().ready_epoch == ""
+    assert bench.fetch.cycle(bench.fence).errors == []
+    assert set(bench.store.symbols()) == set(SYMBOLS)
+
+
+def test_a_fetch_under_a_lost_lease_writes_nothing(bench: Bench) -> None:
+    bench.store.release_lease(bench.fence)
+    assert bench.store.acquire_lease(60)
+    with pytest.raises(FencedError):
+        bench.fetch.cycle(bench.fence)
+    assert bench.store.symbols() == []
+
+
+def test_a_contact_is_one_request_that_refreshes_the_trust_window(bench: Bench) -> None:
+    bench.fetch.cycle(bench.fence)
+    bench.store.client.set(f"{ROOT}:trusted_at", 1)
+    cycle = bench.fetch.contact(bench.fence)
+    assert cycle.requests == 1
+    age = bench.store.state().age
+    assert age is not None
+    assert age < 60
+
+
+def test_a_gossiped_bar_is_never_taken_for_a_history(bench: Bench) -> None:
+    bar = Bar("VCB", dt.date(2025, 8, 15), 60_000, 61_000, 59_000, 60_500, 100)
+    bench.store.merge([bar], Authority.INTERNAL)
+    bench.fetch.cycle(bench.fence)
+    assert len(bench.series("VCB")) == len(bench.at_the_exchange("VCB"))
+
+
+# --- What an overlap tells ------------------------------------------------------------------------
+
+
+def bar(day: int, close: float, volume: int = 100) -> Bar:
+    return Bar("VCB", dt.date(2025, 8, day), close, close, close, close, volume)
+
+
+STORED = [bar(11, 100), bar(12, 101), bar(13, 102), bar(14, 103)]
+
+
+def test_the_same_overlap_with_a_grown_last_day_is_merged() -> None:
+    bars = [bar(12, 101), bar(13, 102), bar(14, 103.5, 200)]
+    assert compare(bars, STORED) == (False, bars)
+
+
+def test_the_final_bar_of_the_newest_stored_day_is_no_adjustment() -> None:
+    bars = [bar(12, 101), bar(13, 102), bar(14, 110), bar(15, 111)]
+    assert compare(bars, STORED) == (False, bars)
+
+
+def test_an_older_closed_day_that_differs_is_an_adjustment() -> None:
+    bars = [bar(12, 101 * 0.9), bar(13, 102 * 0.9), bar(14, 103 * 0.9), bar(15, 95)]
+    assert compare(bars, STORED) == (True, [bar(15, 95)])
+
+
+def test_rounding_is_no_adjustment() -> None:
+    bars = [bar(12, 101 * (1 + ADJUSTED / 2)), bar(13, 102), bar(14, 103)]
+    assert compare(bars, STORED) == (False, bars)
+
+
+def test_an_overlap_that_begins_after_the_newest_stored_day_leaves_a_gap() -> None:
+    assert compare([bar(18, 104), bar(19, 105)], STORED) == (True, [bar(18, 104), bar(19, 105)])
+
+
+def test_an_empty_answer_says_nothing() -> None:
+    assert compare([], STORED) == (False, [])
