@@ -1,0 +1,709 @@
+"""Settings: what each is by default, what each refuses, and that the example files tell the truth.
+
+Most load proxy_site/settings.py in this process, with an environment of the test's own; what must
+hold of a process that starts (one line, no traceback, an exit status) starts one.
+"""
+
+import ast
+import contextlib
+import datetime as dt
+import os
+import re
+import runpy
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from zoneinfo import ZoneInfo
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy_site.environment import Environment, SettingsError, next_database, same_database
+from tests.environment import clean
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = ROOT / "proxy_site" / "settings.py"
+CORE_EXAMPLE = ROOT / ".env.example"
+PUBLIC_EXAMPLE = ROOT / ".env.public.example"
+
+TOKENS = {"PRIMARY_TOKEN": "correct-horse-battery", "SECONDARY_TOKEN": "staple-of-the-exchange"}
+SECRET_KEY = "Zq7-settings-test-key-0123456789-abcdefghijklmnopqrstuvwxyz"
+STAGING = {"ENVIRONMENT": "staging", "ALLOWED_HOSTS": "api.test", "SECRET_KEY": SECRET_KEY}
+PRODUCTION = STAGING | {
+    "ENVIRONMENT": "production",
+    "REDIS_URL": "redis://127.0.0.1:9/0",
+    "INTERNAL_PEER_URLS": "",
+}
+
+
+@pytest.fixture(autouse=True)
+def _data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SETTINGS_TEST_DATA", str(tmp_path / "data"))
+
+
+def load(variables: dict[str, str] | None = None, *, without: str = "") -> dict[str, Any]:
+    """The settings of a node with valid tokens and these variables."""
+    all_variables = {"DATA_DIR": os.environ["SETTINGS_TEST_DATA"], **TOKENS, **(variables or {})}
+    all_variables.pop(without, None)
+    with mock.patch.dict(os.environ, clean(**all_variables), clear=True):
+        namespace = runpy.run_path(str(SETTINGS))
+    return {name: value for name, value in namespace.items() if name.isupper()}
+
+
+def refusal(variables: dict[str, str], *, without: str = "") -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(variables, without=without)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def assert_refused(
+    variables: dict[str, str], name: str, problem: str, *, without: str = ""
+) -> None:
+    line = refusal(variables, without=without)
+    assert line.startswith(f"aipriceaction-proxy: {name} ")
+    assert problem in line
+    assert f"Example: {name}=" in line
+
+
+def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """A real process with nothing of the tests' environment but what finds the programs."""
+    environment = clean(DATA_DIR=os.environ["SETTINGS_TEST_DATA"], **variables)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class TestDefaults:
+    """Of a node that is given two tokens and nothing else."""
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("ENVIRONMENT", "development"),
+            ("NODE_NAME", "aipriceaction-proxy"),
+            ("PORT", 3000),
+            ("ALLOWED_HOSTS", ["*"]),
+            ("CORE_NETWORK_URLS", []),
+            ("IS_PUBLIC_NODE", False),
+            ("INTERNAL_PEER_URLS", []),
+            ("PUBLIC_PEER_URLS", []),
+            ("PUBLIC_REFRESH_INTERVAL", 300),
+            ("CORE_WORKER_INTERVAL", 5),
+            ("NON_OFFICE_HOURS_INTERVAL", 300),
+            ("VCI_BASE_URL", "https://trading.vietcap.com.vn/api/"),
+            ("VCI_RATE_LIMIT", 30),
+            ("VCI_BATCH_SIZE", 50),
+            ("MAX_SYMBOLS", 3000),
+            ("HISTORY_START", dt.date(2024, 1, 1)),
+            ("DEBUG_SYSTEM_TIME", None),
+            ("TRUST_WINDOW", 300),
+            ("MAX_PRICE_CHANGE", 0.10),
+            ("PUBLIC_BARS", "immediate"),
+            ("BAN_AFTER_FAILURES", 5),
+            ("BAN_HOURS", 24),
+            ("TRUST_AFTER_SUCCESSES", 100),
+            ("PUBLIC_RATE", "20/2s"),
+            ("TRUSTED_RATE", "100/2s"),
+            ("TRUSTED_PROXIES", []),
+            ("CSRF_TRUSTED_ORIGINS", []),
+            ("LOG_LEVEL", "INFO"),
+            ("DEBUG", False),
+            ("USES_EMBEDDED_SERVER", True),
+        ],
+    )
+    def test_in_development(self, name: str, value: object) -> None:
+        assert load()[name] == value
+
+    def test_office_hours_are_the_exchanges(self) -> None:
+        hours = load()["OFFICE_HOURS"]
+        assert hours.enabled is True
+        assert (hours.start, hours.end) == (dt.time(9), dt.time(15))
+        assert hours.zone == ZoneInfo("Asia/Ho_Chi_Minh")
+
+    def test_the_whole_universe_is_known(self) -> None:
+        assert len(load()["UNIVERSE"]) == 287
+
+    def test_development_has_an_embedded_server_and_a_cache_beside_it(self, tmp_path: Path) -> None:
+        settings = load({"DATA_DIR": str(tmp_path)})
+        assert settings["REDIS_URL"].startswith("unix:///")
+        assert settings["REDIS_URL"].endswith("?db=0")
+        assert settings["CACHE_URL"] == settings["REDIS_URL"].replace("db=0", "db=1")
+        assert settings["CACHES"]["default"]["LOCATION"] == settings["CACHE_URL"]
+
+    def test_reputation_is_in_a_sqlite_file_in_the_data_folder(self, tmp_path: Path) -> None:
+        folder = tmp_path / "c++ & 100%"
+        database = load({"DATA_DIR": str(folder)})["DATABASES"]["default"]
+        assert database["ENGINE"] == "django.db.backends.sqlite3"
+        assert database["NAME"] == str(folder / "reputation.sqlite3")
+        assert "journal_mode=WAL" in database["OPTIONS"]["init_command"]
+        assert folder.is_dir()
+
+    def test_data_is_kept_in_the_checkout(self) -> None:
+        assert load(without="DATA_DIR")["DATA_DIR"] == ROOT / "var"
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("PUBLIC_PEER_URLS", ["https://api.aipriceaction.com"]),
+            ("INTERNAL_PEER_URLS", []),
+            ("CACHE_URL", "redis://127.0.0.1:9/1"),
+            ("USES_EMBEDDED_SERVER", False),
+            ("SECURE_SSL_REDIRECT", True),
+            ("SECURE_HSTS_SECONDS", 31_536_000),
+            ("SESSION_COOKIE_SECURE", True),
+            ("DEBUG", False),
+        ],
+    )
+    def test_in_production(self, name: str, value: object) -> None:
+        assert load(PRODUCTION)[name] == value
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "NODE_NAME",
+            "UNIVERSE_FILE",
+            "TICKERS",
+            "VCI_BASE_URL",
+            "DATABASE_URL",
+            "CACHE_URL",
+            "REDIS_URL",
+            "DEBUG_SYSTEM_TIME",
+            "CORE_NETWORK_URL",
+            "TRUSTED_PROXIES",
+        ],
+    )
+    def test_empty_is_as_good_as_unset(self, name: str) -> None:
+        assert comparable(load({name: ""})) == comparable(load())
+
+
+class TestMode:
+    def test_a_core_network_makes_a_public_node(self) -> None:
+        settings = load({"CORE_NETWORK_URL": "https://a.test/, https://b.test"})
+        assert settings["IS_PUBLIC_NODE"] is True
+        assert settings["CORE_NETWORK_URLS"] == ["https://a.test", "https://b.test"]
+
+    @pytest.mark.parametrize("variables", [{}, {"CORE_NETWORK_URL": ""}, {"CORE_NETWORK_URL": " "}])
+    def test_none_makes_a_core_node(self, variables: dict[str, str]) -> None:
+        assert load(variables)["IS_PUBLIC_NODE"] is False
+
+    @pytest.mark.parametrize("kind", ["development", "staging"])
+    def test_the_default_public_peer_is_sent_to_in_production_only(self, kind: str) -> None:
+        assert load(STAGING | {"ENVIRONMENT": kind})["PUBLIC_PEER_URLS"] == []
+        assert load(PRODUCTION)["PUBLIC_PEER_URLS"] == ["https://api.aipriceaction.com"]
+
+    def test_named_public_peers_are_sent_to_everywhere(self) -> None:
+        named = {"PUBLIC_PEER_URLS": "https://peer.test/"}
+        assert load(named)["PUBLIC_PEER_URLS"] == ["https://peer.test"]
+        assert load(PRODUCTION | named)["PUBLIC_PEER_URLS"] == ["https://peer.test"]
+
+    def test_empty_public_peers_are_none_in_production(self) -> None:
+        assert load(PRODUCTION | {"PUBLIC_PEER_URLS": ""})["PUBLIC_PEER_URLS"] == []
+
+    def test_a_core_node_in_production_says_who_its_internal_peers_are(self) -> None:
+        assert_refused(
+            PRODUCTION, "INTERNAL_PEER_URLS", "must be set", without="INTERNAL_PEER_URLS"
+        )
+        assert load(PRODUCTION | {"INTERNAL_PEER_URLS": ""})["INTERNAL_PEER_URLS"] == []
+        public = PRODUCTION | {"CORE_NETWORK_URL": "https://core.test"}
+        assert load(public, without="INTERNAL_PEER_URLS")["IS_PUBLIC_NODE"] is True
+
+    def test_the_market_clock_is_not_frozen_in_production(self) -> None:
+        frozen = {"DEBUG_SYSTEM_TIME": "2025-08-15T10:00:00+07:00"}
+        moment = dt.datetime(2025, 8, 15, 3, tzinfo=dt.UTC)
+        assert load(frozen)["DEBUG_SYSTEM_TIME"] == moment
+        assert load(STAGING | frozen)["DEBUG_SYSTEM_TIME"] == moment
+        assert load(PRODUCTION | frozen)["DEBUG_SYSTEM_TIME"] is None
+
+
+class TestEnvironmentFile:
+    def write(self, folder: Path, *lines: str) -> Path:
+        file = folder / "node.env"
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return file
+
+    def test_the_real_environment_beats_it(self, tmp_path: Path) -> None:
+        file = self.write(tmp_path, "NODE_NAME=from the file", "PORT=4000", "ENVIRONMENT=staging")
+        variables = STAGING | {"ENV_FILE": str(file), "NODE_NAME": "from the environment"}
+        settings = load(variables, without="ENVIRONMENT")
+        assert settings["NODE_NAME"] == "from the environment"
+        assert settings["PORT"] == 4000
+        assert settings["ENVIRONMENT"] == "staging"
+
+    def test_a_variable_that_is_set_empty_beats_it_too(self, tmp_path: Path) -> None:
+        file = self.write(tmp_path, "CORE_NETWORK_URL=https://core.test")
+        assert load({"ENV_FILE": str(file)})["IS_PUBLIC_NODE"] is True
+        assert load({"ENV_FILE": str(file), "CORE_NETWORK_URL": ""})["IS_PUBLIC_NODE"] is False
+
+    def test_it_does_not_reach_the_processes_own_environment(self, tmp_path: Path) -> None:
+        file = self.write(tmp_path, "NODE_NAME=from the file")
+        assert Environment({}, file).text("NODE_NAME") == "from the file"
+        assert "NODE_NAME" not in os.environ
+        assert Environment({}).text("NODE_NAME") == ""
+
+    def test_a_secret_may_begin_with_a_dollar_sign(self, tmp_path: Path) -> None:
+        file = self.write(tmp_path, "SECONDARY_TOKEN='$PRIMARY_TOKEN'", "PRIMARY_TOKEN=$dollar")
+        settings = load(
+            {"ENV_FILE": str(file), "SECRET_KEY": "$SECRET_KEY"}, without="PRIMARY_TOKEN"
+        )
+        assert settings["PRIMARY_TOKEN"] == "$dollar"
+        assert settings["SECRET_KEY"] == "$SECRET_KEY"
+
+    def test_a_line_that_sets_nothing_is_refused_unseen(self, tmp_path: Path) -> None:
+        file = self.write(tmp_path, "# a comment", "", "PRIMARY_TOKEN = hunter2-hunter2-hunter2")
+        done = run("-c", "import proxy_site.settings", ENV_FILE=str(file), **TOKENS)
+        assert done.returncode != 0
+        assert done.stderr.count("\n") == 1
+        assert f"line 3 of {file} isn't NAME=value" in done.stderr
+        assert "hunter2" not in done.stderr + done.stdout
+
+    def test_a_file_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
+        assert_refused({"ENV_FILE": str(tmp_path / "none")}, "ENV_FILE", "names no file")
+
+
+LONG = "x7" * 20
+BAD_URLS = [
+    "core.test",
+    "ftp://core.test",
+    "https://",
+    "https:/core.test",
+    "https://core.test:99999",
+    "https://core.test:port",
+    "https://[::1",
+    "https://core test",
+    "https://core.test?x=1",
+    "https://core.test#x",
+    "//core.test",
+]
+REFUSALS: list[tuple[dict[str, str], str, str]] = [
+    ({"PRIMARY_TOKEN": ""}, "PRIMARY_TOKEN", "is missing"),
+    ({"SECONDARY_TOKEN": "  "}, "SECONDARY_TOKEN", "is missing"),
+    ({"PRIMARY_TOKEN": "same-token", "SECONDARY_TOKEN": "same-token"}, "SECONDARY_TOKEN", "equals"),
+    ({"PRIMARY_TOKEN": "two words"}, "PRIMARY_TOKEN", "without spaces"),
+    ({"PRIMARY_TOKEN": "mật-khẩu-của-tôi-dài"}, "PRIMARY_TOKEN", "ASCII"),
+    (STAGING | {"PRIMARY_TOKEN": "fifteen-letters"}, "PRIMARY_TOKEN", "shorter than 16"),
+    (PRODUCTION | {"SECONDARY_TOKEN": "short"}, "SECONDARY_TOKEN", "shorter than 16"),
+    (STAGING | {"PRIMARY_TOKEN": f"change-me-{LONG}"}, "PRIMARY_TOKEN", "example"),
+    (STAGING | {"SECRET_KEY": ""}, "SECRET_KEY", "is missing"),
+    (PRODUCTION | {"SECRET_KEY": ""}, "SECRET_KEY", "is missing"),
+    (STAGING | {"SECRET_KEY": SECRET_KEY[:49]}, "SECRET_KEY", "at least 50"),
+    (PRODUCTION | {"SECRET_KEY": "abc" * 30}, "SECRET_KEY", "not all alike"),
+    (STAGING | {"SECRET_KEY": "change-me"}, "SECRET_KEY", "example"),
+    (STAGING | {"SECRET_KEY": f"django-insecure-{SECRET_KEY}"}, "SECRET_KEY", "example"),
+    ({"ENVIRONMENT": "prod"}, "ENVIRONMENT", "one of development, staging, production"),
+    ({"ENVIRONMENT": ""}, "ENVIRONMENT", "one of"),
+    (PRODUCTION | {"ALLOWED_HOSTS": ""}, "ALLOWED_HOSTS", "is missing"),
+    (PRODUCTION | {"REDIS_URL": ""}, "REDIS_URL", "is missing"),
+    *(({"CORE_NETWORK_URL": url}, "CORE_NETWORK_URL", "must be an http") for url in BAD_URLS),
+    ({"INTERNAL_PEER_URLS": "https://a.test,b"}, "INTERNAL_PEER_URLS", "must be an http"),
+    ({"PUBLIC_PEER_URLS": "https://a.test b.test"}, "PUBLIC_PEER_URLS", "must be an http"),
+    ({"VCI_BASE_URL": "trading"}, "VCI_BASE_URL", "must be an http"),
+    ({"CSRF_TRUSTED_ORIGINS": "api.test"}, "CSRF_TRUSTED_ORIGINS", "must be an http"),
+    ({"CORE_NETWORK_URL": "https://me:pw@a.test"}, "CORE_NETWORK_URL", "user or password"),
+    ({"PORT": "0"}, "PORT", "from 1 to 65535"),
+    ({"PORT": "65536"}, "PORT", "from 1 to 65535"),
+    ({"PORT": "http"}, "PORT", "whole number"),
+    ({"PORT": "3000.5"}, "PORT", "whole number"),
+    ({"PORT": ""}, "PORT", "whole number"),
+    ({"MAX_SYMBOLS": "3001"}, "MAX_SYMBOLS", "from 1 to 3000"),
+    ({"VCI_RATE_LIMIT": "0"}, "VCI_RATE_LIMIT", "from 1 to"),
+    ({"VCI_BATCH_SIZE": "-1"}, "VCI_BATCH_SIZE", "from 1 to"),
+    ({"BAN_AFTER_FAILURES": "-1"}, "BAN_AFTER_FAILURES", "from 0 to"),
+    ({"TRUST_AFTER_SUCCESSES": "0"}, "TRUST_AFTER_SUCCESSES", "from 1 to"),
+    ({"BAN_HOURS": "0"}, "BAN_HOURS", "from 0.001 to"),
+    ({"TRUST_WINDOW": "0.5"}, "TRUST_WINDOW", "from 1 to 86400"),
+    ({"TRUST_WINDOW": "nan"}, "TRUST_WINDOW", "from 1 to 86400"),
+    ({"MAX_PRICE_CHANGE": "10"}, "MAX_PRICE_CHANGE", "from 0.001 to 1"),
+    ({"MAX_PRICE_CHANGE": "10%"}, "MAX_PRICE_CHANGE", "must be a number"),
+    ({"CORE_WORKER_INTERVAL": "NaN"}, "CORE_WORKER_INTERVAL", "from 0.1 to"),
+    ({"NON_OFFICE_HOURS_INTERVAL": "inf"}, "NON_OFFICE_HOURS_INTERVAL", "from 0.1 to"),
+    ({"PUBLIC_REFRESH_INTERVAL": "5m"}, "PUBLIC_REFRESH_INTERVAL", "must be a number"),
+    (PRODUCTION | {"SECURE_HSTS_SECONDS": "-1"}, "SECURE_HSTS_SECONDS", "from 0 to"),
+    (PRODUCTION | {"SECURE_SSL_REDIRECT": "maybe"}, "SECURE_SSL_REDIRECT", "true or false"),
+    ({"ENABLE_OFFICE_HOURS": "2"}, "ENABLE_OFFICE_HOURS", "true or false"),
+    ({"OFFICE_HOURS_START": "9h"}, "OFFICE_HOURS_START", "time of day"),
+    ({"OFFICE_HOURS_END": "24"}, "OFFICE_HOURS_END", "time of day"),
+    ({"OFFICE_HOURS_END": "15:00+07:00"}, "OFFICE_HOURS_END", "without an offset"),
+    ({"OFFICE_HOURS_START": "15:00"}, "OFFICE_HOURS_END", "later than OFFICE_HOURS_START"),
+    ({"OFFICE_HOURS_TIMEZONE": "Asia/Saigon2"}, "OFFICE_HOURS_TIMEZONE", "time zone"),
+    ({"OFFICE_HOURS_TIMEZONE": "../etc/passwd"}, "OFFICE_HOURS_TIMEZONE", "time zone"),
+    ({"HISTORY_START": "01/01/2024"}, "HISTORY_START", "YYYY-MM-DD"),
+    ({"HISTORY_START": "2024-02-30"}, "HISTORY_START", "YYYY-MM-DD"),
+    ({"HISTORY_START": "2999-01-01"}, "HISTORY_START", "in the future"),
+    ({"DEBUG_SYSTEM_TIME": "yesterday"}, "DEBUG_SYSTEM_TIME", "RFC 3339"),
+    ({"DEBUG_SYSTEM_TIME": "2025-08-15T10:00:00"}, "DEBUG_SYSTEM_TIME", "offset"),
+    ({"PUBLIC_BARS": "sometimes"}, "PUBLIC_BARS", "one of immediate"),
+    ({"PUBLIC_RATE": "20"}, "PUBLIC_RATE", "REQUESTS/PERIOD"),
+    ({"PUBLIC_RATE": "0/2s"}, "PUBLIC_RATE", "REQUESTS/PERIOD"),
+    ({"TRUSTED_RATE": "10/2w"}, "TRUSTED_RATE", "REQUESTS/PERIOD"),
+    ({"TRUSTED_PROXIES": "nginx"}, "TRUSTED_PROXIES", "addresses or networks"),
+    ({"TRUSTED_PROXIES": "10.0.0.1/8"}, "TRUSTED_PROXIES", "addresses or networks"),
+    ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL", "one of DEBUG"),
+    ({"TICKERS": "VCB,NOPE,FPT"}, "TICKERS", "doesn't list: NOPE"),
+    ({"UNIVERSE_FILE": "/nowhere/universe.csv"}, "UNIVERSE_FILE", "can't be read"),
+    ({"REDIS_URL": "127.0.0.1:6379"}, "REDIS_URL", "must be a redis://"),
+    ({"REDIS_URL": "redis://"}, "REDIS_URL", "must be a redis://"),
+    ({"REDIS_URL": "redis://h:port/0"}, "REDIS_URL", "must be a redis://"),
+    ({"REDIS_URL": "redis://[::1/0"}, "REDIS_URL", "must be a redis://"),
+    ({"REDIS_URL": "redis://h:6379/zero"}, "REDIS_URL", "must be a redis://"),
+    ({"CACHE_URL": "memcached://h"}, "CACHE_URL", "must be a redis://"),
+    (PRODUCTION | {"CACHE_URL": PRODUCTION["REDIS_URL"]}, "CACHE_URL", "of REDIS_URL"),
+    (
+        {"REDIS_URL": "redis://H.test", "CACHE_URL": "redis://h.test:6379/0"},
+        "CACHE_URL",
+        "of REDIS_URL",
+    ),
+    ({"DATABASE_URL": "node.sqlite3"}, "DATABASE_URL", "must be a postgres://"),
+    ({"DATABASE_URL": "mysql://u:p@h/d"}, "DATABASE_URL", "must be a postgres://"),
+    ({"DATABASE_URL": "//u:p@h/d"}, "DATABASE_URL", "must be a postgres://"),
+    ({"DATABASE_URL": "postgres://u:p@h:port/d"}, "DATABASE_URL", "must be a postgres://"),
+    ({"DATABASE_URL": "sqlite://host/file"}, "DATABASE_URL", "must be a postgres://"),
+    ({"DATABASE_URL": "postgres://u:p@h"}, "DATABASE_URL", "name a database"),
+    ({"DATABASE_URL": "sqlite://"}, "DATABASE_URL", "name a database"),
+    ({"DATABASE_URL": "sqlite:////dev/null/x/f.sqlite3"}, "DATABASE_URL", "can't be made"),
+    ({"DATA_DIR": "/dev/null/x"}, "DATA_DIR", "can't be made"),
+]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(("variables", "name", "problem"), REFUSALS)
+    def test_one_line_names_the_variable_what_is_wrong_and_an_example(
+        self, variables: dict[str, str], name: str, problem: str
+    ) -> None:
+        with warnings.catch_warnings():
+            # A library's warning would be a second line, and shows the URL with its password.
+            warnings.simplefilter("error")
+            assert_refused(variables, name, problem)
+
+    @pytest.mark.parametrize("name", ["PRIMARY_TOKEN", "SECONDARY_TOKEN"])
+    def test_tokens_have_no_default(self, name: str) -> None:
+        assert_refused({}, name, "is missing", without=name)
+
+    @pytest.mark.parametrize("name", ["SECRET_KEY", "ALLOWED_HOSTS", "REDIS_URL"])
+    def test_production_has_no_default_for(self, name: str) -> None:
+        assert_refused(PRODUCTION, name, "is missing", without=name)
+
+    @pytest.mark.parametrize(
+        "secret", [TOKENS["PRIMARY_TOKEN"][:15], f"change-me-{LONG}", "two words-hunter2"]
+    )
+    @pytest.mark.parametrize("name", ["PRIMARY_TOKEN", "SECONDARY_TOKEN", "SECRET_KEY"])
+    def test_a_secret_is_never_shown(self, name: str, secret: str) -> None:
+        assert secret not in refusal(PRODUCTION | {name: secret})
+
+    @pytest.mark.parametrize(
+        ("name", "url"),
+        [
+            ("REDIS_URL", "http://:hunter2@h/0"),
+            ("DATABASE_URL", "mysql://u:hunter2@h/d"),
+            ("INTERNAL_PEER_URLS", "https://u:hunter2@h"),
+        ],
+    )
+    def test_a_password_in_a_url_is_never_shown(self, name: str, url: str) -> None:
+        assert "hunter2" not in refusal({name: url})
+
+    @pytest.mark.parametrize("name", ["PRIMARY_TOKEN", "SECONDARY_TOKEN"])
+    def test_sixteen_characters_are_enough(self, name: str) -> None:
+        assert load(STAGING | {name: "sixteen-letters!"})[name] == "sixteen-letters!"
+
+    def test_development_takes_placeholders_and_short_tokens(self) -> None:
+        settings = load({"PRIMARY_TOKEN": "change-me", "SECONDARY_TOKEN": "b"})
+        assert (settings["PRIMARY_TOKEN"], settings["SECONDARY_TOKEN"]) == ("change-me", "b")
+
+    def test_a_universe_file_with_a_wrong_line(self, tmp_path: Path) -> None:
+        file = tmp_path / "universe.csv"
+        file.write_text("symbol,exchange,sector\nVCB,NYSE,BANKS\n", encoding="utf-8")
+        assert_refused({"UNIVERSE_FILE": str(file)}, "UNIVERSE_FILE", "line 2")
+
+    @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40))
+    def test_no_text_makes_a_reader_fail_otherwise(self, value: str) -> None:
+        environment = Environment({"X": value})
+        for read in (
+            lambda: environment.flag("X", default=True),
+            lambda: environment.integer("X", 1, low=0, high=9),
+            lambda: environment.number("X", 1, low=0, high=9),
+            lambda: environment.rate("X", "1/s"),
+            lambda: environment.date("X", "2024-01-01"),
+            lambda: environment.instant("X"),
+            lambda: environment.time_of_day("X", "09:00"),
+            lambda: environment.timezone("X", "UTC"),
+            lambda: environment.token("X"),
+            lambda: environment.secret_key("X"),
+            lambda: environment.urls("X", example="https://a.test"),
+            lambda: environment.networks("X"),
+        ):
+            assert_answers_or_refuses(read)
+
+    @given(
+        st.sampled_from(["redis", "rediss", "unix", "postgres", "sqlite", "http", "x", ""]),
+        st.sampled_from(["://", ":///", ":", "//", ""]),
+        st.text(st.sampled_from("ah1:/@?#[]%.,&=db "), max_size=16),
+    )
+    def test_no_url_makes_a_reader_fail_otherwise(self, scheme: str, sep: str, rest: str) -> None:
+        environment = Environment({"X": f"{scheme}{sep}{rest}"})
+        assert_answers_or_refuses(lambda: next_database(environment.redis_url("X", "redis://h")))
+        assert_answers_or_refuses(lambda: environment.database("X", "sqlite:///f"))
+        assert_answers_or_refuses(lambda: environment.urls("X", example="https://a.test"))
+
+
+def assert_answers_or_refuses(read: Any) -> None:
+    with contextlib.suppress(SettingsError):
+        read()
+
+
+class TestItself:
+    """A node that would gossip with, or follow, itself."""
+
+    @pytest.mark.parametrize("name", ["CORE_NETWORK_URL", "INTERNAL_PEER_URLS", "PUBLIC_PEER_URLS"])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://127.0.0.1:3000",
+            "http://127.0.0.2:3000/",
+            "http://0.0.0.0:3000",
+            "http://localhost:3000",
+            "http://LOCALHOST.:3000",
+            "http://node.localhost:3000",
+            "http://[::1]:3000",
+            "http://[::]:3000",
+            "http://[::ffff:127.0.0.1]:3000",
+            f"http://{socket.gethostname()}:3000",
+        ],
+    )
+    def test_by_an_address_of_this_machine(self, name: str, url: str) -> None:
+        assert_refused({name: f"https://other.test,{url}"}, name, "names this node itself")
+
+    def test_by_the_address_of_a_network_card(self) -> None:
+        addresses = [
+            entry.address
+            for entries in psutil.net_if_addrs().values()
+            for entry in entries
+            if entry.family == socket.AF_INET and not entry.address.startswith("127.")
+        ]
+        if not addresses:
+            pytest.skip("this machine has no address besides loopback")
+        url = f"http://{addresses[0]}:3000"
+        assert_refused({"CORE_NETWORK_URL": url}, "CORE_NETWORK_URL", "itself")
+
+    @pytest.mark.parametrize(
+        "url",
+        ["https://api.test", "http://API.test/", "http://api.test:3000", "https://api.test:443"],
+    )
+    def test_by_its_own_name(self, url: str) -> None:
+        hosts = {"ALLOWED_HOSTS": "api.test,[2001:db8::1]"}
+        assert_refused({"CORE_NETWORK_URL": url} | hosts, "CORE_NETWORK_URL", "itself")
+        assert_refused(
+            {"INTERNAL_PEER_URLS": "http://[2001:db8::1]:3000"} | hosts,
+            "INTERNAL_PEER_URLS",
+            "itself",
+        )
+
+    def test_on_the_port_it_has(self) -> None:
+        own = {"CORE_NETWORK_URL": "http://localhost:80"}
+        assert_refused(own | {"PORT": "80"}, "CORE_NETWORK_URL", "itself")
+
+    @pytest.mark.parametrize(
+        "url",
+        ["http://127.0.0.1:3001", "http://localhost", "https://api.test", "https://b.test:3000"],
+    )
+    def test_another_node_is_followed(self, url: str) -> None:
+        assert load({"CORE_NETWORK_URL": url})["CORE_NETWORK_URLS"] == [url]
+
+    def test_another_port_of_its_own_name_is_another_node(self) -> None:
+        url = "http://api.test:3001"
+        settings = load({"CORE_NETWORK_URL": url, "ALLOWED_HOSTS": "api.test"})
+        assert settings["CORE_NETWORK_URLS"] == [url]
+
+    def test_the_default_public_peer_is_refused_where_it_would_be_itself(self) -> None:
+        itself = PRODUCTION | {"ALLOWED_HOSTS": "api.aipriceaction.com"}
+        assert_refused(itself, "PUBLIC_PEER_URLS", "itself")
+        assert load(itself | {"PUBLIC_PEER_URLS": ""})["PUBLIC_PEER_URLS"] == []
+
+
+class TestValues:
+    @pytest.mark.parametrize("word", ["1", "true", "TRUE", "yes", "on"])
+    def test_words_for_true(self, word: str) -> None:
+        assert load({"ENABLE_OFFICE_HOURS": word})["OFFICE_HOURS"].enabled is True
+
+    @pytest.mark.parametrize("word", ["0", "false", "False", "no", "off"])
+    def test_words_for_false(self, word: str) -> None:
+        assert load({"ENABLE_OFFICE_HOURS": word})["OFFICE_HOURS"].enabled is False
+
+    def test_a_whole_hour_is_a_time_of_day(self) -> None:
+        hours = load({"OFFICE_HOURS_START": "8", "OFFICE_HOURS_END": "16:30"})["OFFICE_HOURS"]
+        assert (hours.start, hours.end) == (dt.time(8), dt.time(16, 30))
+
+    def test_tickers_choose_from_the_universe(self) -> None:
+        assert sorted(load({"TICKERS": "vcb, FPT,"})["UNIVERSE"].symbols) == ["FPT", "VCB"]
+
+    def test_proxies_are_addresses_and_networks(self) -> None:
+        proxies = load({"TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,::1"})["TRUSTED_PROXIES"]
+        assert proxies == ["127.0.0.1/32", "10.0.0.0/8", "::1/128"]
+
+    def test_the_upstream_is_a_folder(self) -> None:
+        settings = load({"VCI_BASE_URL": "http://127.0.0.1:8000/api"})
+        assert settings["VCI_BASE_URL"] == "http://127.0.0.1:8000/api/"
+
+    def test_what_a_postgres_url_says_is_kept(self) -> None:
+        url = "postgres://u:p%40ss@db.test:5433/node?sslmode=require"
+        database = load({"DATABASE_URL": url})["DATABASES"]["default"]
+        assert database["ENGINE"] == "django.db.backends.postgresql"
+        assert (database["HOST"], database["PORT"], database["NAME"]) == ("db.test", 5433, "node")
+        assert database["PASSWORD"] == "p@ss"
+        assert database["OPTIONS"] == {"connect_timeout": 5, "sslmode": "require"}
+
+    @pytest.mark.parametrize(
+        ("url", "following"),
+        [
+            ("redis://h:6379/0", "redis://h:6379/1"),
+            ("redis://h", "redis://h/1"),
+            ("rediss://u:p@h:1/4?ssl_cert_reqs=none", "rediss://u:p@h:1/5?ssl_cert_reqs=none"),
+            ("redis://h:6379?db=3", "redis://h:6379?db=4"),
+            ("unix:///run/v.sock", "unix:///run/v.sock?db=1"),
+            ("unix:///run/v.sock?db=1&password=p", "unix:///run/v.sock?password=p&db=2"),
+        ],
+    )
+    def test_the_cache_is_the_next_database(self, url: str, following: str) -> None:
+        assert next_database(url) == following
+        assert not same_database(url, following)
+
+    @pytest.mark.parametrize("one", ["redis://h", "redis://H:6379/0", "redis://u:p@h?db=0"])
+    def test_one_database_written_differently(self, one: str) -> None:
+        assert same_database(one, "redis://h:6379")
+        assert not same_database(one, "redis://h:6380")
+        assert not same_database(one, "redis://other")
+
+
+class TestProcesses:
+    """What an operator sees: `manage.py check` of a node that may not start."""
+
+    @pytest.mark.parametrize(
+        ("variables", "name", "secret"),
+        [
+            ({}, "PRIMARY_TOKEN", None),
+            (TOKENS | PRODUCTION | {"SECRET_KEY": "hunter2"}, "SECRET_KEY", "hunter2"),
+            (TOKENS | STAGING | {"PRIMARY_TOKEN": "hunter2"}, "PRIMARY_TOKEN", "hunter2"),
+            (TOKENS | {"PORT": "many"}, "PORT", None),
+            (TOKENS | {"CORE_NETWORK_URL": "http://[::1]:3000"}, "CORE_NETWORK_URL", None),
+            (TOKENS | {"DATABASE_URL": "//u:hunter2@h/d"}, "DATABASE_URL", "hunter2"),
+            (TOKENS | {"REDIS_URL": "redis://:hunter2@[::1/0"}, "REDIS_URL", "hunter2"),
+        ],
+    )
+    def test_a_refusal_is_one_line_and_no_traceback(
+        self, variables: dict[str, str], name: str, secret: str | None
+    ) -> None:
+        done = run("manage.py", "check", **variables)
+        assert done.returncode != 0
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1
+        assert re.match(rf"aipriceaction-proxy: {name} .*\. Example: {name}=\S", done.stderr)
+        assert secret is None or secret not in done.stderr
+
+    def test_production_is_clean_under_check_deploy(self) -> None:
+        done = run(
+            "manage.py", "check", "--deploy", "--fail-level", "WARNING", **TOKENS | PRODUCTION
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "no issues (0 silenced)" in done.stdout
+
+    @pytest.mark.parametrize("example", [CORE_EXAMPLE, PUBLIC_EXAMPLE])
+    def test_an_example_file_makes_a_node_for_development(self, example: Path) -> None:
+        done = run("manage.py", "check", "--fail-level", "WARNING", ENV_FILE=str(example))
+        assert (done.returncode, done.stderr) == (0, "")
+
+    @pytest.mark.parametrize("example", [CORE_EXAMPLE, PUBLIC_EXAMPLE])
+    def test_an_example_file_is_refused_in_production(self, example: Path) -> None:
+        variables = {
+            name: PRODUCTION[name] for name in ("ENVIRONMENT", "REDIS_URL", "ALLOWED_HOSTS")
+        }
+        done = run("manage.py", "check", ENV_FILE=str(example), **variables)
+        assert done.returncode != 0
+        assert "SECRET_KEY still has the value of an example" in done.stderr
+
+
+def variables_read() -> set[str]:
+    """The names in calls like env.integer("PORT", ...) of settings.py, and ENVIRONMENT."""
+    found = {"ENVIRONMENT"}  # Environment reads it before anything else, and settings.py uses it
+    for node in ast.walk(ast.parse(SETTINGS.read_text(encoding="utf-8"))):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+            and node.func.value.id == "env"
+        ):
+            assert isinstance(node.args[0], ast.Constant), ast.dump(node)
+            found.add(str(node.args[0].value))
+    return found
+
+
+def lines_of(example: Path) -> list[tuple[bool, str, str]]:
+    """Each variable's line: whether it is commented out, the name, the value."""
+    found = re.finditer(r"^(#?)([A-Z][A-Z0-9_]*)=(.*)$", example.read_text(encoding="utf-8"), re.M)
+    return [(bool(mark), name, value) for mark, name, value in (line.groups() for line in found)]
+
+
+def comparable(settings: dict[str, Any]) -> dict[str, Any]:
+    return settings | {
+        "UNIVERSE": list(settings["UNIVERSE"]),
+        "UNIVERSE_FILE": settings["UNIVERSE_FILE"].resolve(),
+    }
+
+
+class TestExampleFiles:
+    def test_the_core_nodes_has_each_variable_once_and_no_other(self) -> None:
+        names = [name for _, name, _ in lines_of(CORE_EXAMPLE)]
+        assert sorted(names) == sorted(variables_read())
+
+    def test_the_public_nodes_has_each_once_or_says_that_it_makes_no_difference(self) -> None:
+        text = PUBLIC_EXAMPLE.read_text(encoding="utf-8")
+        paragraph = re.search(r"make\n# no difference to it: ([^.]*)\.", text)
+        assert paragraph
+        idle = re.findall(r"[A-Z_]{4,}", paragraph[1])
+        names = [name for _, name, _ in lines_of(PUBLIC_EXAMPLE)]
+        assert sorted(names + idle) == sorted(variables_read())
+
+    @pytest.mark.parametrize("example", [CORE_EXAMPLE, PUBLIC_EXAMPLE])
+    def test_what_is_commented_out_is_the_default(
+        self, example: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(ROOT)  # the files name folders of the checkout
+        in_production = {"PUBLIC_PEER_URLS", "SECURE_SSL_REDIRECT", "SECURE_HSTS_SECONDS"}
+        for commented, name, value in lines_of(example):
+            if not commented:
+                continue
+            base = PRODUCTION if name in in_production else {}
+            default = load(base, without=name)
+            assert comparable(load({**base, name: value})) == comparable(default), name
+
+    @pytest.mark.parametrize("example", [CORE_EXAMPLE, PUBLIC_EXAMPLE])
+    def test_every_variable_is_explained(self, example: Path) -> None:
+        blocks = example.read_text(encoding="utf-8").split("\n\n")
+        for block in blocks:
+            if re.search(r"^#?[A-Z][A-Z0-9_]*=", block, re.M):
+                assert block.startswith("# "), block
+
+    @pytest.mark.parametrize("example", [CORE_EXAMPLE, PUBLIC_EXAMPLE])
+    def test_secrets_are_placeholders(self, example: Path) -> None:
+        values = {name: value for commented, name, value in lines_of(example) if not commented}
+        for name in ("SECRET_KEY", "PRIMARY_TOKEN", "SECONDARY_TOKEN"):
+            assert values[name].startswith("change-me")
+
+    def test_they_make_a_core_node_and_a_public_node(self) -> None:
+        def node(example: Path) -> dict[str, Any]:
+            with mock.patch.dict(os.environ, clean(ENV_FILE=str(example)), clear=True):
+                return runpy.run_path(str(SETTINGS))
+
+        assert node(CORE_EXAMPLE)["IS_PUBLIC_NODE"] is False
+        assert node(PUBLIC_EXAMPLE)["CORE_NETWORK_URLS"] == ["https://api.aipriceaction.com"]
