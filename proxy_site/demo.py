@@ -30,6 +30,7 @@ DATA = BASE_DIR / "var" / "demo"
 
 SPEED = 10.0  # seconds of the simulated session in a real one: it lasts half an hour
 HISTORY = dt.timedelta(days=400)
+SEED = 230  # a market in which the symbols that everybody knows trade every minute
 CYCLE = 2.0  # seconds
 TELL_EVERY = 3.0  # seconds
 START_TIMEOUT = 90.0  # seconds
@@ -48,7 +49,7 @@ def main() -> None:
     market = SimulatedMarket(
         Universe.read(),
         clock=clock,
-        seed=secrets.randbelow(10**9),
+        seed=SEED,
         history_start=opening.date() - HISTORY,
     )
     simulator = SimulatorServer(
