@@ -74,8 +74,10 @@ class CoreFetch:
     def contact(self, fence: str) -> Cycle:
         """One request for one symbol: shows the upstream alive and refreshes the trust window."""
         cycle, before = Cycle(), self._client.counters.requests
-        for symbol in self._update(self._symbols[:1], fence, cycle):
-            logger.info("%s is read in full in the next cycle", symbol)
+        silent = self._client.absent | self._client.refused
+        answering = [symbol for symbol in self._symbols if symbol not in silent]
+        # A series to be read in full is found again by the next cycle.
+        self._update(answering[:1], fence, cycle)
         cycle.requests = self._client.counters.requests - before
         return cycle.finish()
 

@@ -1,0 +1,136 @@
+"""The request budget: how often a node may ask the upstream.
+
+At most ``limit`` requests in any window of 61 s (the broker's server counts a minute; the extra
+second covers the difference between the moments when a request is granted and when it arrives),
+evenly paced: two requests are at least window / limit apart. It is counted twice, and the stricter
+count wins:
+
+- in Redis, by the server's clock, across all workers of the node;
+- in the process's own memory, by its monotonic clock, so that the limit holds on when Redis is down
+  or has forgotten. The first grant of an outage then waits for one pace, because another worker
+  may have been granted a request just before; with both paced evenly, the limit holds across them.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import redis
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 61.0  # seconds
+
+# KEYS[1] is a list of the instants of the grants, oldest first; ARGV has the limit, the window and
+# the pace. Returns 0 for a grant, else the wait. All times in microseconds.
+_TAKE = """
+local limit, window, pace = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local instant = string.format('%.0f', now)
+
+-- The server's clock was set back: what was granted counts as granted now.
+local last = tonumber(redis.call('LINDEX', KEYS[1], -1) or 0)
+if last > now then
+  local granted = redis.call('LLEN', KEYS[1])
+  redis.call('DEL', KEYS[1])
+  for _ = 1, granted do redis.call('RPUSH', KEYS[1], instant) end
+  last = now
+end
+
+local oldest = redis.call('LINDEX', KEYS[1], 0)
+while oldest and now - oldest >= window do
+  redis.call('LPOP', KEYS[1])
+  oldest = redis.call('LINDEX', KEYS[1], 0)
+end
+
+local wait = last + pace - now
+local excess = redis.call('LLEN', KEYS[1]) - limit
+if excess >= 0 then
+  wait = math.max(wait, redis.call('LINDEX', KEYS[1], excess) + window - now)
+end
+if wait > 0 then return wait end
+redis.call('RPUSH', KEYS[1], instant)
+redis.call('PEXPIRE', KEYS[1], math.ceil(window / 1000))
+return 0
+"""
+
+
+class RequestBudget:
+    """Grants requests, one at a time; safe to share between threads.
+
+    ``limit`` is requests in any ``window`` seconds; ``clock`` gives monotonic seconds. The grants
+    are kept in Redis under ``key_prefix``, which all workers of the node must share.
+    """
+
+    def __init__(
+        self,
+        server: redis.Redis,
+        *,
+        limit: int,
+        key_prefix: str = "{market}:",
+        window: float = WINDOW,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if limit < 1 or window <= 0:
+            raise ValueError("limit and window must be above 0")
+        self.limit = limit
+        self.window = window
+        # Rounded up, or limit + 1 grants would fit into a window.
+        self.pace = math.ceil(window * 1e6 / limit) / 1e6
+        self._key = f"{key_prefix}upstream_requests"
+        self._script = server.register_script(_TAKE)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._granted: deque[float] = deque(maxlen=limit)
+        self._alone_since: float | None = None
+
+    def take(self, *, stop: threading.Event) -> bool:
+        """Wait for a grant; False, at once, when ``stop`` is set."""
+        while not stop.is_set():
+            wait = self.try_take()
+            if wait <= 0:
+                return True
+            stop.wait(wait)
+        return False
+
+    def try_take(self) -> float:
+        """0 when a request is granted, else the seconds after which to ask again."""
+        with self._lock:
+            wait = self._own_wait()
+            if wait <= 0:
+                wait = self._shared_wait()
+            if wait <= 0:
+                self._granted.append(self._clock())
+            return max(wait, 0.0)
+
+    def _own_wait(self) -> float:
+        now = self._clock()
+        wait = self._granted[-1] + self.pace - now if self._granted else 0.0
+        if len(self._granted) == self.limit:
+            wait = max(wait, self._granted[0] + self.window - now)
+        return wait
+
+    def _shared_wait(self) -> float:
+        arguments = [self.limit, math.ceil(self.window * 1e6), math.ceil(self.pace * 1e6)]
+        try:
+            wait = int(self._script(keys=[self._key], args=arguments)) / 1e6
+        except redis.RedisError as error:
+            return self._wait_alone(error)
+        if self._alone_since is not None:
+            logger.warning("Redis answers again: requests are counted across all workers")
+            self._alone_since = None
+        return wait
+
+    def _wait_alone(self, error: redis.RedisError) -> float:
+        now = self._clock()
+        if self._alone_since is None:
+            self._alone_since = now
+            logger.warning(
+                "Redis doesn't count upstream requests (%s); this process's own count goes on",
+                type(error).__name__,
+            )
+        return self._alone_since + self.pace - now
