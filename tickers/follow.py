@@ -1,8 +1,9 @@
 """Following a core network: its market, then what changed in it, merged as FOLLOWED.
 
-The position in the core network is kept in the store, beside the bars that it names. Existing Rust
-nodes have no ETag and no /tickers/changes; they are followed by reading the whole market, and in
-between its last bars.
+A core network may have several addresses, tried in turn by the worker. The position at each is kept
+in the store, beside the bars that it names; an address that is new starts from the position read
+last, which it knows when it serves the same store. Existing Rust nodes have no ETag and no
+/tickers/changes; they are followed by reading the whole market, and in between its last bars.
 """
 
 import json
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 MAX_ANSWER = 256_000_000  # bytes: 3,000 symbols of 700 bars each
 SYMBOLS_A_REQUEST = 50
 CHUNK = 65_536
+LATEST = "latest"  # the key, beside those of addresses, of the position read last
 
 
 class FollowError(Exception):
@@ -137,10 +139,13 @@ class Follower:
         market = _market(answer.body)
         if not market:
             raise FollowError("the core network has no market yet")
+        position = _position(answer.etag) if answer.etag else None
+        if position:
+            self._refuse_to_go_back(position)
         self._replace_series(market, fence, answer.age, cycle, progress=progress)
         self._whole_at = self._monotonic()
-        if answer.etag:
-            self._remember(_position(answer.etag))
+        if position:
+            self._remember(position)
         self._complete(fence, answer.age)
 
     def _merge_last_bars(self, fence: str, cycle: Cycle) -> None:
@@ -203,15 +208,27 @@ class Follower:
     # --- The position in the core network -----------------------------------------------------
 
     def _position(self) -> Position | None:
+        """Where we are at this address; at one that is new, where we are at the last one."""
         held = self._store.followed()
-        return Position.parse(held["position"]) if held.get("url") == self._url else None
+        text = held.get(self._url, held.get(LATEST))
+        return Position.parse(text) if text else None
 
     def _remember(self, position: Position) -> None:
-        self._store.remember_followed({"url": self._url, "position": str(position)})
+        held = self._store.followed()
+        self._store.remember_followed({**held, self._url: str(position), LATEST: str(position)})
 
     def _forget(self) -> None:
+        """This address can't go on from our position; what others told stays true of them."""
         self._whole_at = None
-        self._store.remember_followed({})
+        held = self._store.followed()
+        self._store.remember_followed({**held, self._url: ""})
+
+    def _refuse_to_go_back(self, position: Position) -> None:
+        """Leave an address that lags behind what its store has told before for another one."""
+        for text in self._store.followed().values():
+            seen = Position.parse(text) if text else None
+            if seen and seen.epoch == position.epoch and seen.revision > position.revision:
+                raise FollowError("the core network lags behind what it told before")
 
     # --- HTTP ---------------------------------------------------------------------------------
 

@@ -112,6 +112,27 @@ class TestANodeOfOurKind:
         core.merge(bar(volume=2_000))
         assert ours.follower(core.url).cycle(ours.fence).bars_received == 1
 
+    def test_another_address_of_the_same_store_goes_on_from_there(
+        self, ours: Ours, core: Core
+    ) -> None:
+        ours.follower(core.url).cycle(ours.fence)
+        core.merge(bar(volume=2_000))
+        elsewhere = core.url.replace("localhost", "127.0.0.1")
+        assert elsewhere != core.url
+        cycle = ours.follower(elsewhere).cycle(ours.fence)
+        assert (cycle.requests, cycle.bars_received) == (1, 1)
+
+    def test_an_address_that_lags_is_left_for_another(self, ours: Ours, core: Core) -> None:
+        follower = ours.follower(core.url)
+        follower.cycle(ours.fence)
+        position = core.store.state().position
+        ahead = Position(position.epoch, position.revision + 5)
+        ours.store.remember_followed({core.url: str(ahead), "latest": str(ahead)})
+        before = ours.series("VCB")
+        with pytest.raises(FollowError, match="lags behind"):
+            follower.cycle(ours.fence)
+        assert ours.series("VCB") == before
+
     def test_a_replaced_series_is_read_whole(self, ours: Ours, core: Core) -> None:
         follower = ours.follower(core.url)
         follower.cycle(ours.fence)
