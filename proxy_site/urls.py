@@ -6,6 +6,7 @@ from rest_framework.routers import SimpleRouter
 
 from gossip.doors import PublicGossip, TrustedGossip
 from proxy_site.health import Health
+from proxy_site.home import Home
 from tickers.api import TickersViewSet
 
 router = SimpleRouter(trailing_slash=False)
@@ -15,7 +16,11 @@ router.register("public/gossip", PublicGossip, basename="public-gossip")
 
 router.register("health", Health, basename="health")
 
-urlpatterns = [*router.urls, path("admin/", admin.site.urls)]
+urlpatterns = [
+    path("", Home.as_view(), name="home"),
+    *router.urls,
+    path("admin/", admin.site.urls),
+]
 
 handler400 = "proxy_site.errors.bad_request"
 handler404 = "proxy_site.errors.not_found"
