@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest
+from django.http import HttpRequest, UnreadablePostError
 from rest_framework import exceptions, status
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
@@ -25,6 +25,8 @@ from tickers.store import Authority, Verdict
 
 # What a bar that was taken off the wire came to: a verdict, an objection, or no bar at all.
 Fate = Verdict | Objection | BarError
+
+BANNED = "Source IP is banned"
 
 
 class TokenAuthentication(BaseAuthentication):
@@ -72,7 +74,7 @@ class PublicGossip(ViewSet):
         standing = actors.standing(address=actor)
         trust.limit_rate(request, actor, trusted=standing.trusted)
         if standing.banned:
-            raise Refusal(status.HTTP_403_FORBIDDEN, "Source IP is banned")
+            raise Refusal(status.HTTP_403_FORBIDDEN, BANNED)
         trust.check_window()
         gossip = read_gossip(request)
         judged = trust.judge(gossip.entries)
@@ -91,7 +93,11 @@ class PublicGossip(ViewSet):
             return
         standing = actors.record_outcome(address=actor, outcome=outcome, evidence=evidence)
         if standing.banned:
+            # With this request, or by someone else meanwhile: its good bars aren't laid either.
             access.store().withdraw_actors([actor])
+            if outcome is Outcome.IMPLAUSIBLE:
+                raise Refusal(status.HTTP_400_BAD_REQUEST, Objection.IMPLAUSIBLE.value)
+            raise Refusal(status.HTTP_403_FORBIDDEN, BANNED)
 
     def _lay(self, actor: str, judged: Sequence[trust.Judged]) -> list[Fate]:
         candidates = [entry for entry in judged if isinstance(entry, Candidate)]
@@ -130,6 +136,8 @@ def read_gossip(request: Request) -> wire.Gossip:
         return wire.decode(http_request.body)
     except RequestDataTooBig:
         _too_large()
+    except UnreadablePostError:
+        raise Refusal(status.HTTP_400_BAD_REQUEST, "The body ended early.") from None
     except wire.TooLongError as error:
         raise Refusal(status.HTTP_413_REQUEST_ENTITY_TOO_LARGE, str(error)) from None
     except wire.WireError as error:

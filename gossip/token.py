@@ -14,8 +14,8 @@ def is_valid(authorization: str, tokens: Sequence[str]) -> bool:
     Every token is compared, each in constant time.
     """
     scheme, _, given = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not given.strip():
+    secret = given.strip(" ").encode(errors="surrogatepass")
+    if scheme.lower() != "bearer" or not secret:
         return False
-    secret = given.strip().encode()
     matches = [hmac.compare_digest(secret, token.encode()) for token in tokens]
     return any(matches)

@@ -26,17 +26,17 @@ class Gossip:
 
 
 def decode(body: bytes) -> Gossip:
-    """Read a JSON body (UTF-8, RFC 8259); raises WireError.
+    """Read a JSON body (RFC 8259: UTF-8, a byte order mark is ignored); raises WireError.
 
     In a list, a wrong entry spoils only itself.
     """
     if not body:
         raise WireError("The body is empty: send one bar or a list of bars, with a Content-Length.")
     try:
-        decoded = json.loads(body, parse_constant=_refuse_constant)
+        decoded = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except RecursionError:
         raise WireError("The body is nested too deeply.") from None
-    except (ValueError, UnicodeDecodeError):
+    except ValueError:  # UnicodeDecodeError and JSONDecodeError are two
         raise WireError("The body isn't JSON.") from None
     if isinstance(decoded, dict):
         return Gossip([_entry(decoded)], is_list=False)

@@ -244,6 +244,8 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
     "UNAUTHENTICATED_USER": None,
     "EXCEPTION_HANDLER": "proxy_site.errors.handle",
+    # ?format= is a parameter of existing nodes; here it is ignored like any other unknown one.
+    "URL_FORMAT_OVERRIDE": None,
 }
 
 if env.production:

@@ -1,6 +1,7 @@
 """The read API: the market, what changed in it, and its sectors."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpResponse, HttpResponseBase, QueryDict
@@ -32,6 +33,18 @@ class Gone(APIException):
 class TickersViewSet(ViewSet):
     """GET /tickers, /tickers/changes and /tickers/group."""
 
+    def finalize_response(
+        self, request: Request, response: Response, *args: Any, **kwargs: Any
+    ) -> Response:
+        """Let pages of any origin read every answer, refusals too: the market is public. A refusal
+        isn't cached (RFC 9110 lets a 410 be)."""
+        response = super().finalize_response(request, response, *args, **kwargs)
+        response["Access-Control-Allow-Origin"] = "*"
+        response["Access-Control-Expose-Headers"] = "ETag, Retry-After, X-Data-Age"
+        if not response.has_header("Cache-Control"):
+            response["Cache-Control"] = "no-store"
+        return response
+
     def list(self, request: Request) -> HttpResponseBase:
         """{symbol: [bar, ...]}, every bar unless the parameters choose; 304 by If-None-Match."""
         symbols, selection = parse_selection(request.query_params)
@@ -40,10 +53,10 @@ class TickersViewSet(ViewSet):
         etag = f'W/"{snapshot.position}"'
         response = get_conditional_response(request._request, etag=etag)
         if response is None or response.status_code != status.HTTP_304_NOT_MODIFIED:
-            response = _json(snapshot.body(symbols, selection))
+            response = _json(snapshot.body(symbols, selection), headless=request.method == "HEAD")
         response["ETag"] = etag
         response["Cache-Control"] = "public, max-age=1, stale-while-revalidate=30"
-        return _open(_aged(response, keeper.age()))
+        return _aged(response, keeper.age())
 
     @action(detail=False)
     def changes(self, request: Request) -> HttpResponseBase:
@@ -62,14 +75,14 @@ class TickersViewSet(ViewSet):
         response = _json(_changes_body(position, changes))
         response["ETag"] = f'W/"{position}"'
         response["Cache-Control"] = "no-store"
-        return _open(_aged(response, state.age))
+        return _aged(response, state.age)
 
     @action(detail=False)
     def group(self, request: Request) -> HttpResponseBase:
         """{sector: [symbol, ...]} of the universe."""
         response = Response(settings.UNIVERSE.sectors())
         response["Cache-Control"] = "public, max-age=300"
-        return _open(response)
+        return response
 
 
 def parse_selection(query: QueryDict) -> tuple[set[str] | None, Selection]:
@@ -109,7 +122,8 @@ def _limit(query: QueryDict) -> int | None:
     value = query.get("limit", "")
     if not value:
         return None
-    if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MAX_LIMIT):
+    is_number = value.isascii() and value.isdigit() and len(value) < 10
+    if not (is_number and 1 <= int(value) <= MAX_LIMIT):
         raise ParseError(f"limit must be a whole number from 1 to {MAX_LIMIT}.")
     return int(value)
 
@@ -138,19 +152,15 @@ def _changes_body(position: Position, changes: Iterable[Change]) -> bytes:
     )
 
 
-def _json(body: bytes) -> HttpResponse:
-    return HttpResponse(body, content_type="application/json")
+def _json(body: bytes, *, headless: bool = False) -> HttpResponse:
+    """``headless``: the answer to HEAD, with the length of the body that GET would have."""
+    response = HttpResponse(b"" if headless else body, content_type="application/json")
+    response["Content-Length"] = str(len(body))
+    return response
 
 
 def _aged(response: HttpResponseBase, age: float | None) -> HttpResponseBase:
     if age is not None:
         response["X-Data-Age"] = str(int(age))
     response["Vary"] = "Accept-Encoding"
-    return response
-
-
-def _open(response: HttpResponseBase) -> HttpResponseBase:
-    """Let pages of any origin read it: the market is public."""
-    response["Access-Control-Allow-Origin"] = "*"
-    response["Access-Control-Expose-Headers"] = "ETag, X-Data-Age"
     return response

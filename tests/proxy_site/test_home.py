@@ -56,12 +56,6 @@ class Page(HTMLParser):
         return [v for name, attrs in self.tags if name == tag and (v := attrs.get(attribute))]
 
 
-@pytest.fixture(autouse=True)
-def collected_static_files(settings: Any, tmp_path: Path) -> None:
-    """WhiteNoise warns of a missing folder, and a checkout has none."""
-    settings.STATIC_ROOT = tmp_path
-
-
 @pytest.fixture
 def page(client: Client) -> Page:
     return Page(client.get("/").content.decode())
@@ -132,6 +126,8 @@ class TestThePage:
         assert client.get("/").status_code == 200
 
 
+# A file's answer is closed like any other: Django looks after its connections then.
+@pytest.mark.django_db
 class TestStaticFiles:
     @pytest.mark.parametrize(
         ("kind", "content_type"),

@@ -1,6 +1,5 @@
 from collections.abc import Callable
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,12 +22,6 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.usefixtures("clean_server"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def collected_static_files(settings: Any, tmp_path: Path) -> None:
-    """WhiteNoise warns of a missing folder, and a checkout has none."""
-    settings.STATIC_ROOT = tmp_path
 
 
 def page(actor: Actor) -> str:

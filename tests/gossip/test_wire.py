@@ -1,0 +1,139 @@
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gossip.wire import MAX_LIST, TooLongError, WireError, decode
+from tests.gossip.conftest import a_bar, wire
+from tickers.bar import Bar, BarError
+
+
+def encoded(body: object) -> bytes:
+    return json.dumps(body).encode()
+
+
+class TestDecode:
+    def test_takes_one_bar(self) -> None:
+        gossip = decode(encoded(wire()))
+        assert gossip.entries == [a_bar()]
+        assert not gossip.is_list
+
+    def test_takes_a_list_in_its_order(self) -> None:
+        gossip = decode(encoded([wire("PVS"), wire("VCB")]))
+        assert gossip.entries == [a_bar("PVS"), a_bar("VCB")]
+        assert gossip.is_list
+
+    def test_a_list_of_one_is_a_list(self) -> None:
+        assert decode(encoded([wire()])).is_list
+
+    def test_a_wrong_entry_spoils_only_itself(self) -> None:
+        first, *wrong, last = decode(
+            encoded([wire(), 7, None, [], "VCB", {}, wire(close=-1), wire("PVS")])
+        ).entries
+        assert (first, last) == (a_bar(), a_bar("PVS"))
+        assert [type(entry) for entry in wrong] == [BarError] * 6
+
+    def test_says_what_is_wrong_with_a_bar(self) -> None:
+        (error,) = decode(encoded(wire(volume=1.5))).entries
+        assert str(error) == "volume must be a whole number"
+
+    @pytest.mark.parametrize(
+        ("body", "expected"),
+        [
+            (b"", "body is empty"),
+            (b"   ", "isn't JSON"),
+            (b"{", "isn't JSON"),
+            (encoded(wire())[:-1], "isn't JSON"),
+            (encoded(wire()) + b"}", "isn't JSON"),
+            (b"symbol=VCB", "isn't JSON"),
+            (b"null", "must be one bar or a list"),
+            (b"true", "must be one bar or a list"),
+            (b"1659.7", "must be one bar or a list"),
+            (b'"VCB"', "must be one bar or a list"),
+            (b"[]", "list is empty"),
+            (b"[" * 100_000, "nested too deeply"),
+            (b'{"a":' * 100_000, "nested too deeply"),
+            (b"[" + b"9" * 5_000 + b"]", "isn't JSON"),  # more digits than Python reads
+        ],
+    )
+    def test_refuses_what_is_no_gossip(self, body: bytes, expected: str) -> None:
+        with pytest.raises(WireError, match=expected):
+            decode(body)
+
+    @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+    def test_refuses_constants_that_json_doesnt_have(self, constant: str) -> None:
+        body = json.dumps(wire(close="@")).replace('"@"', constant).encode()
+        with pytest.raises(WireError, match="isn't JSON"):
+            decode(body)
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-32-be"])
+    def test_refuses_other_encodings_than_utf_8(self, encoding: str) -> None:
+        with pytest.raises(WireError, match="isn't JSON"):
+            decode(json.dumps(wire()).encode(encoding))
+
+    def test_refuses_bytes_that_are_no_utf_8(self) -> None:
+        lone_surrogate = json.dumps(wire(symbol="@")).encode().replace(b"@", b"\xed\xa0\x80")
+        for body in (lone_surrogate, b'{"symbol":"\xff"}', b"\x80"):
+            with pytest.raises(WireError, match="isn't JSON"):
+                decode(body)
+
+    def test_ignores_a_byte_order_mark(self) -> None:
+        assert decode(b"\xef\xbb\xbf" + encoded(wire())).entries == [a_bar()]
+
+    def test_of_a_key_that_stands_twice_the_last_counts(self) -> None:
+        body = encoded(wire()).replace(b'{"symbol"', b'{"volume": 7, "symbol"')
+        assert decode(body).entries == [a_bar()]
+
+
+class TestListLength:
+    def test_a_thousand_bars_are_taken(self) -> None:
+        assert MAX_LIST == 1_000
+        assert len(decode(encoded([wire()] * 1_000)).entries) == 1_000
+
+    def test_one_more_is_too_long(self) -> None:
+        with pytest.raises(TooLongError, match="at most 1000 bars"):
+            decode(encoded([wire()] * 1_001))
+
+    def test_too_long_is_said_of_anything_that_long(self) -> None:
+        with pytest.raises(TooLongError):
+            decode(encoded([0] * 1_001))
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+prices = st.sampled_from([64_300, 1659.7, 0, -0.0, -1, 1e308, 1e12, 10**400, True, "64300", None])
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "symbol": st.sampled_from(["VCB", "vcb", "", "V B", "\ud800", "ß", "A" * 17]) | st.none(),
+        "time": st.sampled_from(["2025-08-15", "2025-08-15T23:59:59Z", "0000-00-00", "", 1]),
+        **dict.fromkeys(("open", "high", "low", "close"), prices),
+        "volume": prices | st.sampled_from([2**53, 2**53 - 1, 1.5, 5.0]),
+    },
+).map(lambda changes: {**wire(), **changes})
+
+
+def satisfies_the_rules(bar: Bar) -> bool:
+    return (
+        all(math.isfinite(price) and price > 0 for price in bar.prices)
+        and bar.low <= bar.close <= bar.high
+        and isinstance(bar.volume, int)
+        and 0 <= bar.volume < 2**53
+    )
+
+
+@given(body=st.one_of(st.binary(), st.one_of(fields, st.lists(fields), json_values).map(encoded)))
+def test_whatever_is_sent_comes_to_valid_bars_or_errors(body: bytes) -> None:
+    try:
+        gossip = decode(body)
+    except WireError:
+        return
+    assert gossip.entries
+    for entry in gossip.entries:
+        assert isinstance(entry, BarError) or satisfies_the_rules(entry)

@@ -1,0 +1,302 @@
+"""GET /health, as an operator and the network's existing clients read it."""
+
+import datetime as dt
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from tests.gossip.conftest import (
+    ANCHORS,
+    CLIENT,
+    TODAY,
+    YESTERDAY,
+    a_bar,
+    cache_away,
+    database_away,
+    fill_market,
+    forget,
+    send_public,
+    store_away,
+    store_lost,
+    wire,
+)
+from tickers import access
+from tickers.market_clock import OfficeHours
+from tickers.store import Authority, Store
+
+pytestmark = pytest.mark.django_db
+
+# The names that existing clients of the network read, each with what it must be.
+KNOWN_TO_CLIENTS: dict[str, Any] = {
+    "is_office_hours": bool,
+    "current_interval_secs": (int, float),
+    "office_hours_enabled": bool,
+    "timezone": str,
+    "office_start_hour": int,
+    "office_end_hour": int,
+    "environment": str,
+    "node_name": str,
+    "uptime_secs": int,
+    "total_tickers_count": int,
+    "active_tickers_count": int,
+    "memory_usage_bytes": int,
+    "memory_usage_mb": (int, float),
+    "memory_limit_mb": (int, float),
+    "memory_usage_percent": (int, float),
+    "internal_peers_count": int,
+    "public_peers_count": int,
+    "iteration_count": int,
+    "last_update_timestamp": str,
+    "current_system_time": str,
+    "debug_time_override": str,
+    "build_date": str,
+    "git_commit": str,
+}
+
+LAST_CYCLE = {
+    "started_at": "2025-08-15T03:00:00+00:00",
+    "duration": 1.25,
+    "requests": 6,
+    "bars_changed": 12,
+    "errors": [],
+}
+
+
+@pytest.fixture
+def node(clean_server: redis.Redis) -> Iterator[Store]:
+    forget()
+    yield access.store()
+    forget()
+
+
+@pytest.fixture
+def healthy(node: Store) -> Store:
+    """A node with a market, whose worker has just told of a cycle."""
+    fill_market()
+    tell(node)
+    return node
+
+
+def tell(store: Store, *, ago: float = 0, interval: float = 5, **cycle: Any) -> None:
+    """What a worker leaves after its cycle."""
+    store.write_status(
+        {
+            "told_at": time.time() - ago,
+            "iterations": 42,
+            "interval": interval,
+            "cycle": {**LAST_CYCLE, **cycle},
+        }
+    )
+
+
+def health(status: int = 200) -> dict[str, Any]:
+    answer = CLIENT.get("/health")
+    assert answer.status_code == status
+    assert answer["Cache-Control"] == "no-store"
+    return dict(answer.json())
+
+
+def problem() -> str:
+    body = health()
+    assert body["status"] == "degraded"
+    (words,) = body["problems"]
+    return str(words)
+
+
+class TestHealthyNode:
+    def test_says_so(self, healthy: Store) -> None:
+        body = health()
+        assert (body["status"], body["problems"]) == ("ok", [])
+
+    @pytest.mark.parametrize(("name", "kind"), KNOWN_TO_CLIENTS.items())
+    def test_has_the_names_that_clients_read(self, name: str, kind: Any, healthy: Store) -> None:
+        assert isinstance(health()[name], kind)
+
+    def test_tells_of_itself(self, healthy: Store, settings: Any) -> None:
+        settings.NODE_NAME = "node-a"
+        body = health()
+        assert (body["node_name"], body["environment"], body["mode"]) == (
+            "node-a",
+            "development",
+            "core",
+        )
+        settings.IS_PUBLIC_NODE = True
+        assert health()["mode"] == "public"
+
+    def test_tells_of_its_market(self, healthy: Store, settings: Any) -> None:
+        body = health()
+        position = healthy.state().position
+        assert (body["epoch"], body["revision"]) == (position.epoch, position.revision)
+        assert body["symbols_known"] == body["total_tickers_count"] == 287
+        assert body["symbols_filled"] == body["active_tickers_count"] == len(ANCHORS)
+        assert 0 <= body["last_trusted_update_age_secs"] < 5
+        updated = dt.datetime.fromisoformat(body["last_update_timestamp"])
+        assert dt.timedelta() <= dt.datetime.now(dt.UTC) - updated < dt.timedelta(seconds=5)
+        assert body["overlays"] == 0
+
+    def test_counts_overlays(self, healthy: Store) -> None:
+        send_public([wire("VCB"), wire("PVS")])
+        assert health()["overlays"] == 2
+
+    def test_tells_of_the_workers_last_cycle(self, healthy: Store) -> None:
+        body = health()
+        assert body["worker"]["cycle"] == LAST_CYCLE
+        assert body["iteration_count"] == 42
+        assert body["current_interval_secs"] == 5
+
+    def test_tells_of_its_clock(self, healthy: Store) -> None:
+        """The tests' clock stands at ten o'clock of a Friday."""
+        body = health()
+        ten_o_clock = dt.datetime(2025, 8, 15, 3, tzinfo=dt.UTC)
+        for name in ("current_system_time", "debug_time_override"):
+            assert dt.datetime.fromisoformat(body[name]) == ten_o_clock
+        assert body["trading_day"] == str(TODAY)
+        assert body["is_office_hours"] is True
+        assert body["trading_hours"] == "09:00-15:00"
+        assert (body["office_start_hour"], body["office_end_hour"]) == (9, 15)
+        assert body["timezone"] == "Asia/Ho_Chi_Minh"
+
+    def test_tells_of_its_pace(self, node: Store, settings: Any) -> None:
+        assert health()["current_interval_secs"] == settings.CYCLE == 5
+        settings.DEBUG_SYSTEM_TIME = dt.datetime(2025, 8, 15, 12, tzinfo=dt.UTC)
+        forget()
+        body = health()
+        assert body["is_office_hours"] is False
+        assert body["current_interval_secs"] == 300
+        settings.OFFICE_HOURS = OfficeHours(enabled=False)
+        forget()
+        body = health()
+        assert (body["office_hours_enabled"], body["is_office_hours"]) == (False, True)
+
+    def test_without_a_rehearsal_there_is_no_override(self, node: Store, settings: Any) -> None:
+        settings.DEBUG_SYSTEM_TIME = None
+        forget()
+        assert health()["debug_time_override"] is None
+
+    def test_tells_of_its_memory(self, healthy: Store) -> None:
+        body = health()
+        assert body["memory_usage_bytes"] > 10_000_000
+        assert body["memory_usage_mb"] == pytest.approx(body["memory_usage_bytes"] / 2**20, abs=1)
+        assert 0 < body["memory_usage_percent"] < 100
+        assert body["memory_usage_mb"] < body["memory_limit_mb"]
+
+    def test_tells_of_the_server_that_holds_the_market(self, healthy: Store) -> None:
+        server = health()["store"]
+        assert server["append_only_file"] is True
+        assert server["eviction"] == "noeviction"
+        assert server["used_memory_bytes"] > 0
+
+    def test_counts_peers_without_their_addresses(self, healthy: Store, settings: Any) -> None:
+        settings.INTERNAL_PEER_URLS = ["http://alpha.test", "http://beta.test"]
+        settings.PUBLIC_PEER_URLS = ["http://gamma.test"]
+        settings.CORE_NETWORK_URLS = ["http://delta.test"]
+        body = health()
+        assert body["peers"] == {"internal": 2, "public": 1}
+        assert (body["internal_peers_count"], body["public_peers_count"]) == (2, 1)
+        assert ".test" not in str(body)
+
+    def test_keeps_secrets(self, healthy: Store, settings: Any) -> None:
+        text = str(health())
+        for secret in (
+            settings.PRIMARY_TOKEN,
+            settings.SECONDARY_TOKEN,
+            settings.SECRET_KEY,
+            settings.REDIS_URL,
+            str(settings.DATA_DIR),
+        ):
+            assert secret not in text
+
+    def test_is_read_only(self, healthy: Store) -> None:
+        answer = CLIENT.post("/health")
+        assert (answer.status_code, list(answer.json())) == (405, ["detail"])
+
+
+class TestProblems:
+    def test_no_trusted_update_yet(self, node: Store) -> None:
+        tell(node)
+        assert problem() == "no trusted update has come yet: public bars are refused"
+        body = health()
+        assert body["last_trusted_update_age_secs"] is None
+        assert body["last_update_timestamp"] is None
+        assert body["symbols_filled"] == 0
+
+    def test_the_trust_window_is_over(self, node: Store) -> None:
+        node.merge([a_bar(day=YESTERDAY)], Authority.FOLLOWED, age=301)
+        tell(node)
+        assert problem() == "the last trusted update is older than the trust window"
+        assert health()["last_trusted_update_age_secs"] >= 301
+
+    def test_no_worker_yet(self, node: Store) -> None:
+        fill_market()
+        assert problem().startswith("no worker has told of a cycle yet")
+
+    @pytest.mark.parametrize(("ago", "interval"), [(46, 5), (1_000, 300)])
+    def test_a_silent_worker(self, ago: float, interval: float, healthy: Store) -> None:
+        tell(healthy, ago=ago, interval=interval)
+        assert problem() == f"no worker has told of a cycle for {ago} s"
+
+    @pytest.mark.parametrize(("ago", "interval"), [(44, 5), (920, 300)])
+    def test_not_a_worker_that_takes_its_time(
+        self, ago: float, interval: float, healthy: Store
+    ) -> None:
+        tell(healthy, ago=ago, interval=interval)
+        assert health()["status"] == "ok"
+
+    def test_a_cycle_with_errors(self, healthy: Store) -> None:
+        tell(healthy, errors=["the upstream answered 502", "and again"])
+        assert problem() == "the last cycle had errors: the upstream answered 502"
+
+    def test_a_server_that_may_lose_the_market(
+        self, healthy: Store, clean_server: redis.Redis
+    ) -> None:
+        clean_server.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            assert problem() == "the store evicts keys: set maxmemory-policy noeviction"
+        finally:
+            clean_server.config_set("maxmemory-policy", "noeviction")
+
+    def test_a_server_without_its_append_only_file(
+        self, healthy: Store, clean_server: redis.Redis
+    ) -> None:
+        clean_server.config_set("appendonly", "no")
+        try:
+            assert problem() == ("the store's append-only file is off: a restart loses the market")
+        finally:
+            clean_server.config_set("appendonly", "yes")
+
+    def test_the_database_is_away(self, healthy: Store) -> None:
+        with database_away():
+            assert problem() == "the database can't be reached (OperationalError)"
+        assert health()["status"] == "ok"
+
+    def test_the_cache_isnt_needed(self, healthy: Store, settings: Any) -> None:
+        with cache_away(settings):
+            assert health()["status"] == "ok"
+
+
+class TestStoreAway:
+    def test_with_a_snapshot_it_is_degraded(self, healthy: Store) -> None:
+        before = health()
+        with store_lost():
+            assert problem() == "the store can't be reached (ConnectionError)"
+            body = health()
+        for name in ("epoch", "revision", "symbols_filled"):
+            assert body[name] == before[name]
+        assert body["last_trusted_update_age_secs"] >= before["last_trusted_update_age_secs"]
+        assert body["overlays"] is None
+        assert body["store"] == body["worker"] == {}
+
+    def test_without_one_it_cant_serve(self, healthy: Store, settings: Any) -> None:
+        with store_away(settings):
+            body = health(503)
+        assert body["status"] == "degraded"
+        assert body["problems"] == ["the store can't be reached (ConnectionError)"]
+        assert (body["epoch"], body["revision"], body["symbols_filled"]) == (None, None, 0)
+        assert set(KNOWN_TO_CLIENTS) <= set(body)
+
+    def test_everything_may_be_away(self, healthy: Store, settings: Any) -> None:
+        with store_away(settings), cache_away(settings), database_away():
+            assert len(health(503)["problems"]) == 2
