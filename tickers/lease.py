@@ -27,6 +27,7 @@ class Lease:
         self._lifetime = lifetime
         self._fence: str | None = None
         self._valid_until = 0.0
+        self._lock = threading.Lock()  # a renewal's answer may come when its lease is history
         self._closing = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -52,8 +53,9 @@ class Lease:
     def try_acquire(self) -> str | None:
         if self.fence is None:
             asked_at = time.monotonic()
-            self._fence = self._store.acquire_lease(self._lifetime)
-            self._valid_until = asked_at + self._lifetime
+            fence = self._store.acquire_lease(self._lifetime)
+            with self._lock:
+                self._fence, self._valid_until = fence, asked_at + self._lifetime
         return self.fence
 
     def _renew(self) -> None:
@@ -67,8 +69,11 @@ class Lease:
             except redis.RedisError as error:
                 logger.warning("the lease can't be renewed (%s)", error)
                 continue
-            if renewed:
-                self._valid_until = asked_at + self._lifetime
-            else:
-                logger.warning("the lease is lost: another worker leads, or the store is new")
-                self._fence = None
+            with self._lock:
+                if fence != self._fence:
+                    continue
+                if renewed:
+                    self._valid_until = asked_at + self._lifetime
+                else:
+                    logger.warning("the lease is lost: another worker leads, or the store is new")
+                    self._fence = None
