@@ -32,6 +32,7 @@ class Bench:
     fetch: CoreFetch
     client: VciClient
     fence: str
+    changes: list[int]
 
     def series(self, symbol: str) -> list[Bar]:
         [(_, rows)] = self.store.series([symbol])
@@ -50,6 +51,7 @@ def bench(clean_server: redis.Redis) -> Iterator[Bench]:
         Universe.read(), clock=AcceleratedClock(FRIDAY_11, 0), seed=3, history_start=HISTORY_START
     )
     stop = threading.Event()
+    changes: list[int] = []
     with SimulatorServer(market) as exchange:
         client = VciClient(
             base_url=exchange.url,
@@ -66,10 +68,11 @@ def bench(clean_server: redis.Redis) -> Iterator[Bench]:
             symbols=SYMBOLS,
             history_start=HISTORY_START,
             stop=stop,
+            on_change=lambda: changes.append(1),
         )
         fence = store.acquire_lease(60)
         assert fence
-        yield Bench(exchange, store, fetch, client, fence)
+        yield Bench(exchange, store, fetch, client, fence, changes)
         client.close()
 
 
@@ -98,9 +101,11 @@ def test_later_cycles_ask_only_for_an_overlap_and_change_nothing_by_themselves(
 def test_an_intraday_update_is_taken(bench: Bench) -> None:
     bench.fetch.cycle(bench.fence)
     newest = bench.series("VCB")[-1]
+    bench.changes.clear()
     bench.exchange.set_bars({"VCB": {"close": newest.high, "volume": newest.volume + 500}})
     cycle = bench.fetch.cycle(bench.fence)
     assert cycle.bars_changed == 1
+    assert bench.changes == [1]
     assert bench.series("VCB")[-1].volume == newest.volume + 500
     assert bench.series("VCB")[-1].close == newest.high
 

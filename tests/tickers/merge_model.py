@@ -1,0 +1,267 @@
+"""The merge table in plain Python: what the store must do, said once more, without Redis.
+
+Bars are kept as they are, and every step's changes are listed as the change log must have them.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tickers.bar import Bar, epoch_of, number
+from tickers.store import Authority, Verdict
+
+INTERNAL_STANDS = 60.0  # seconds
+
+
+@dataclass
+class Newest:
+    bar: Bar
+    authority: Authority
+    stored_at: float
+
+
+@dataclass
+class Laid:
+    bar: Bar
+    actor: str
+    laid_at: float
+
+
+Entry = tuple[str, str, bytes]  # what, symbol, encoded bar (empty unless a bar changed)
+
+
+@dataclass
+class MergeModel:
+    """``now`` is in seconds and moves only when told to."""
+
+    today: dt.date
+    trading_day: dt.date
+    max_symbols: int
+    trust_window: float
+    now: float = 0.0
+    revision: int = 0
+    series: dict[str, dict[dt.date, Bar]] = field(default_factory=dict)
+    newest: dict[str, Newest] = field(default_factory=dict)
+    overlays: dict[str, Laid] = field(default_factory=dict)
+    loaded: dict[str, dt.date] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)  # of the last step
+
+    # --- Steps ----------------------------------------------------------------------------------
+
+    def merge(self, bars: Sequence[Bar], authority: Authority) -> list[Verdict]:
+        self._begin()
+        self._expire()
+        verdicts = [self._merge(bar, authority) for bar in bars]
+        self._end()
+        return verdicts
+
+    def replace_series(
+        self,
+        symbol: str,
+        bars: Sequence[Bar],
+        authority: Authority,
+        *,
+        history_start: dt.date,
+        replace_newest: bool,
+    ) -> Verdict:
+        self._begin()
+        self._expire()
+        bars = [bar for bar in bars if bar.day <= self.today]
+        verdict = self._refusal(symbol, bars, authority, history_start)
+        if verdict is Verdict.LOSES_DAYS and replace_newest:
+            verdict = None  # the core network has judged its own replacement
+        if verdict is None:
+            self._withdraw(symbol)
+            verdict = self._replace(symbol, bars, authority, replace_newest=replace_newest)
+            self.loaded[symbol] = history_start
+        self._end()
+        return verdict
+
+    def lay(self, bars: Sequence[tuple[Bar, str]], *, actor: str, serve: bool) -> list[Verdict]:
+        self._begin()
+        self._expire()
+        verdicts = [self._lay(bar, anchor, actor, serve=serve) for bar, anchor in bars]
+        self._end()
+        return verdicts
+
+    def complete_cycle(self, *, ends_overlays: bool) -> None:
+        self._begin()
+        for symbol in list(self.overlays) if ends_overlays else ():
+            self._withdraw(symbol)
+        self._end()
+
+    def withdraw_actors(self, actors: Iterable[str]) -> int:
+        self._begin()
+        banned = [symbol for symbol, laid in self.overlays.items() if laid.actor in set(actors)]
+        for symbol in banned:
+            self._withdraw(symbol)
+        self._end()
+        return len(banned)
+
+    def look(self) -> None:
+        self._begin()
+        self._expire()
+        self._end()
+
+    # --- A trusted bar --------------------------------------------------------------------------
+
+    def _merge(self, bar: Bar, authority: Authority) -> Verdict:
+        if bar.day > self.today:
+            return Verdict.FUTURE
+        if bar.symbol not in self.newest:
+            if self._is_full(authority):
+                return Verdict.FULL
+            return self._take(bar, authority, Verdict.ADDED)
+        self._withdraw(bar.symbol)
+        newest = self.newest[bar.symbol]
+        if bar.day > newest.bar.day:
+            return self._take(bar, authority, Verdict.ADDED)
+        if bar.day < newest.bar.day:
+            return self._merge_history(bar, authority)
+        verdict = self._decide(bar, newest, authority)
+        if verdict in (Verdict.REPLACED, Verdict.CONFIRMED):
+            self._take(bar, authority, verdict)
+        return verdict
+
+    def _decide(self, bar: Bar, newest: Newest, authority: Authority) -> Verdict:
+        """The row of a bar of the newest day stored."""
+        if bar == newest.bar:
+            confirms = authority is Authority.CORE and newest.authority is not Authority.CORE
+            return Verdict.CONFIRMED if confirms else Verdict.UNCHANGED
+        if authority is Authority.CORE:
+            may_be_late = (
+                newest.authority is Authority.INTERNAL
+                and newest.bar.volume > bar.volume
+                and self.now - newest.stored_at <= INTERNAL_STANDS
+            )
+            return Verdict.KEPT if may_be_late else Verdict.REPLACED
+        return Verdict.REPLACED if weight(bar) > weight(newest.bar) else Verdict.KEPT
+
+    def _merge_history(self, bar: Bar, authority: Authority) -> Verdict:
+        stored = self.series[bar.symbol].get(bar.day)
+        if stored == bar:
+            return Verdict.UNCHANGED
+        if stored is None:
+            self.series[bar.symbol][bar.day] = bar
+            self.entries.append((authority, bar.symbol, bar.encode()))
+            return Verdict.ADDED
+        if authority is not Authority.CORE:
+            return Verdict.KEPT
+        self.series[bar.symbol][bar.day] = bar
+        self.entries.append(("replaced", bar.symbol, b""))
+        return Verdict.REPLACED
+
+    def _take(self, bar: Bar, authority: Authority, verdict: Verdict) -> Verdict:
+        before = self.newest.get(bar.symbol)
+        self.newest[bar.symbol] = Newest(bar, authority, self.now)
+        self.series.setdefault(bar.symbol, {})[bar.day] = bar
+        # A follower would keep its own bar, unless it is told to read the series whole.
+        shrinks = verdict is Verdict.REPLACED and before and weight(bar) <= weight(before.bar)
+        if shrinks:
+            self.entries.append(("replaced", bar.symbol, b""))
+        else:
+            self.entries.append((authority, bar.symbol, bar.encode()))
+        if authority is Authority.CORE:
+            self.changed[bar.symbol] = self.revision + 1
+        return verdict
+
+    # --- A whole series -------------------------------------------------------------------------
+
+    def _refusal(
+        self, symbol: str, bars: Sequence[Bar], authority: Authority, history_start: dt.date
+    ) -> Verdict | None:
+        if symbol not in self.newest and self._is_full(authority):
+            return Verdict.FULL
+        if not bars:
+            return Verdict.FUTURE
+        stored = [
+            day for day in self.series.get(symbol, {}) if history_start <= day <= bars[-1].day
+        ]
+        lost = set(stored) - {bar.day for bar in bars}
+        return Verdict.LOSES_DAYS if len(lost) * 50 > len(stored) else None
+
+    def _replace(
+        self, symbol: str, bars: Sequence[Bar], authority: Authority, *, replace_newest: bool
+    ) -> Verdict:
+        stored, newest, last = self.series.get(symbol, {}), self.newest.get(symbol), bars[-1]
+        after = {day: bar for day, bar in stored.items() if day > last.day}
+        series = {bar.day: bar for bar in bars} | after
+        if newest is None or newest.bar.day < last.day:
+            decision = Verdict.ADDED
+        elif newest.bar.day > last.day:
+            decision = Verdict.KEPT
+        else:
+            decision = self._decide(last, newest, authority)
+            if decision is Verdict.KEPT and replace_newest:
+                decision = Verdict.REPLACED
+            if decision is Verdict.KEPT:
+                series[last.day] = newest.bar
+        differs = series != stored
+        self.series[symbol] = series
+        if decision in (Verdict.ADDED, Verdict.REPLACED, Verdict.CONFIRMED):
+            self.newest[symbol] = Newest(last, authority, self.now)
+            if authority is Authority.CORE:
+                self.changed[symbol] = self.revision + 1
+        if differs:
+            self.entries.append(("replaced", symbol, b""))
+            return Verdict.REPLACED
+        if decision is Verdict.CONFIRMED:
+            self.entries.append((authority, symbol, last.encode()))
+            return decision
+        return Verdict.UNCHANGED
+
+    # --- A public bar ---------------------------------------------------------------------------
+
+    def _lay(self, bar: Bar, anchor: str, actor: str, *, serve: bool) -> Verdict:
+        newest = self.newest.get(bar.symbol)
+        if newest is None:
+            return Verdict.UNKNOWN
+        if bar.day != self.trading_day or bar.day < newest.bar.day:
+            return Verdict.OTHER_DAY
+        laid = self.overlays.get(bar.symbol)
+        served = laid.bar if laid else newest.bar if newest.bar.day == bar.day else None
+        if served and bar.volume < served.volume:
+            return Verdict.SMALLER_VOLUME
+        if bar == served:
+            return Verdict.UNCHANGED
+        if anchor != number(newest.bar.close):
+            return Verdict.ANCHOR_MOVED
+        if not serve:
+            return Verdict.JUDGED
+        self.overlays[bar.symbol] = Laid(bar, actor, self.now)
+        self.entries.append((Authority.PUBLIC, bar.symbol, bar.encode()))
+        return Verdict.LAID
+
+    def _withdraw(self, symbol: str) -> None:
+        if self.overlays.pop(symbol, None):
+            self.entries.append(("withdrawn", symbol, b""))
+
+    def _expire(self) -> None:
+        for symbol, laid in list(self.overlays.items()):
+            old = self.now - laid.laid_at >= self.trust_window
+            if old or laid.bar.day != self.trading_day:
+                self._withdraw(symbol)
+
+    # --- Shared ---------------------------------------------------------------------------------
+
+    def _is_full(self, authority: Authority) -> bool:
+        return authority is not Authority.CORE and len(self.newest) >= self.max_symbols
+
+    def _begin(self) -> None:
+        self.entries = []
+
+    def _end(self) -> None:
+        self.revision += bool(self.entries)
+
+    def market(self) -> dict[str, list[tuple[int, bytes]]]:
+        """The trusted series as ``Store.series`` reads them."""
+        return {
+            symbol: [(epoch_of(day), bars[day].encode()) for day in sorted(bars)]
+            for symbol, bars in self.series.items()
+        }
+
+
+def weight(bar: Bar) -> tuple[int, float]:
+    """What a bar must exceed to win over another of its day."""
+    return bar.volume, bar.high - bar.low
