@@ -360,12 +360,13 @@ class PeerDelivery(threading.Thread):
     def _again(self, now: float) -> list[Lack]:
         """The newest bar once more, for an internal peer that was sent nothing for a while.
 
-        Not when our own data is out of date: that would hold the peer's public door open on it.
+        Not when our own fetches have stopped: that would hold the peer's public door open on data
+        that is out of date.
         """
         if now < self._speaks_at():
             return []
-        age = self._store.state().age
-        if age is None or age > self._trust_window:
+        fetched = self._store.seconds_since_fetch()
+        if fetched is None or fetched > self._trust_window:
             return []
         changed = self._store.changed()
         newest = self._store.newest(changed)

@@ -71,6 +71,26 @@ def ensure(data_dir: Path) -> None:
     atexit.register(release, data_dir)
 
 
+def mend(data_dir: Path) -> bool:
+    """Start the server again when it has died under its users; True if it had.
+
+    Raises NoServerError when it doesn't start. Its data is what the append-only file has: at most
+    the last second's is lost.
+    """
+    data_dir = data_dir.resolve()
+    if data_dir not in _held or _listens(data_dir):
+        return False
+    with (data_dir / "server.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _listens(data_dir):
+            return False  # another user was faster
+        if dead := _started.pop(data_dir, None):
+            dead.poll()
+        _started[data_dir] = _start(data_dir)
+        _await_answer(data_dir)
+    return True
+
+
 def release(data_dir: Path) -> None:
     """Give the server up; it stops when this was its last user."""
     data_dir = data_dir.resolve()

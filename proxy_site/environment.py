@@ -19,6 +19,8 @@ import environ
 import psutil
 import redis
 
+from tickers.connection import Sentinels, at_database, uses_sentinels
+
 PLACEHOLDER = "change-me"
 MINIMUM_SECRET = 16
 _RATE = re.compile(r"([1-9][0-9]*)/([1-9][0-9]*)?[smhd]")
@@ -211,8 +213,10 @@ class Environment:
             raise SettingsError(name, "must be IP addresses or networks", example) from None
 
     def redis_url(self, name: str, default: str) -> str:
-        """A redis, rediss or unix URL; ``default`` when unset or empty."""
+        """A redis, rediss, unix or redis+sentinel URL; ``default`` when unset or empty."""
         value = self.text(name) or default
+        if uses_sentinels(value):
+            return _sentinel_url(name, value)
         example = "redis://127.0.0.1:6379/0"
         try:
             parts = urlsplit(value)
@@ -224,7 +228,9 @@ class Environment:
         except ValueError:
             valid = False
         if not valid or _has_space(value):
-            raise SettingsError(name, "must be a redis://, rediss:// or unix:// URL", example)
+            raise SettingsError(
+                name, "must be a redis://, rediss://, unix:// or redis+sentinel:// URL", example
+            )
         return value
 
     def database(self, name: str, default: str) -> dict[str, Any]:
@@ -247,6 +253,21 @@ class Environment:
                 name, "needs PostgreSQL's driver: pip install 'psycopg[binary]'", example
             )
         return config
+
+
+def _sentinel_url(name: str, value: str) -> str:
+    try:
+        Sentinels.parse(value)
+        valid = not _has_space(value)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise SettingsError(
+            name,
+            "must name sentinels, the service and a database",
+            "redis+sentinel://:PASSWORD@10.0.0.1:26379,10.0.0.2:26379/mymaster/0",
+        )
+    return value
 
 
 def _has_space(value: str) -> bool:
@@ -302,6 +323,10 @@ def _own_addresses() -> set[str]:
 
 def same_database(one: str, other: str) -> bool:
     """Whether two Redis URLs lead to one database, however they are written."""
+    if uses_sentinels(one) and uses_sentinels(other):
+        return Sentinels.parse(one).same_database(Sentinels.parse(other))
+    if uses_sentinels(one) or uses_sentinels(other):
+        return False
     return _database_of(one) == _database_of(other)
 
 
@@ -319,6 +344,8 @@ def _database_of(redis_url: str) -> tuple[object, ...]:
 
 def next_database(redis_url: str) -> str:
     """The same server's next database: ``redis://h:6379/0`` → ``redis://h:6379/1``."""
+    if uses_sentinels(redis_url):
+        return at_database(redis_url, Sentinels.parse(redis_url).database + 1)
     parts = urlsplit(redis_url)
     database = int(_redis_options(redis_url).get("db", 0)) + 1
     in_query = re.search(r"\bdb=", parts.query)

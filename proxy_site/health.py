@@ -20,7 +20,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from tickers import access
+from proxy_site import server_check
+from tickers import access, clock_skew
 from tickers.snapshot import StaleError
 from tickers.store import State, Store
 
@@ -85,6 +86,7 @@ def read_market(problems: list[str]) -> dict[str, Any]:
     try:
         state, status, server = store.state(), store.status(), check_server(store, problems)
         check_worker(status, problems)
+        problems += clock_skew.complaints(status.get("clock_skew_secs", {}))
     except redis.RedisError as error:
         problems.append(f"the store can't be reached ({type(error).__name__})")
     age = keeper.age()
@@ -104,6 +106,7 @@ def read_market(problems: list[str]) -> dict[str, Any]:
         "public_bars": settings.PUBLIC_BARS,
         "overlays": state.overlays if isinstance(state, State) else None,
         "store": server,
+        "clock_skew_secs": status.get("clock_skew_secs", {}),
         "worker": status,
         "iteration_count": status.get("iterations", 0),
     }
@@ -117,11 +120,9 @@ def check_server(store: Store, problems: list[str]) -> dict[str, Any]:
         "append_only_file": bool(info.get("aof_enabled")),
         "eviction": info.get("maxmemory_policy", "unknown"),
         "used_memory_bytes": info.get("used_memory", 0),
+        "memory_limit_bytes": info.get("maxmemory", 0),  # 0: none
     }
-    if not server["append_only_file"]:
-        problems.append("the store's append-only file is off: a restart loses the market")
-    if server["eviction"] not in ("noeviction", "unknown"):
-        problems.append("the store evicts keys: set maxmemory-policy noeviction")
+    problems += server_check.complaints(info)
     return server
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from proxy_site import embedded
+from proxy_site.cache import cache
 from proxy_site.environment import (
     Environment,
     SettingsError,
@@ -138,17 +139,7 @@ if same_database(CACHE_URL, REDIS_URL):
     )
 REDIS_TIMEOUT = 5.0  # seconds, to connect and for each answer
 
-CACHES = {
-    "default": {
-        "BACKEND": "django_redis.cache.RedisCache",
-        "LOCATION": CACHE_URL,
-        "KEY_PREFIX": "proxy",
-        "OPTIONS": {
-            "SOCKET_CONNECT_TIMEOUT": REDIS_TIMEOUT,
-            "SOCKET_TIMEOUT": REDIS_TIMEOUT,
-        },
-    }
-}
+CACHES = {"default": cache(CACHE_URL, timeout=REDIS_TIMEOUT)}
 
 _database = env.database("DATABASE_URL", f"sqlite:///{quote(str(DATA_DIR / 'reputation.sqlite3'))}")
 if _database["ENGINE"] == "django.db.backends.sqlite3":

@@ -15,7 +15,9 @@ from typing import Any, Protocol
 import redis
 from django.db import DatabaseError
 
+from proxy_site import server_check
 from reputation import actors
+from tickers.clock_skew import ClockSkew
 from tickers.cycle import Cycle
 from tickers.follow import FollowError
 from tickers.lease import LIFETIME, TRY_AGAIN, Lease
@@ -43,8 +45,6 @@ class Sender(Protocol):
     """What of delivery the worker needs."""
 
     def start(self, fence: str) -> None: ...
-
-    def wake(self) -> None: ...
 
     def stop(self, timeout: float) -> None: ...
 
@@ -75,6 +75,7 @@ class Worker:
         mode: str,
         stop: threading.Event,
         progress: Progress | None = None,
+        clock_skew: ClockSkew | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -84,6 +85,8 @@ class Worker:
         self._mode = mode
         self._stop = stop
         self._progress = progress
+        self._clock_skew = clock_skew or ClockSkew()
+        self._server_was_checked = False
         self._iterations = 0
         self._failures = 0
 
@@ -127,10 +130,18 @@ class Worker:
 
     def _try_to_lead(self, lease: Lease) -> str | None:
         try:
+            self._check_server()
             return lease.try_acquire()
         except redis.RedisError as error:
             logger.error("the store can't be reached (%s); trying again", error)
             return None
+
+    def _check_server(self) -> None:
+        """Say once what of the server endangers the market; /health goes on saying it."""
+        if not self._server_was_checked:
+            for danger in server_check.complaints(self._store.client.info()):
+                logger.warning("%s", danger)
+            self._server_was_checked = True
 
     def _lead(self, lease: Lease, fence: str) -> None:
         self._delivery.start(fence)
@@ -149,10 +160,8 @@ class Worker:
         self._failures = self._failures + 1 if cycle.errors else 0
         if cycle.errors and len(self._sources) > 1:
             self._sources.append(self._sources.pop(0))
-        if cycle.bars_changed:
-            self._delivery.wake()
         self._reconcile_bans()
-        self._tell(cycle)
+        self._tell(cycle, fence)
         return not cycle.errors
 
     def _attempt(self, work: Callable[[], Cycle]) -> Cycle:
@@ -197,7 +206,7 @@ class Worker:
         except (redis.RedisError, DatabaseError) as error:
             logger.error("bans and overlays can't be reconciled (%s)", error)
 
-    def _tell(self, cycle: Cycle) -> None:
+    def _tell(self, cycle: Cycle, fence: str) -> None:
         """The log line and the status of /health."""
         for error in cycle.errors:
             logger.error("cycle %d: %s", self._iterations, error)
@@ -219,9 +228,13 @@ class Worker:
                 "symbols_missing": cycle.symbols_missing,
                 "errors": cycle.errors[:10],
             },
+            "upstream": cycle.upstream,
             "delivery": self._delivery.status(),
+            "clock_skew_secs": self._clock_skew.seconds(),
         }
         try:
-            self._store.write_status(status)
+            self._store.write_status(status, fence=fence)
+        except FencedError:
+            logger.info("what this worker did isn't told: another one leads")
         except redis.RedisError as error:
             logger.error("the worker's status can't be written (%s)", error)

@@ -7,6 +7,17 @@ import redis
 from django.conf import settings
 
 from proxy_site import embedded
+from tests import postgres
+
+
+def pytest_report_header() -> str:
+    """On which databases reputation is tested, and why not on PostgreSQL."""
+    if settings.DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+        return "reputation is tested on PostgreSQL only, in this process of another run"
+    found = postgres.find()
+    if found.url:
+        return f"reputation is tested on SQLite, then on {found.what}"
+    return f"reputation is tested on SQLite only: {found.what}"
 
 
 @pytest.fixture(scope="session")

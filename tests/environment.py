@@ -33,6 +33,11 @@ os.environ.update(VARIABLES)
 for name in ("REDIS_URL", "CACHE_URL", "DATABASE_URL", "TICKERS", "CORE_NETWORK_URL"):
     os.environ.pop(name, None)
 
+# Set by tests/reputation/test_postgres.py for the process that it starts.
+ON_DATABASE = "TESTS_ON_DATABASE_URL"
+if ON_DATABASE in os.environ:
+    os.environ["DATABASE_URL"] = os.environ.pop(ON_DATABASE)
+
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(DATA_DIR, ignore_errors=True)

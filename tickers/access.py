@@ -4,9 +4,10 @@ import functools
 
 from django.conf import settings
 
+from tickers.connection import connect
 from tickers.market_clock import MarketClock
 from tickers.snapshot import SnapshotKeeper
-from tickers.store import Store, connect
+from tickers.store import Store
 
 
 @functools.cache

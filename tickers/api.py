@@ -70,6 +70,9 @@ class TickersViewSet(ViewSet):
         changes = store.changes(since) if since != state.position else []
         if changes is None or (not changes and since != state.position):
             raise Gone
+        # Between the two reads the store may have begun another life, with a log of its own.
+        if changes and store.state().position.epoch != since.epoch:
+            raise Gone
         revision = changes[-1].revision if changes else since.revision
         position = Position(since.epoch, revision)
         response = _json(_changes_body(position, changes))

@@ -34,7 +34,11 @@ MARGIN = 10
 
 
 class CoreFetch:
-    """Fetches ``symbols`` from the upstream into ``store``; one thread at a time."""
+    """Fetches ``symbols`` from the upstream into ``store``; one thread at a time.
+
+    ``on_change`` is called after each merge that changed something, so that sending need not wait
+    for the cycle's end.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class CoreFetch:
         symbols: Sequence[str],
         history_start: dt.date,
         stop: threading.Event,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -52,6 +57,7 @@ class CoreFetch:
         self._symbols = list(symbols)
         self._history_start = history_start
         self._stop = stop
+        self._on_change = on_change
 
     def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> Cycle:
         """Fetch and merge every symbol. Raises FencedError, and what redis raises.
@@ -68,8 +74,7 @@ class CoreFetch:
         self._load(whole, fence, cycle, progress)
         if not cycle.errors and not self._stop.is_set():
             self._store.complete_cycle(fence=fence, age=None)
-        cycle.requests = self._client.counters.requests - before
-        return cycle.finish()
+        return self._finish(cycle, before)
 
     def contact(self, fence: str) -> Cycle:
         """One request for one symbol: shows the upstream alive and refreshes the trust window."""
@@ -78,7 +83,17 @@ class CoreFetch:
         answering = [symbol for symbol in self._symbols if symbol not in silent]
         # A series to be read in full is found again by the next cycle.
         self._update(answering[:1], fence, cycle)
-        cycle.requests = self._client.counters.requests - before
+        return self._finish(cycle, before)
+
+    def _finish(self, cycle: Cycle, before: int) -> Cycle:
+        counters = self._client.counters
+        cycle.requests = counters.requests - before
+        cycle.upstream = {
+            "requests": counters.requests,
+            "retries": counters.retries,
+            "errors": dict(counters.errors),
+            "dropped": dict(counters.dropped),
+        }
         return cycle.finish()
 
     # --- What is new --------------------------------------------------------------------------
@@ -97,6 +112,8 @@ class CoreFetch:
             if merging:
                 merged = self._store.merge(merging, Authority.CORE, fence=fence)
                 cycle.bars_changed += merged.changed
+                if merged.changed:
+                    self._on_change()
         if again:
             logger.info("adjusted or not reached by the overlap, read in full: %s", again[:20])
         return again
@@ -126,6 +143,7 @@ class CoreFetch:
         for answer in self._fetch(symbols, days + MARGIN, cycle):
             for symbol, bars in answer.series.items():
                 self._replace(symbol, bars, fence, cycle)
+            self._on_change()
             done += len(answer.series) + len(answer.missing) + len(answer.errors)
             logger.info("history: %d of %d symbols", done, len(symbols))
             if progress:

@@ -3,11 +3,15 @@
 import datetime as dt
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
 class Cycle:
-    """Counts of one cycle; ``errors`` are lines that an operator understands."""
+    """Counts of one cycle; ``errors`` are lines that an operator understands.
+
+    ``upstream`` has the client's own counters, since its process began; empty when following.
+    """
 
     started_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
     requests: int = 0
@@ -17,6 +21,7 @@ class Cycle:
     series_replaced: int = 0
     symbols_missing: int = 0
     errors: list[str] = field(default_factory=list)
+    upstream: dict[str, Any] = field(default_factory=dict)
     duration: float = 0.0  # seconds
     _started: float = field(default_factory=time.monotonic)
 

@@ -17,6 +17,7 @@ from typing import Any
 import requests
 
 from tickers.bar import Bar, BarError, parse
+from tickers.clock_skew import ClockSkew, Kind
 from tickers.cycle import Cycle
 from tickers.store import Authority, Position, Store, Verdict
 
@@ -54,6 +55,7 @@ class Follower:
         timeout: tuple[float, float] = (5, 15),
         total_timeout: float = 120,
         monotonic: Callable[[], float] = time.monotonic,
+        clock_skew: ClockSkew | None = None,
     ) -> None:
         self._store = store
         self._url = url
@@ -66,6 +68,7 @@ class Follower:
         self._session = requests.Session()
         self._session.trust_env = False  # no credentials from ~/.netrc
         self._whole_at: float | None = None
+        self._clock_skew = clock_skew or ClockSkew()
 
     def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> Cycle:
         """Read what is new and merge it. Raises FollowError, FencedError, and what redis raises.
@@ -74,7 +77,7 @@ class Follower:
         """
         cycle = Cycle()
         position = self._position()
-        changes = self._changes(position, cycle) if position else None
+        changes = self._changes(position, fence, cycle) if position else None
         if changes is not None:
             self._merge_changes(changes, fence, cycle)
         elif position is None and self._read_whole_lately():
@@ -95,12 +98,12 @@ class Follower:
 
     # --- A node of our kind: what changed -----------------------------------------------------
 
-    def _changes(self, position: Position, cycle: Cycle) -> Answer | None:
+    def _changes(self, position: Position, fence: str, cycle: Cycle) -> Answer | None:
         """The core network's changes since ``position``; None when it can't tell."""
         answer = self._get("/tickers/changes", {"since": str(position)}, cycle)
         if answer.status in (404, 405, 410):
             logger.info("the core network has no changes since our position; reading it whole")
-            self._forget()
+            self._forget(fence)
             return None
         if answer.status != 200 or not isinstance(answer.body, dict):
             raise FollowError(f"the core network answered {answer.status} to /tickers/changes")
@@ -114,7 +117,7 @@ class Follower:
             self._replace(symbols, position, fence, cycle)
         bars = _bars(answer.body.get("bars"), cycle)
         self._merge(bars, fence, answer.age, cycle)
-        self._remember(position)
+        self._remember(position, fence)
         self._complete(fence, answer.age)
 
     def _replace(
@@ -145,7 +148,7 @@ class Follower:
         self._replace_series(market, fence, answer.age, cycle, progress=progress)
         self._whole_at = self._monotonic()
         if position:
-            self._remember(position)
+            self._remember(position, fence)
         self._complete(fence, answer.age)
 
     def _merge_last_bars(self, fence: str, cycle: Cycle) -> None:
@@ -213,15 +216,15 @@ class Follower:
         text = held.get(self._url, held.get(LATEST))
         return Position.parse(text) if text else None
 
-    def _remember(self, position: Position) -> None:
-        held = self._store.followed()
-        self._store.remember_followed({**held, self._url: str(position), LATEST: str(position)})
+    def _remember(self, position: Position, fence: str) -> None:
+        place = {**self._store.followed(), self._url: str(position), LATEST: str(position)}
+        self._store.remember_followed(place, fence=fence)
 
-    def _forget(self) -> None:
+    def _forget(self, fence: str) -> None:
         """This address can't go on from our position; what others told stays true of them."""
         self._whole_at = None
-        held = self._store.followed()
-        self._store.remember_followed({**held, self._url: ""})
+        place = {**self._store.followed(), self._url: ""}
+        self._store.remember_followed(place, fence=fence)
 
     def _refuse_to_go_back(self, position: Position) -> None:
         """Leave an address that lags behind what its store has told before for another one."""
@@ -243,6 +246,12 @@ class Follower:
                 stream=True,
                 allow_redirects=False,
             ) as response:
+                self._clock_skew.hear(
+                    kind=Kind.CORE_NETWORK,
+                    source=self._url,
+                    date=response.headers.get("Date"),
+                    age=response.headers.get("Age"),
+                )
                 body = self._read(response, deadline)
                 return Answer(
                     response.status_code,

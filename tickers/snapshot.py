@@ -12,7 +12,7 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import redis
 
@@ -100,6 +100,8 @@ class Snapshot:
         """
         if symbols is not None:
             return self._build(sorted(set(symbols)), selection)
+        if not self.overlays:
+            selection = replace(selection, trusted=False)
         # Only these two are asked for again and again; any other would fill memory with dates.
         common = selection in (Selection(), Selection(limit=1))
         body = self._bodies.get(selection) if common else None
@@ -202,12 +204,18 @@ class SnapshotKeeper:
 
     def _refresh(self) -> None:
         state = self._store.state()
-        self._age, self._age_read_at = state.age, time.monotonic()
+        if state.age is not None:  # a new life that no trusted source has spoken to has none
+            self._age, self._age_read_at = state.age, time.monotonic()
         held = self._snapshot
         if held is None or (held.position.epoch != state.position.epoch and _complete(state, held)):
-            self._snapshot = load(self._store, state.position)
+            made = load(self._store, state.position)
         elif held.position.epoch == state.position.epoch and held.position != state.position:
-            self._snapshot = follow(self._store, held, state.position)
+            made = follow(self._store, held, state.position)
+        else:
+            return
+        # What was read after a restart is of another life, and must not bear this one's name.
+        if self._store.state().position.epoch == state.position.epoch:
+            self._snapshot = made
 
 
 def _complete(state: State, held: Snapshot) -> bool:

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import redis
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
 
 from tickers.bar import Bar, epoch_of, number
+from tickers.connection import connect as connect
 from tickers.market_clock import MarketClock
 
 ROOT = "{market}"
@@ -155,17 +154,6 @@ class Change:
     bar: bytes | None
 
 
-def connect(url: str, *, timeout: float) -> "redis.Redis":
-    """A client that answers in ``timeout`` seconds or raises; it survives a dropped connection."""
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-        health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 1),
-    )
-
-
 class Store:
     """The market in Redis, as ``client`` reaches it (its answers are bytes)."""
 
@@ -194,6 +182,7 @@ class Store:
                 "complete_cycle": ("prelude", "complete_cycle"),
                 "withdraw_actors": ("prelude", "withdraw_actors"),
                 "lease": ("prelude", "lease"),
+                "note": ("prelude", "note"),
             }.items()
         }
 
@@ -222,9 +211,9 @@ class Store:
     ) -> Merged:
         """Lay public bars, each with the anchor it was judged against, over the trusted ones.
 
-        ``late_after``: a bar is served only where no trusted source spoke of its symbol for that
-        many seconds (0: always; None: never served, only judged). A bar whose anchor has moved
-        meanwhile gets ANCHOR_MOVED and must be judged anew.
+        ``late_after``: a bar is served only where the trusted bar hasn't changed, and no whole
+        cycle has confirmed it, for that many seconds (0: always; None: never served, only judged).
+        A bar whose anchor has moved meanwhile gets ANCHOR_MOVED and must be judged anew.
         """
         return self._merge(
             [bar for bar, _ in bars],
@@ -280,8 +269,8 @@ class Store:
 
         Stored bars after the answer's last day stay. LOSES_DAYS: the answer lacks over 2 % of the
         days stored since ``history_start`` (epoch seconds), and nothing was written. The newest
-        day is decided by the merge table unless ``replace_newest``: the core network has said that
-        this series was replaced.
+        day is decided by the merge table. With ``replace_newest`` (the core network has said that
+        this series was replaced) neither holds: what it has now counts.
         """
         if len(bars) > MAX_SERIES:
             raise ValueError(f"{symbol} has {len(bars)} bars; a series has at most {MAX_SERIES}")
@@ -433,12 +422,19 @@ class Store:
 
     def seconds_since_cycle(self) -> float | None:
         """How long ago a cycle spoke of every symbol; None: never."""
-        cycle_at = self._reads.get(_key("cycle_at"))
-        if cycle_at is None:
+        return self._seconds_since("cycle_at")
+
+    def seconds_since_fetch(self) -> float | None:
+        """How long ago our own fetch brought a valid bar; None: never."""
+        return self._seconds_since("fetched_at")
+
+    def _seconds_since(self, name: str) -> float | None:
+        then = self._reads.get(_key(name))
+        if then is None:
             return None
         seconds, microseconds = self._reads.time()
         now = float(seconds) + float(microseconds) / 1e6
-        return max(0.0, now - int(cycle_at) / 1000)
+        return max(0.0, now - int(then) / 1000)
 
     def changed(self) -> dict[str, int]:
         """symbol → the revision at which its newest bar last changed by our own fetch."""
@@ -449,17 +445,20 @@ class Store:
 
     # --- What a worker keeps here ---------------------------------------------------------------
 
-    def remember_followed(self, place: dict[str, str]) -> None:
-        """Keep a follower's place in its core network beside the bars it has from there."""
-        self.client.set(_key("followed"), json.dumps(place))
+    def remember_followed(self, place: dict[str, str], *, fence: str = "") -> None:
+        """Keep a follower's place in its core network beside the bars it has from there.
+
+        Raises FencedError: a place without its bars would have them skipped.
+        """
+        self._run("note", [fence, "followed", json.dumps(place)])
 
     def followed(self) -> dict[str, str]:
         text = self._reads.get(_key("followed"))
         return dict(json.loads(text)) if text else {}
 
-    def write_status(self, status: dict[str, Any]) -> None:
-        """Leave the worker's last cycle where /health reads it."""
-        self._reads.set(_key("worker"), json.dumps(status))
+    def write_status(self, status: dict[str, Any], *, fence: str = "") -> None:
+        """Leave the leader's last cycle where /health reads it; raises FencedError."""
+        self._run("note", [fence, "worker", json.dumps(status)])
 
     def status(self) -> dict[str, Any]:
         text = self._reads.get(_key("worker"))

@@ -15,6 +15,7 @@ from typing import Any, Literal, overload
 import requests
 
 from tickers.bar import Bar
+from tickers.clock_skew import ClockSkew
 from tickers.request_budget import RequestBudget
 from tickers.vci_answer import Answer, Interval, Point, PointInterval, frame, read
 from tickers.vci_batches import Batches, split
@@ -51,6 +52,7 @@ class VciClient:
         backoff: float = 1.0,
         longest_backoff: float = 30.0,
         session: requests.Session | None = None,
+        clock_skew: ClockSkew | None = None,
     ) -> None:
         self._upstream = Upstream(
             base_url=base_url,
@@ -59,6 +61,7 @@ class VciClient:
             limits=Limits(connect_timeout, read_timeout, total_timeout),
             retries=Retries(max_attempts, backoff, longest_backoff),
             session=session,
+            clock_skew=clock_skew,
         )
         self._batches = Batches(size=batch_size)
 

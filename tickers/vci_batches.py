@@ -68,6 +68,15 @@ class Batches:
         self._relearn_at = 0.0
         self._proven = 0
         self._excused: set[str] = set()
+        self._brought = self._brought_before = False
+
+    def begin_fetch(self) -> None:
+        self._brought, self._brought_before = False, self._brought
+
+    @property
+    def brings(self) -> bool:
+        """Whether the upstream has brought any symbol in this fetch or the one before."""
+        return self._brought or self._brought_before
 
     @property
     def size(self) -> int:
@@ -78,6 +87,7 @@ class Batches:
     def answered(self, symbols: Iterable[str]) -> None:
         """The upstream knows these symbols."""
         known = list(symbols)
+        self._brought = self._brought or bool(known)
         self.absent.forget(known)
         self.refused.forget(known)
 

@@ -5,6 +5,7 @@
 - A batch that comes back short has the missing symbols asked for once more, in a batch of half the
   size at most. Those that come show that it was too large; those that don't are absent.
 - A batch whose size has worked before may fail once without a search: chance is likelier.
+- An upstream that brings nothing, not even in the fetch before, shows nobody absent.
 - Absent symbols go along in batches with others, which costs no request; none is made for them
   alone until it is time to see whether the upstream knows them by now.
 - An upstream that brings nothing request after request is left alone until the next fetch.
@@ -57,6 +58,7 @@ class Fetch:
     def run(self, symbols: Sequence[str]) -> Iterator[Outcome]:
         """Outcomes as they come; between two of them nothing is asked. Ends when the node stops."""
         waiting = list(symbols)
+        self._batches.begin_fetch()
         try:
             while waiting and self._given_up is None:
                 size = self._batches.size
@@ -86,20 +88,28 @@ class Fetch:
             yield from self._complete(batch, answer, excusable=excusable)
             return True
         nothing = NothingAnsweredError("the upstream answered with none of the symbols asked for")
-        if len(batch) == 1 or self._batches.absent.remembers(batch):
-            self._saw_nothing(nothing)
-            self._note_absent(batch)
-            yield answer
+        if not self._are_absent(batch, excusable=excusable):
+            self._counters.errors[nothing.kind] += 1
+            return (yield from self._search(batch, nothing, excusable=excusable))
+        self._saw_nothing(nothing)
+        self._note_absent(batch)
+        yield answer
+        return False
+
+    def _are_absent(self, batch: list[str], *, excusable: bool) -> bool:
+        """Whether it is the symbols' fault, and not the upstream's, that none of them came."""
+        if self._batches.absent.remembers(batch):
+            return True
+        if len(batch) > 1 or not self._batches.brings:
             return False
-        self._counters.errors[nothing.kind] += 1
-        return (yield from self._search(batch, nothing, excusable=excusable))
+        return not (excusable and self._batches.excuse(batch))
 
     def _search(
         self, batch: list[str], error: UpstreamError, *, excusable: bool
     ) -> Generator[Outcome, None, bool]:
         """Ask again in halves, to learn whether a batch failed for its size or for one symbol."""
         self._saw_nothing(error)
-        if len(batch) == 1:
+        if len(batch) == 1 and isinstance(error, RefusedError):
             self._suspects.extend(batch)
         if len(batch) == 1 or (excusable and self._batches.excuse(batch)):
             yield self._failure(batch, error)

@@ -19,6 +19,7 @@ from typing import Any
 
 import requests
 
+from tickers.clock_skew import ClockSkew, Kind
 from tickers.request_budget import RequestBudget
 from tickers.vci_errors import StatusError, StoppedError, UpstreamError, status_error
 from tickers.vci_request import Limits, new_session, post
@@ -90,6 +91,7 @@ class Upstream:
         limits: Limits,
         retries: Retries,
         session: requests.Session | None = None,
+        clock_skew: ClockSkew | None = None,
     ) -> None:
         self.counters = Counters()
         self._url = f"{base_url.rstrip('/')}/{PATH}"
@@ -100,6 +102,7 @@ class Upstream:
         self._session = session or new_session()
         self._agents = itertools.cycle(_RANDOM.sample(USER_AGENTS, len(USER_AGENTS)))
         self._not_before = 0.0
+        self._clock_skew = clock_skew or ClockSkew()
 
     def close(self) -> None:
         self._session.close()
@@ -135,6 +138,9 @@ class Upstream:
             headers={**_HEADERS, "User-Agent": next(self._agents)},
             limits=self._limits,
             stop=self._stop,
+        )
+        self._clock_skew.hear(
+            kind=Kind.UPSTREAM, date=reply.headers.get("Date"), age=reply.headers.get("Age")
         )
         if reply.status != 200:
             retry_after = parse_retry_after(reply.headers.get("Retry-After", ""))

@@ -860,7 +860,7 @@ class TestInternalPeers:
         core.fetch(a_bar("VCB"))
         until_taken(delivery, 1)
         seconds, _ = store.client.time()
-        store.client.set("{market}:trusted_at", (int(seconds) - 301) * 1000)
+        store.client.set("{market}:fetched_at", (int(seconds) - 301) * 1000)
         core.time.now += 61
         delivery.stop(timeout=2)  # which takes a last look
         assert node.symbols == [["VCB"]]

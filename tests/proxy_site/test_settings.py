@@ -354,6 +354,12 @@ REFUSALS: list[tuple[dict[str, str], str, str]] = [
     ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL", "one of DEBUG"),
     ({"TICKERS": "VCB,NOPE,FPT"}, "TICKERS", "doesn't list: NOPE"),
     ({"UNIVERSE_FILE": "/nowhere/universe.csv"}, "UNIVERSE_FILE", "can't be read"),
+    *(
+        ({"REDIS_URL": f"redis+sentinel://{rest}"}, "REDIS_URL", "must name sentinels")
+        for rest in ("", "a", "a/", "/main", "a:port/main", "a:0/main", "a,/main", "a/main/x")
+    ),
+    ({"CACHE_URL": "redis+sentinel://a/main?db=1"}, "CACHE_URL", "must name sentinels"),
+    ({"REDIS_URL": "redis+sentinel://a b/main"}, "REDIS_URL", "must name sentinels"),
     ({"REDIS_URL": "127.0.0.1:6379"}, "REDIS_URL", "must be a redis://"),
     ({"REDIS_URL": "redis://"}, "REDIS_URL", "must be a redis://"),
     ({"REDIS_URL": "redis://h:port/0"}, "REDIS_URL", "must be a redis://"),
@@ -407,6 +413,7 @@ class TestRefusals:
         ("name", "url"),
         [
             ("REDIS_URL", "http://:hunter2@h/0"),
+            ("REDIS_URL", "redis+sentinel://:hunter2@h:x/m"),
             ("DATABASE_URL", "mysql://u:hunter2@h/d"),
             ("INTERNAL_PEER_URLS", "https://u:hunter2@h"),
         ],
@@ -447,7 +454,9 @@ class TestRefusals:
             assert_answers_or_refuses(read)
 
     @given(
-        st.sampled_from(["redis", "rediss", "unix", "postgres", "sqlite", "http", "x", ""]),
+        st.sampled_from(
+            ["redis", "rediss", "unix", "redis+sentinel", "postgres", "sqlite", "http", "x", ""]
+        ),
         st.sampled_from(["://", ":///", ":", "//", ""]),
         st.text(st.sampled_from("ah1:/@?#[]%.,&=db "), max_size=16),
     )
@@ -573,6 +582,11 @@ class TestValues:
             ("redis://h:6379?db=3", "redis://h:6379?db=4"),
             ("unix:///run/v.sock", "unix:///run/v.sock?db=1"),
             ("unix:///run/v.sock?db=1&password=p", "unix:///run/v.sock?password=p&db=2"),
+            ("redis+sentinel://a:1,b/main", "redis+sentinel://a:1,b/main/1"),
+            (
+                "redis+sentinel://u:p%40@[::1]:1,b:2/Main/3?sentinel_password=s",
+                "redis+sentinel://u:p%40@[::1]:1,b:2/Main/4?sentinel_password=s",
+            ),
         ],
     )
     def test_the_cache_is_the_next_database(self, url: str, following: str) -> None:
@@ -584,6 +598,34 @@ class TestValues:
         assert same_database(one, "redis://h:6379")
         assert not same_database(one, "redis://h:6380")
         assert not same_database(one, "redis://other")
+
+    @pytest.mark.parametrize(
+        ("one", "other", "same"),
+        [
+            ("redis+sentinel://a,b/main", "redis+sentinel://b:26379,c/main/0", True),
+            ("redis+sentinel://a/main", "redis+sentinel://a/main/1", False),
+            ("redis+sentinel://a/main", "redis+sentinel://a/other", False),
+            ("redis+sentinel://a/main", "redis+sentinel://b/main", False),
+            ("redis+sentinel://a/main", "redis://a:26379/0", False),
+            ("redis://a:26379/0", "redis+sentinel://a/main", False),
+        ],
+    )
+    def test_sentinels_lead_to_one_database_whichever_are_named(
+        self, one: str, other: str, same: bool
+    ) -> None:
+        assert same_database(one, other) is same
+
+    def test_the_cache_asks_the_sentinels_too(self) -> None:
+        url = "redis+sentinel://user:p%40ss@a.test:1,b.test/Main/3?sentinel_password=s"
+        settings = load(PRODUCTION | {"REDIS_URL": url})
+        cache = settings["CACHES"]["default"]
+        options = cache["OPTIONS"]
+        assert settings["CACHE_URL"] == url.replace("/3?", "/4?")
+        assert cache["LOCATION"].endswith("/4")
+        assert options["CONNECTION_POOL_KWARGS"] == {"service_name": "Main"}
+        assert options["SENTINELS"] == [("a.test", 1), ("b.test", 26_379)]
+        assert (options["USERNAME"], options["PASSWORD"]) == ("user", "p@ss")
+        assert options["SENTINEL_KWARGS"]["password"] == "s"
 
 
 class TestProcesses:

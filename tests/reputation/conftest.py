@@ -10,25 +10,29 @@ from pytest_django import DjangoDbBlocker
 
 
 @pytest.fixture
-def database_file(
+def shared_database(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     django_db_setup: None,
     django_db_blocker: DjangoDbBlocker,
-) -> Iterator[Path]:
-    """A database in a file, as a node has it.
+) -> Iterator[None]:
+    """A database for threads with connections of their own, as a node's processes have them.
 
-    The in-memory one of the other tests locks whole tables between threads and waits for none.
+    SQLite's is in a file, as a node has it: the in-memory one of the other tests locks whole
+    tables between threads and waits for none.
     """
-    path = tmp_path / "reputation.sqlite3"
-    config = {**connections.settings["default"], "NAME": str(path)}
-    monkeypatch.setitem(connections.settings, "default", config)
-    in_memory = connections["default"]
+    of_all_tests = connections["default"]
     with django_db_blocker.unblock():
-        connections["default"] = connections.create_connection("default")
-        try:
+        if of_all_tests.vendor == "sqlite":
+            config = {**connections.settings["default"], "NAME": str(tmp_path / "shared.sqlite3")}
+            monkeypatch.setitem(connections.settings, "default", config)
+            connections["default"] = connections.create_connection("default")
             call_command("migrate", verbosity=0)
-            yield path
+        try:
+            yield
         finally:
-            connections["default"].close()
-            connections["default"] = in_memory
+            if of_all_tests.vendor == "sqlite":
+                connections["default"].close()
+                connections["default"] = of_all_tests
+            else:
+                call_command("flush", verbosity=0, interactive=False)

@@ -2,7 +2,6 @@ import datetime as dt
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -326,9 +325,9 @@ class TestOperator:
 
 
 class TestConcurrency:
-    """Threads with connections of their own, on a database in a file."""
+    """Threads with connections of their own, on a database that they share."""
 
-    def test_no_count_is_lost(self, database_file: Path, settings: Any) -> None:
+    def test_no_count_is_lost(self, shared_database: None, settings: Any) -> None:
         settings.BAN_AFTER_FAILURES = 1_000_000
         outcomes = [Outcome.ACCEPTED, Outcome.IMPLAUSIBLE]
 
@@ -340,20 +339,20 @@ class TestConcurrency:
         actor = Actor.objects.get()
         assert (actor.successful_updates, actor.failed_updates) == (80, 80)
 
-    def test_the_sixth_failure_bans_once(self, database_file: Path) -> None:
+    def test_the_sixth_failure_bans_once(self, shared_database: None) -> None:
         standings = at_once(lambda: judge(Outcome.IMPLAUSIBLE), threads=12)
         assert sum(not standing_after.banned for standing_after in standings) == 5
         assert Actor.objects.get().failed_updates == 6
         assert StatusChange.objects.count() == 1
 
-    def test_an_ended_ban_is_written_down_once(self, database_file: Path) -> None:
+    def test_an_ended_ban_is_written_down_once(self, shared_database: None) -> None:
         judge(Outcome.IMPLAUSIBLE, 6)
         let_ban_end()
         standings = at_once(lambda: standing(address=HOME), threads=8)
         assert {found.status for found in standings} == {Status.PROBATION}
         assert StatusChange.objects.filter(to_status="PROBATION").count() == 1
 
-    def test_the_last_change_committed_is_the_standing_cached(self, database_file: Path) -> None:
+    def test_the_last_change_committed_is_the_standing_cached(self, shared_database: None) -> None:
         actor = Actor.objects.create(address=HOME)
         events = iter(list(OperatorEvent) * 8)
 

@@ -549,7 +549,7 @@ class TestTheStoreAway:
         assert keeper.current() is held
         assert store.state().position.epoch != held.position.epoch
         assert store.state().position.revision == held.position.revision
-        store.complete_cycle(fence=fence)
+        store.complete_cycle(fence=lead(store))
         assert keeper.current().position == store.state().position
 
     def test_an_empty_snapshot_does_not_wait_for_a_complete_market(

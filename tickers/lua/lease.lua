@@ -5,13 +5,13 @@
 local action, mine, lifetime = ARGV[1], ARGV[2], ARGV[3]
 local holder = redis.call('GET', key('lease'))
 if action == 'acquire' then
-  if holder then return false end
+  if holder and (life_of(holder) or run_id) == run_id then return false end
   -- The nonce tells apart equal numbers given out by two lives of the store.
-  local fence = redis.call('INCR', key('fencing')) .. ':' .. mine
+  local fence = redis.call('INCR', key('fencing')) .. ':' .. mine .. ':' .. run_id
   redis.call('SET', key('lease'), fence, 'PX', lifetime)
   return fence
 end
-if holder ~= mine then return false end
+if holder ~= mine or life_of(mine) ~= run_id then return false end
 if action == 'renew' then
   redis.call('PEXPIRE', key('lease'), lifetime)
 else

@@ -15,6 +15,7 @@ local FIRST, STRIDE = 12, 8
 
 if authority == 'CORE' and fence == '' then return FENCED end
 if fence ~= '' and fenced(fence) then return FENCED end
+refuse_without_memory()
 
 expire_overlays(trading_day, window)
 
@@ -106,6 +107,6 @@ for at = FIRST, #ARGV, STRIDE do
   if verdict ~= 'future' and verdict ~= 'full' then valid = true end
   verdicts[#verdicts + 1] = verdict
 end
-if valid and authority ~= 'PUBLIC' then trust(now - age) end
+if valid and authority ~= 'PUBLIC' then trust(now - age, authority) end
 trim(log_length)
 return {epoch, revision or tonumber(redis.call('GET', key('revision')) or 0), verdicts}

@@ -2,6 +2,7 @@
 --
 -- last    SYMBOL -> "day authority volume high low close stored_at json": the newest trusted bar
 -- public  SYMBOL -> "day laid_at actor volume json": the overlay
+-- trusted_at, fetched_at: when a trusted source, and our own fetch, last brought a valid bar
 -- changes the change log: one entry a change, ids REVISION-N, fields what, symbol, bar;
 --         what is the authority of a changed bar, or 'withdrawn' (an overlay's end), or 'replaced'
 --         (read the whole series again)
@@ -40,8 +41,9 @@ end
 
 -- A server that restarted, or took over, may hold an older state under revisions that were given
 -- out before: it is another life, and has another epoch.
+local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+
 local function live(new_epoch)
-  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
   if redis.call('GET', key('run_id')) ~= run_id then
     redis.call('SET', key('run_id'), run_id)
     redis.call('SET', key('epoch'), new_epoch)
@@ -79,14 +81,24 @@ local function expire_overlays(trading_day, window)
   end)
 end
 
--- The trust window never moves back.
-local function trust(at)
+-- The trust window never moves back. What we fetched ourselves is kept apart: two core nodes that
+-- have lost the upstream would hold each other's window open for ever.
+local function trust(at, authority)
   local trusted_at = tonumber(redis.call('GET', key('trusted_at')) or 0)
   if at > trusted_at then redis.call('SET', key('trusted_at'), string.format('%.0f', at)) end
+  if authority == 'CORE' then redis.call('SET', key('fetched_at'), string.format('%.0f', now)) end
 end
 
+-- A fence ends with the life of the store that gave it out: what was read in one life (a follower's
+-- place, say) must not be written into another, which may lack what was written before.
+local function life_of(fence) return string.match(fence, '^%d+:%x+:(%x+)$') end
+
 local function fenced(fence)
-  return redis.call('GET', key('lease')) ~= fence
+  return redis.call('GET', key('lease')) ~= fence or life_of(fence) ~= run_id
 end
+
+-- A server that is out of memory refuses a script's first write only, and not if it deletes; all that
+-- follow may then grow the store further. This writes nothing, and is refused.
+local function refuse_without_memory() redis.call('SETRANGE', key('epoch'), 0, '') end
 
 local FENCED = redis.error_reply('FENCED the lease is no longer held by this worker')

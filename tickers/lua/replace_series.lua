@@ -14,10 +14,12 @@ local log_length, history_start = tonumber(ARGV[9]), tonumber(ARGV[10])
 local newest_rule, symbol = ARGV[11], ARGV[12]
 local FIRST, STRIDE = 13, 6
 
--- An answer that would lose more of the stored days than this is not a history.
+-- An answer that would lose more of the stored days than this is not a history, unless the core
+-- network, which judges by the same rule, has said that it replaced its own.
 local MOST_LOST = 0.02
 
 if fenced(fence) then return FENCED end
+refuse_without_memory()
 
 expire_overlays(trading_day, window)
 
@@ -59,10 +61,12 @@ for i = 1, #stored, 2 do
     if not has[day] then lost = lost + 1 end
   end
 end
-if lost > stored_days * MOST_LOST then return {epoch, current_revision(), 'loses_days'} end
+if newest_rule ~= 'replace' and lost > stored_days * MOST_LOST then
+  return {epoch, current_revision(), 'loses_days'}
+end
 
 withdraw(symbol)
-trust(now - age)
+trust(now - age, authority)
 
 local verdict = 'added'
 if stored_newest and stored_newest.day > newest.day then

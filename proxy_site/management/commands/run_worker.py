@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from argparse import ArgumentParser
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -16,6 +17,7 @@ from proxy_site import embedded
 from proxy_site.worker import Pace, Source, Worker
 from tickers import access
 from tickers.bar import epoch_of
+from tickers.clock_skew import ClockSkew
 from tickers.core_fetch import CoreFetch
 from tickers.follow import Follower
 from tickers.request_budget import RequestBudget
@@ -50,6 +52,8 @@ class Command(BaseCommand):
         thread.start()
         while thread.is_alive() and not stop.is_set():
             thread.join(0.2)
+            if settings.USES_EMBEDDED_SERVER and embedded.mend(settings.DATA_DIR):
+                logger.warning("the embedded server had died; it runs again")
         thread.join(PATIENCE)
         logger.info("the worker has left")
         if outcome != [True] and not stop.is_set():
@@ -57,12 +61,21 @@ class Command(BaseCommand):
 
 
 def make_worker(stop: threading.Event) -> Worker:
-    store, clock = access.store(), access.market_clock()
+    store, clock, skew = access.store(), access.market_clock(), ClockSkew()
+    delivery = Delivery(
+        store=store,
+        peers=peers(),
+        clock=clock,
+        trust_window=settings.TRUST_WINDOW,
+        clock_skew=skew,
+    )
     return Worker(
         store=store,
         clock=clock,
-        sources=followers(stop) if settings.IS_PUBLIC_NODE else [core_fetch(stop)],
-        delivery=Delivery(store=store, peers=peers(), clock=clock),
+        sources=followers(stop, skew)
+        if settings.IS_PUBLIC_NODE
+        else [core_fetch(stop, skew, on_change=delivery.wake)],
+        delivery=delivery,
         pace=Pace(
             office_hours=settings.CYCLE,
             otherwise=settings.CYCLE
@@ -73,10 +86,11 @@ def make_worker(stop: threading.Event) -> Worker:
         mode="public" if settings.IS_PUBLIC_NODE else "core",
         stop=stop,
         progress=progress_bar() if sys.stderr.isatty() else None,
+        clock_skew=skew,
     )
 
 
-def core_fetch(stop: threading.Event) -> Source:
+def core_fetch(stop: threading.Event, skew: ClockSkew, *, on_change: Callable[[], None]) -> Source:
     store = access.store()
     return CoreFetch(
         store=store,
@@ -88,14 +102,16 @@ def core_fetch(stop: threading.Event) -> Source:
             ),
             batch_size=settings.VCI_BATCH_SIZE,
             stop=stop,
+            clock_skew=skew,
         ),
         symbols=settings.UNIVERSE.symbols,
         history_start=settings.HISTORY_START,
         stop=stop,
+        on_change=on_change,
     )
 
 
-def followers(stop: threading.Event) -> list[Source]:
+def followers(stop: threading.Event, skew: ClockSkew) -> list[Source]:
     return [
         Follower(
             access.store(),
@@ -103,6 +119,7 @@ def followers(stop: threading.Event) -> list[Source]:
             refresh_interval=settings.PUBLIC_REFRESH_INTERVAL,
             history_start=epoch_of(settings.HISTORY_START),
             stop=stop,
+            clock_skew=skew,
         )
         for url in settings.CORE_NETWORK_URLS
     ]
