@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import redis
 
 from tickers.bar import Bar, epoch_of, number
-from tickers.connection import connect as connect
 from tickers.market_clock import MarketClock
 
 ROOT = "{market}"

@@ -69,8 +69,9 @@ class Fetch:
                 yield from self._ask(batch, excusable=True)
         except StoppedError:
             return
-        if self._given_up is not None:
-            yield self._failure(self._left + waiting, self._given_up)
+        left = self._left + waiting
+        if self._given_up is not None and left:
+            yield self._failure(left, self._given_up)
 
     def _ask(self, batch: list[str], *, excusable: bool) -> Generator[Outcome, None, bool]:
         """Ask for a batch, in smaller ones if need be; returns whether all of it worked."""

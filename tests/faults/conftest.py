@@ -26,7 +26,7 @@ import requests
 from proxy_site import embedded, processes
 from tests.environment import clean
 from tests.network.nodes import ROOT, run, wait_for
-from tickers.store import connect
+from tickers.connection import connect
 
 PRIMARY, SECONDARY = "faults-primary-token", "faults-secondary-token"
 

@@ -152,9 +152,9 @@ class TestANodeWhoseClockIsWrong:
             cycle(times=3)
         assert health()["clock_skew_secs"] == {"upstream": pytest.approx(-off, abs=10)}
         (line,) = clock_problems()
-        assert line == told(caplog)[0]
         assert f"s {words} that of the upstream" in line
-        assert len(told(caplog)) == 1, "said once, not with each request"
+        (said,) = told(caplog)  # once, not with each request
+        assert f"s {words} that of the upstream" in said
 
     def test_says_so_by_the_core_networks_clock(self, exchange: object, settings: Any) -> None:
         with elsewhere(off=3_600) as core:

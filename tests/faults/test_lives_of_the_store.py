@@ -293,7 +293,7 @@ def test_no_follower_skips_a_bar_of_an_older_core(
     bench.lead()
     # The revisions that the follower has seen, each with another bar, and one more.
     bench.merge(bar("VCB", volume=3_000))
-    bench.merge(bar("FPT", THURSDAY, volume=3_000))
+    bench.merge(bar("FPT", volume=3_000))
     bench.merge(bar("ACB", volume=3_000))
     bench.merge(bar("VCB", WEDNESDAY, volume=3_000))
     bench.complete()

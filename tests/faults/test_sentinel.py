@@ -38,10 +38,10 @@ class Cluster:
         self.primary, self.replica = yard.store("primary"), yard.store("replica")
         for server in (self.primary, self.replica):
             server.start()
-        self.replica.client.replicaof("127.0.0.1", self.primary.port)
         for server in (self.primary, self.replica):
             server.client.config_set("masterauth", PASSWORD)
             server.client.config_set("requirepass", PASSWORD)
+        self.replica.client.replicaof("127.0.0.1", self.primary.port)
         self._clients = {
             server: stack.enter_context(
                 redis.Redis(port=server.port, password=PASSWORD, socket_timeout=5)
@@ -49,7 +49,9 @@ class Cluster:
             for server in (self.primary, self.replica)
         }
         wait_for(
-            lambda: self.info(self.replica)["master_link_status"] == "up", "the replica to follow"
+            lambda: self.info(self.replica)["master_link_status"] == "up",
+            "the replica to follow",
+            seconds=60,
         )
         self.ports = [yard.port() for _ in range(3)]
         for port in self.ports:
@@ -57,7 +59,11 @@ class Cluster:
             stack.callback(sentinel.kill)
             sentinel.start()
         for port in self.ports:
-            wait_for(lambda port=port: self._is_ready(port), f"sentinel {port} to know the others")
+            wait_for(
+                lambda port=port: self._is_ready(port),
+                f"sentinel {port} to know the others",
+                seconds=60,
+            )
 
     def _sentinel(self, folder: Path, port: int) -> Process:
         folder.mkdir()

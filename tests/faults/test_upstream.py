@@ -40,8 +40,8 @@ UNIVERSE = Universe.read().only(Universe.read().symbols[:6])
 BATCH = 3
 # The symbols that faults of columns spoil are the first of each request.
 SPOILED = UNIVERSE.symbols[::BATCH]
-WINDOW, LIMIT = 61.0, 1_800
-PACE = WINDOW / LIMIT  # seconds between two requests
+WINDOW = 61.0  # seconds
+LIMIT, TIGHT_LIMIT = 1_800, 240  # requests in a window
 LOT = 1_000
 
 
@@ -106,7 +106,7 @@ class NoPeers:
 class Bench:
     """A worker at work, its exchange, and what a client of its node sees."""
 
-    def __init__(self, exchange: SimulatorServer) -> None:
+    def __init__(self, exchange: SimulatorServer, *, limit: int) -> None:
         self.exchange = exchange
         self._stop = threading.Event()
         self._client = Client()
@@ -115,7 +115,7 @@ class Bench:
         store, clock = access.store(), access.market_clock()
         client = VciClient(
             base_url=exchange.url,
-            budget=RequestBudget(store.client, limit=LIMIT, window=WINDOW),
+            budget=RequestBudget(store.client, limit=limit, window=WINDOW),
             batch_size=BATCH,
             stop=self._stop,
             read_timeout=2,
@@ -200,12 +200,15 @@ def exchange() -> Iterator[SimulatorServer]:
 
 @pytest.fixture
 def bench(
-    exchange: SimulatorServer, clean_server: redis.Redis, transactional_db: None
+    exchange: SimulatorServer,
+    clean_server: redis.Redis,
+    transactional_db: None,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Bench]:
     """Its node has the whole market."""
     for part in (access.market_clock, access.store, access.snapshots):
         part.cache_clear()
-    bench = Bench(exchange)
+    bench = Bench(exchange, limit=getattr(request, "param", LIMIT))
     try:
         wait_for(bench.is_right, "the market")
         wait_for(lambda: bench.health()["worker"]["cycle"]["errors"] == [], "a whole cycle")
@@ -242,8 +245,9 @@ def live_through(bench: Bench, expected: Expected, caplog: pytest.LogCaptureFixt
 
 
 @contextmanager
-def within_the_budget(exchange: SimulatorServer, *, pace: float, limit: int) -> Iterator[None]:
-    """As the exchange counts: never more than ``limit`` in a minute, and no two within ``pace``."""
+def within_the_budget(exchange: SimulatorServer, *, limit: int) -> Iterator[None]:
+    """As the exchange counts: at most ``limit`` requests in a minute, evenly paced."""
+    pace = WINDOW / limit
     asked, started = exchange.counters["requests"], time.monotonic()
     yield
     requests = exchange.counters["requests"] - asked
@@ -253,14 +257,14 @@ def within_the_budget(exchange: SimulatorServer, *, pace: float, limit: int) -> 
 
 @pytest.mark.parametrize("code", STATUSES)
 def test_a_status(code: int, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    with within_the_budget(bench.exchange, pace=PACE, limit=LIMIT):
+    with within_the_budget(bench.exchange, limit=LIMIT):
         bench.exchange.fail_with_status(code)
         live_through(bench, STATUSES[code], caplog)
 
 
 @pytest.mark.parametrize("body", BODIES)
 def test_a_body(body: BodyFault, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    with within_the_budget(bench.exchange, pace=PACE, limit=LIMIT):
+    with within_the_budget(bench.exchange, limit=LIMIT):
         bench.exchange.fail_with_body(body)
         live_through(bench, BODIES[body], caplog)
 
@@ -279,6 +283,18 @@ def test_a_fault_that_passes_costs_a_retry_and_nothing_else(bench: Bench) -> Non
     )
     assert bench.health()["worker"]["upstream"]["errors"]["status 503"] == 1
     assert bench.health()["worker"]["cycle"]["errors"] == []
+
+
+@pytest.mark.parametrize("bench", [TIGHT_LIMIT], indirect=True)
+@pytest.mark.parametrize("code", [429, 503])
+def test_retries_take_from_the_budget_too(bench: Bench, code: int) -> None:
+    """Left to the backoff alone, they would ask several times as often."""
+    with within_the_budget(bench.exchange, limit=TIGHT_LIMIT):
+        bench.exchange.fail_with_status(code)
+        asked = bench.exchange.counters["requests"]
+        wait_for(lambda: bench.exchange.counters["requests"] >= asked + 8, "requests")
+    bench.exchange.clear_fault()
+    wait_for(bench.is_right, "the market")
 
 
 def test_an_upstream_that_was_empty_for_long_is_asked_for_everything_again(bench: Bench) -> None:
@@ -328,7 +344,7 @@ def test_a_worker_process_lives_through_all_of_them(yard: Yard, exchange: Simula
     node.start()
     wait_for(lambda: served() == truth_of(exchange), "the market", node)
     volume = 10**8
-    with within_the_budget(exchange, pace=WINDOW / NODE_LIMIT, limit=NODE_LIMIT):
+    with within_the_budget(exchange, limit=NODE_LIMIT):
         for fault, expected in {**STATUSES, **BODIES}.items():
             told = count(expected)
             if isinstance(fault, BodyFault):

@@ -23,8 +23,9 @@ from django.conf import settings
 from gossip.delivery import CONNECT_WITHIN, MAX_ANSWER, MAX_BARS, Delivery, Peer, PeerKind
 from tests.gossip.conftest import TODAY, YESTERDAY, a_bar
 from tickers.bar import Bar
+from tickers.connection import connect
 from tickers.market_clock import EXCHANGE_ZONE, MarketClock
-from tickers.store import Authority, Store, connect
+from tickers.store import Authority, Store
 
 TOKEN = "delivery-primary-token"
 PATIENCE = 10.0  # seconds until a test gives up; none needs more than a few milliseconds

@@ -8,8 +8,9 @@ from django.conf import settings
 
 from gossip.ledger import Ledger, delete_others
 from tests.gossip.conftest import a_bar
+from tickers.connection import connect
 from tickers.market_clock import MarketClock
-from tickers.store import Authority, FencedError, Store, connect
+from tickers.store import Authority, FencedError, Store
 
 ALICE, BOB = "a" * 16, "b" * 16
 

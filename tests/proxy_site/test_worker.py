@@ -15,11 +15,12 @@ from reputation.actors import change_by_operator
 from reputation.models import Actor
 from reputation.transitions import OperatorEvent
 from tickers.bar import Bar
+from tickers.connection import connect
 from tickers.cycle import Cycle
 from tickers.follow import FollowError
 from tickers.lease import Lease
 from tickers.market_clock import MarketClock
-from tickers.store import Authority, FencedError, Store, connect
+from tickers.store import Authority, FencedError, Store
 
 FRIDAY_11 = dt.datetime(2025, 8, 15, 4, tzinfo=dt.UTC)
 FRIDAY_20 = dt.datetime(2025, 8, 15, 13, tzinfo=dt.UTC)

@@ -13,8 +13,9 @@ from django.conf import settings
 
 from proxy_site import embedded
 from tickers.bar import Bar
+from tickers.connection import connect
 from tickers.market_clock import EXCHANGE_ZONE, MarketClock
-from tickers.store import ROOT, Store, connect
+from tickers.store import ROOT, Store
 
 MONDAY = dt.date(2025, 8, 11)
 TUESDAY = dt.date(2025, 8, 12)

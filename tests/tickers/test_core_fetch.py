@@ -11,11 +11,12 @@ from django.conf import settings
 
 from proxy_site.simulator import AcceleratedClock, BodyFault, SimulatedMarket, SimulatorServer
 from tickers.bar import Bar
+from tickers.connection import connect
 from tickers.core_fetch import ADJUSTED, CoreFetch, compare
 from tickers.market_clock import MarketClock
 from tickers.request_budget import RequestBudget
 from tickers.snapshot import bar_of
-from tickers.store import ROOT, Authority, FencedError, Store, connect
+from tickers.store import ROOT, Authority, FencedError, Store
 from tickers.universe import Universe
 from tickers.vci import VciClient
 

@@ -16,10 +16,11 @@ from django.conf import settings
 
 from tickers import access
 from tickers.bar import Bar, epoch_of
+from tickers.connection import connect
 from tickers.follow import Follower, FollowError
 from tickers.market_clock import MarketClock
 from tickers.snapshot import bar_of
-from tickers.store import ROOT, Authority, FencedError, Position, Store, connect
+from tickers.store import ROOT, Authority, FencedError, Position, Store
 
 TODAY = dt.date(2025, 8, 15)
 HISTORY_START = dt.date(2025, 7, 1)

@@ -18,8 +18,9 @@ from tests.tickers.conftest import (
     wait_until,
 )
 from tickers import lease
+from tickers.connection import connect
 from tickers.lease import Lease
-from tickers.store import ROOT, Authority, FencedError, Store, connect
+from tickers.store import ROOT, Authority, FencedError, Store
 
 KEY = f"{ROOT}:lease"
 

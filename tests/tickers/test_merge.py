@@ -34,7 +34,8 @@ from tests.tickers.conftest import (
 )
 from tests.tickers.merge_model import MergeModel, weight
 from tickers.bar import Bar, epoch_of, number
-from tickers.store import ROOT, Authority, Change, Merged, Position, Store, Verdict, connect
+from tickers.connection import connect
+from tickers.store import ROOT, Authority, Change, Merged, Position, Store, Verdict
 
 CORE, FOLLOWED, INTERNAL = Authority.CORE, Authority.FOLLOWED, Authority.INTERNAL
 TRUSTED = (CORE, FOLLOWED, INTERNAL)

@@ -30,6 +30,7 @@ from tests.tickers.conftest import (
     let_time_pass,
 )
 from tickers.bar import Bar, epoch_of
+from tickers.connection import connect
 from tickers.snapshot import (
     Selection,
     Snapshot,
@@ -40,7 +41,7 @@ from tickers.snapshot import (
     load,
     volume_of,
 )
-from tickers.store import ROOT, Authority, Change, Position, Store, connect
+from tickers.store import ROOT, Authority, Change, Position, Store
 
 CORE, INTERNAL = Authority.CORE, Authority.INTERNAL
 SYMBOLS = ["VCB", "FPT", "VND"]
