@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 # The Django plugin reads the settings, which refuse to load without tokens.
 MYPY_ENV := ENV_FILE=/dev/null PRIMARY_TOKEN=type-checking-1 SECONDARY_TOKEN=type-checking-2
 
+# Many tests wait for real servers, so two at a time take little more than half as long.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 .PHONY: install demo run test test-all lint format check lock clean
 
 install: $(STAMP)
@@ -24,10 +27,10 @@ run: install
 	@exec $(BIN)/python manage.py run_node
 
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: install
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 lint: install
 	$(BIN)/ruff format --check .
