@@ -69,8 +69,10 @@ class Batches:
         self._proven = 0
         self._excused: set[str] = set()
         self._brought = self._brought_before = False
+        self.given_up: frozenset[str] = frozenset()  # what the last fetch didn't reach
 
     def begin_fetch(self) -> None:
+        self.given_up = frozenset()
         self._brought, self._brought_before = False, self._brought
 
     @property

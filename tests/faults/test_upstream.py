@@ -251,7 +251,8 @@ def within_the_budget(exchange: SimulatorServer, *, limit: int) -> Iterator[None
     asked, started = exchange.counters["requests"], time.monotonic()
     yield
     requests = exchange.counters["requests"] - asked
-    assert requests <= (time.monotonic() - started) / pace + 1
+    # The first may have been granted before the count began.
+    assert requests <= (time.monotonic() - started) / pace + 2
     assert exchange.counters["peak_requests_per_minute"] <= limit
 
 
