@@ -113,6 +113,9 @@ def stop(data_dir: Path) -> None:
         client.shutdown()
     except redis.ConnectionError:
         pass  # it wasn't running
+    except redis.ResponseError:
+        # It refuses while it writes its first append-only file; what counts is in there already.
+        client.shutdown(force=True)
     finally:
         client.close()
     if process := _started.pop(data_dir.resolve(), None):
