@@ -145,9 +145,10 @@ class CoreFetch:
                 self._replace(symbol, bars, fence, cycle)
             self._on_change()
             done += len(answer.series) + len(answer.missing) + len(answer.errors)
-            logger.info("history: %d of %d symbols", done, len(symbols))
             if progress:
                 progress(done, len(symbols))
+            else:
+                logger.info("history: %d of %d symbols", done, len(symbols))
 
     def _replace(self, symbol: str, bars: Sequence[Bar], fence: str, cycle: Cycle) -> None:
         bars = [bar for bar in bars if bar.day >= self._history_start]
