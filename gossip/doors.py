@@ -159,6 +159,7 @@ _OF_NO_USE = {
 
 def answer(gossip: wire.Gossip, fates: Sequence[Fate]) -> Response:
     """200 with what happened to each bar, or the refusal when all were refused."""
+    access.snapshots().expire()
     refusals = [refusal for refusal in map(refusal_of, fates) if refusal]
     if len(refusals) == len(fates):
         raise next((r for r in refusals if r.detail == Objection.IMPLAUSIBLE.value), refusals[0])

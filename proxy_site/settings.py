@@ -137,6 +137,8 @@ if same_database(CACHE_URL, REDIS_URL):
         "is the database of REDIS_URL: clearing the cache would clear the market",
         "redis://127.0.0.1:6379/1",
     )
+# Seconds for which a web process takes the store to stand where it last stood.
+POSITION_LIFETIME = 0.02
 REDIS_TIMEOUT = 5.0  # seconds, to connect and for each answer
 
 CACHES = {"default": cache(CACHE_URL, timeout=REDIS_TIMEOUT)}

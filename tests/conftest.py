@@ -20,6 +20,11 @@ def pytest_report_header() -> str:
     return f"reputation is tested on SQLite only: {found.what}"
 
 
+def pytest_configure() -> None:
+    # Tests write to the store behind the back of the process that reads it.
+    settings.POSITION_LIFETIME = 0.0
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[redis.Redis]:
     """A real Valkey or Redis server of the tests' own."""

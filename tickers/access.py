@@ -27,4 +27,4 @@ def store() -> Store:
 
 @functools.cache
 def snapshots() -> SnapshotKeeper:
-    return SnapshotKeeper(store())
+    return SnapshotKeeper(store(), lifetime=settings.POSITION_LIFETIME)

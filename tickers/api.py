@@ -49,11 +49,15 @@ class TickersViewSet(ViewSet):
         """{symbol: [bar, ...]}, every bar unless the parameters choose; 304 by If-None-Match."""
         symbols, selection = parse_selection(request.query_params)
         keeper = access.snapshots()
-        snapshot = keeper.current()
+        snapshot = keeper.current(at_least=known_position(request.META.get("HTTP_IF_NONE_MATCH")))
         etag = f'W/"{snapshot.position}"'
         response = get_conditional_response(request._request, etag=etag)
         if response is None or response.status_code != status.HTTP_304_NOT_MODIFIED:
-            response = _json(snapshot.body(symbols, selection), headless=request.method == "HEAD")
+            gzipped = snapshot.gzipped(symbols, selection) if takes_gzip(request) else None
+            body = gzipped or snapshot.body(symbols, selection)
+            response = _json(body, headless=request.method == "HEAD")
+            if gzipped:
+                response["Content-Encoding"] = "gzip"
         response["ETag"] = etag
         response["Cache-Control"] = "public, max-age=1, stale-while-revalidate=30"
         return _aged(response, keeper.age())
@@ -100,6 +104,23 @@ def parse_selection(query: QueryDict) -> tuple[set[str] | None, Selection]:
     if authority not in ("", "trusted"):
         raise ParseError("authority must be trusted, or left out.")
     return symbols, Selection(start, end, limit, trusted=authority == "trusted")
+
+
+def takes_gzip(request: Request) -> bool:
+    """Whether Accept-Encoding names gzip without refusing it (RFC 9110, 12.5.3)."""
+    for coding in request.META.get("HTTP_ACCEPT_ENCODING", "").lower().split(","):
+        name, _, weight = coding.partition(";")
+        if name.strip() in ("gzip", "x-gzip"):
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def known_position(if_none_match: str | None) -> Position | None:
+    """The position that a client has from another process, which may be ahead of this one."""
+    try:
+        return Position.parse(if_none_match) if if_none_match else None
+    except ValueError:
+        return None  # several tags, or somebody else's: they match or they don't
 
 
 def parse_position(query: QueryDict) -> Position:

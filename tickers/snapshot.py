@@ -16,21 +16,32 @@ from dataclasses import dataclass, field, replace
 
 import redis
 
+from tickers import gzip_pieces
 from tickers.bar import Bar, epoch_of, parse
 from tickers.store import Change, Position, State, Store
 
 logger = logging.getLogger(__name__)
 
+AWAY_PAUSE = 0.5  # seconds between two looks for a store that is away
+
 
 class History:
     """A symbol's bars but the newest: shared by snapshots until a day closes or it is replaced."""
 
-    __slots__ = ("bars", "days", "joined")
+    __slots__ = ("_compressed", "bars", "days", "joined")
 
     def __init__(self, days: "array[int]", bars: list[bytes]) -> None:
         self.days = days
         self.bars = bars
         self.joined = b",".join(bars)
+        self._compressed: bytes | None = None
+
+    @property
+    def compressed(self) -> bytes:
+        """``joined`` as a piece of a gzip stream; made when it is first asked for."""
+        if self._compressed is None:
+            self._compressed = gzip_pieces.piece(self.joined)
+        return self._compressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,30 +97,74 @@ class Selection:
     trusted: bool = False
 
 
+# Bodies of the whole market that are asked for again and again; any other would fill memory.
+KEPT = frozenset({Selection(), Selection(limit=1)})
+
+
 @dataclass(frozen=True)
 class Snapshot:
     position: Position
     series: Mapping[str, Series]
     overlays: Mapping[str, tuple[int, bytes]]
     _bodies: dict[Selection, bytes] = field(default_factory=dict, repr=False)
+    _gzipped: dict[Selection, bytes] = field(default_factory=dict, repr=False)
+    _building: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def is_before(self, position: Position | None) -> bool:
+        """Whether ``position`` is a later one of the same epoch."""
+        return (
+            position is not None
+            and position.epoch == self.position.epoch
+            and position.revision > self.position.revision
+        )
 
     def body(self, symbols: Iterable[str] | None, selection: Selection) -> bytes:
         """JSON: {symbol: [bar, ...]} of the symbols that have bars, sorted.
 
-        The whole market's bodies are built once a snapshot.
+        The whole market's bodies are built once a snapshot, by whoever asks first.
         """
         if symbols is not None:
             return self._build(sorted(set(symbols)), selection)
-        if not self.overlays:
-            selection = replace(selection, trusted=False)
-        # Only these two are asked for again and again; any other would fill memory with dates.
-        common = selection in (Selection(), Selection(limit=1))
-        body = self._bodies.get(selection) if common else None
-        if body is None:
-            body = self._build(sorted(self.series), selection)
-            if common:
-                self._bodies[selection] = body
-        return body
+        selection = self._kept_as(selection)
+        if selection not in KEPT:
+            return self._build(sorted(self.series), selection)
+        if selection not in self._bodies:
+            with self._building:
+                if selection not in self._bodies:
+                    self._bodies[selection] = self._build(sorted(self.series), selection)
+        return self._bodies[selection]
+
+    def gzipped(self, symbols: Iterable[str] | None, selection: Selection) -> bytes | None:
+        """The same body as a gzip file; None where none is kept: it is small, or rarely asked."""
+        selection = self._kept_as(selection)
+        if symbols is not None or selection not in KEPT:
+            return None
+        body = self.body(None, selection)
+        if selection not in self._gzipped:
+            with self._building:
+                if selection not in self._gzipped:
+                    self._gzipped[selection] = self._compress(body, selection)
+        return self._gzipped[selection]
+
+    def _kept_as(self, selection: Selection) -> Selection:
+        return selection if self.overlays else replace(selection, trusted=False)
+
+    def _compress(self, body: bytes, selection: Selection) -> bytes:
+        if selection.limit:
+            return gzip_pieces.join([gzip_pieces.piece(body)], plain=body)
+        pieces, between = [], b"{"
+        for symbol in sorted(self.series):
+            series = self.series[symbol]
+            head, tail = self._recent(symbol, series, trusted=selection.trusted)
+            recent = b",".join(bar for _, bar in head + tail)
+            before = b'%b"%b":[' % (between, symbol.encode())
+            if series.history.joined:
+                pieces += [gzip_pieces.piece(before), series.history.compressed]
+                before = b","
+            pieces.append(gzip_pieces.piece(before + recent + b"]"))
+            between = b","
+        pieces.append(gzip_pieces.piece(b"{}" if between == b"{" else b"}"))
+        return gzip_pieces.join(pieces, plain=body)
 
     def _build(self, symbols: Iterable[str], selection: Selection) -> bytes:
         pieces = []
@@ -166,34 +221,45 @@ class SnapshotKeeper:
     """Keeps a process's snapshot at the store's revision; safe for threads.
 
     While one thread refreshes, the others get the previous snapshot; all do while the store is
-    away.
+    away. ``lifetime``: for so many seconds the store isn't asked again where it stands.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, lifetime: float = 0.0) -> None:
         self._store = store
+        self._lifetime = lifetime
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
+        self._ask_at = 0.0
         self._age: float | None = None
         self._age_read_at = 0.0
 
-    def current(self) -> Snapshot:
+    def current(self, *, at_least: Position | None = None) -> Snapshot:
         """The market as the store has it now, or as it last had it.
 
-        Raises StaleError when there never was one.
+        ``at_least`` is a position that the caller knows of: a snapshot before it is refreshed
+        first. Raises StaleError when there never was one.
         """
-        waits = self._snapshot is None
-        if self._lock.acquire(blocking=waits):
+        held = self._snapshot
+        if held is not None and time.monotonic() < self._ask_at and not held.is_before(at_least):
+            return held
+        if self._lock.acquire(blocking=held is None):
             try:
                 self._refresh()
+                self._ask_at = time.monotonic() + self._lifetime
             except redis.RedisError as error:
                 if self._snapshot is None:
                     raise StaleError("the store can't be reached") from error
                 logger.warning("serving the last snapshot: the store can't be reached (%s)", error)
+                self._ask_at = time.monotonic() + AWAY_PAUSE
             finally:
                 self._lock.release()
         if self._snapshot is None:
             raise StaleError("the store can't be reached")
         return self._snapshot
+
+    def expire(self) -> None:
+        """Ask the store with the next read: this process has just written to it."""
+        self._ask_at = 0.0
 
     def age(self) -> float | None:
         """Seconds since the node's last trusted update; None: never had one. Grows while the store

@@ -581,3 +581,31 @@ def test_days_are_inclusive(store: Store, keeper: SnapshotKeeper) -> None:
         day.isoformat() for day in (TUESDAY, WEDNESDAY, THURSDAY)
     ]
     assert served(keeper.current(), selection=Selection(start=epoch_of(NEXT_MONDAY))) == []
+
+
+class TestLifetime:
+    """A process doesn't ask the store at every read where it stands."""
+
+    def test_within_it_the_store_is_not_asked(self, store: Store) -> None:
+        store.merge([bar()], CORE, fence=lead(store))
+        keeper = SnapshotKeeper(store, lifetime=60)
+        held = keeper.current()
+        store.merge([bar(volume=2_000)], Authority.INTERNAL)
+        assert keeper.current() is held
+
+    def test_a_write_of_this_process_ends_it(self, store: Store) -> None:
+        store.merge([bar()], CORE, fence=lead(store))
+        keeper = SnapshotKeeper(store, lifetime=60)
+        keeper.current()
+        merged = store.merge([bar(volume=2_000)], Authority.INTERNAL)
+        keeper.expire()
+        assert keeper.current().position == merged.position
+
+    def test_a_later_position_that_a_client_has_ends_it(self, store: Store) -> None:
+        store.merge([bar()], CORE, fence=lead(store))
+        keeper = SnapshotKeeper(store, lifetime=60)
+        held = keeper.current()
+        merged = store.merge([bar(volume=2_000)], Authority.INTERNAL)
+        assert keeper.current(at_least=held.position) is held
+        assert keeper.current(at_least=Position("another", 99)) is held
+        assert keeper.current(at_least=merged.position).position == merged.position

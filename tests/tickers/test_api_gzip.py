@@ -1,0 +1,55 @@
+"""GET /tickers compressed: the same market, for who asks for it."""
+
+import gzip
+from typing import Any
+
+import pytest
+
+from tests.tickers.conftest import FRIDAY, MONDAY, bar
+from tests.tickers.test_api import ACTOR, fence, get, market, node  # noqa: F401 - its fixtures
+from tickers.store import Authority, Store
+
+pytestmark = pytest.mark.usefixtures("market")
+
+QUERIES: list[dict[str, Any]] = [{}, {"limit": 1}, {"authority": "trusted"}]
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=str)
+@pytest.mark.parametrize("accepts", ["gzip", "br, gzip;q=0.5", "x-gzip", "deflate, GZIP"])
+def test_is_the_same_market(query: dict[str, Any], accepts: str) -> None:
+    plain, packed = get(query=query), get(query=query, accept_encoding=accepts)
+    assert packed["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.content) == plain.content
+    assert packed["Content-Length"] == str(len(packed.content))
+    assert packed["ETag"] == plain["ETag"]
+    assert packed["Vary"] == plain["Vary"] == "Accept-Encoding"
+
+
+@pytest.mark.parametrize("accepts", ["", "identity", "br", "gzip;q=0", "gzip; q=0.0"])
+def test_is_plain_for_who_doesnt_take_it(accepts: str) -> None:
+    assert not get(accept_encoding=accepts).has_header("Content-Encoding")
+
+
+@pytest.mark.parametrize("query", [{"symbol": "VCB"}, {"limit": 2}, {"start_date": "2025-08-14"}])
+def test_small_and_rare_bodies_stay_plain(query: dict[str, Any]) -> None:
+    assert not get(query=query, accept_encoding="gzip").has_header("Content-Encoding")
+
+
+def test_follows_every_change(market: Store, fence: str) -> None:  # noqa: F811
+    changes = [
+        bar(volume=9_000),
+        bar("FPT"),
+        bar("VCB", MONDAY, close=61_000),
+    ]
+    for changed in changes:
+        market.merge([changed], Authority.CORE, fence=fence)
+        assert gzip.decompress(get(accept_encoding="gzip").content) == get().content
+    overlay = bar("VCB", FRIDAY, close=64_500, volume=20_000)
+    anchor = market.newest(["VCB"])["VCB"].anchor
+    assert market.lay([(overlay, anchor)], actor=ACTOR, late_after=0).changed == 1
+    for query in QUERIES:
+        packed = get(query=query, accept_encoding="gzip")
+        if packed.has_header("Content-Encoding"):
+            assert gzip.decompress(packed.content) == get(query=query).content
+        else:
+            assert query == {"authority": "trusted"}
