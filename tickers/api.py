@@ -15,6 +15,7 @@ from rest_framework.viewsets import ViewSet
 
 from tickers import access
 from tickers.bar import BarError, epoch_of, parse_day
+from tickers.negotiation import QuickNegotiation
 from tickers.snapshot import Selection
 from tickers.store import Change, Position
 
@@ -32,6 +33,8 @@ class Gone(APIException):
 
 class TickersViewSet(ViewSet):
     """GET /tickers, /tickers/changes and /tickers/group."""
+
+    content_negotiation_class = QuickNegotiation
 
     def finalize_response(
         self, request: Request, response: Response, *args: Any, **kwargs: Any
