@@ -9,7 +9,7 @@ MYPY_ENV := ENV_FILE=/dev/null PRIMARY_TOKEN=type-checking-1 SECONDARY_TOKEN=typ
 # Many tests wait for real servers, so two at a time take little more than half as long.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: install demo run test test-all lint format check lock clean
+.PHONY: install demo run test test-all lint format check bench lock clean
 
 install: $(STAMP)
 
@@ -43,6 +43,12 @@ format: install
 	$(BIN)/ruff check --fix .
 
 check: lint test
+
+# Needs wrk, and nginx for its column; half an hour. benchmarks/README.md has the tables.
+bench: install
+	@for name in reads gossip isolation cycle growth; do \
+		$(BIN)/python -m benchmarks.$$name || exit 1; \
+	done
 
 # Versions and hashes only: no addresses, so that any package index serves them.
 lock: install

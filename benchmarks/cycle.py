@@ -1,0 +1,220 @@
+"""A core node's cycle, and how fast what it fetched is seen at its peers; all real processes.
+
+A core node (gunicorn and worker) fetches 287 symbols from the exchange simulator, which waits
+100 ms before each answer, at VCI_BATCH_SIZE=100, and sends to three internal peers (gunicorn each,
+two workers), every one with a store of its own. Before a cycle one bar, or every symbol's, changes
+at the exchange. Propagation is timed from the moment when the simulator has looked up the last bar
+of the cycle's last answer, just before it sends it, until the last of the three serves that bar.
+"""
+
+import contextlib
+import datetime as dt
+import http.client
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from benchmarks import harness, servers
+from benchmarks.harness import Bench, Figure, Run, verdict
+from proxy_site import embedded
+from proxy_site.simulator import AcceleratedClock, Frame, SimulatedMarket, SimulatorServer
+from proxy_site.simulator.market import SimulatedBar
+from tickers.universe import Universe
+
+PEERS = 3
+LATENCY = 0.1  # seconds, of the simulator
+HISTORY_START = dt.date(2025, 6, 2)
+LOOK_EVERY = 0.002  # seconds, at each peer
+CYCLE_WITHIN, REQUESTS = 1.0, 3  # to reach
+P50, P99 = 30.0, 100.0  # ms, to reach
+
+
+class StampedMarket(SimulatedMarket):
+    """A simulated market that notes when ``watched`` was last looked up with a new volume."""
+
+    def __init__(self, universe: Universe, watched: str) -> None:
+        super().__init__(
+            universe,
+            clock=AcceleratedClock(harness.NOW, 0),
+            seed=5,
+            history_start=HISTORY_START,
+        )
+        self.watched = watched
+        self.answered = threading.Event()
+        self.answered_at = 0.0
+        self._awaited: int | None = None
+
+    def expect(self, volume: int) -> None:
+        self._awaited = volume
+        self.answered.clear()
+
+    def bars(
+        self, symbol: str, *, frame: Frame, to: int, count_back: int = 0
+    ) -> list[SimulatedBar]:
+        found = super().bars(symbol, frame=frame, to=to, count_back=count_back)
+        if symbol == self.watched and found and found[-1].volume == self._awaited:
+            self._awaited = None
+            self.answered_at = time.perf_counter()
+            self.answered.set()
+        return found
+
+
+def main() -> None:
+    run = harness.read_options(__doc__)
+    samples = 5 if run.quick else max(100, 15 * run.rounds)
+    universe = Universe.read()
+    market = StampedMarket(universe, watched=universe.symbols[-1])
+    folder = Path(tempfile.mkdtemp(prefix="aipriceaction-bench-"))
+    try:
+        with contextlib.ExitStack() as stack:
+            exchange = stack.enter_context(SimulatorServer(market, latency=LATENCY))
+            peers = [stack.enter_context(node(folder / f"peer{n}")) for n in range(PEERS)]
+            settings = {
+                "VCI_BASE_URL": exchange.url,
+                "VCI_RATE_LIMIT": "6000",  # its pace, 2 s a request by default, isn't the measure
+                "VCI_BATCH_SIZE": "100",
+                "CORE_WORKER_INTERVAL": "0.6",
+                "INTERNAL_PEER_URLS": ",".join(peer.url for peer in peers),
+            }
+            core = stack.enter_context(node(folder / "core", worker=True, **settings))
+            wait_for_cycles(core)
+            network = Network(exchange, market, core)
+            one, every = universe.symbols[-1:], universe.symbols
+            ways = {
+                "1 bar": network.delays(one, peers, samples),
+                "287 bars": network.delays(every, peers, samples),
+                "287 bars, at the core itself": network.delays(every, [core], samples // 2),
+            }
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    tell(run, ways, list(network.cycles.values()))
+
+
+def tell(run: Run, ways: dict[str, list[float]], cycles: list[dict[str, Any]]) -> None:
+    seconds = Figure.of([cycle["duration"] for cycle in cycles])
+    requested = max(cycle["requests"] for cycle in cycles)
+    reached = verdict(seconds.median < CYCLE_WITHIN)
+    rows = [
+        ["a cycle of 287 symbols", f"{seconds.text()} s", f"< {CYCLE_WITHIN:g} s", reached],
+        ["requests of a cycle, most", f"{requested}", f"≤ {REQUESTS}"],
+    ]
+    rows[1].append(verdict(requested <= REQUESTS))
+    for name, delays in ways.items():
+        for percent, target in ((50, P50), (99, P99)):
+            found = harness.percentile(delays, percent)
+            where = name if "core" in name else f"{name}, to the last of three peers"
+            row = [f"from an answer to visible, {where}, p{percent}", f"{found:,.0f} ms"]
+            judged = [f"≤ {target:g} ms", verdict(found <= target)] if "core" not in name else []
+            rows.append([*row, *(judged or ["", ""])])
+    text = harness.table(["what", "measured", "to reach", "reached"], rows)
+    counts = ", ".join(f"{len(delays)} of {name}" for name, delays in ways.items())
+    text += f"\n\n{len(cycles)} cycles; changes: {counts}."
+    harness.publish(run, "cycle", text, {"propagation_ms": ways, "cycles": cycles})
+
+
+# --- Nodes --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def node(folder: Path, *, worker: bool = False, **settings: str) -> Iterator[Bench]:
+    """A node of its own; the API alone unless ``worker``."""
+    folder.mkdir()
+    port = servers.free_port()
+    settings["HISTORY_START"] = HISTORY_START.isoformat()
+    env = harness.environment(folder / "data", port, **settings)
+    bench = Bench(folder, env, port)
+    manage = [sys.executable, "manage.py"]
+    subprocess.run([*manage, "migrate", "--verbosity=0"], cwd=harness.ROOT, env=env, check=True)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(servers.node(bench))
+            if worker:
+                log = folder / "worker.log"
+                command = [*manage, "run_worker"]
+                stack.enter_context(servers.running(command, env=env, log=log))
+            yield bench
+    finally:
+        embedded.stop(folder / "data")
+
+
+def last_cycle(core: Bench) -> dict[str, Any]:
+    """Of /health: the worker's iterations, and its last cycle."""
+    worker = requests.get(f"{core.url}/health", timeout=10).json()["worker"]
+    return {"iterations": worker.get("iterations", 0), **worker.get("cycle", {})}
+
+
+def wait_for_cycles(core: Bench, count: int = 3) -> None:
+    """Until the whole history is loaded, and some cycles more."""
+    deadline = time.monotonic() + 120
+    while (cycle := last_cycle(core))["iterations"] < count:
+        if time.monotonic() > deadline:
+            log = (core.folder / "worker.log").read_text(errors="replace")
+            raise SystemExit(f"the core node makes no cycles: {cycle}\n{log[-2000:]}")
+        time.sleep(0.2)
+
+
+# --- Measuring ----------------------------------------------------------------------------------
+
+
+class Network:
+    """What is measured; ``cycles`` has the core's cycles that were seen, by their number."""
+
+    def __init__(self, exchange: SimulatorServer, market: StampedMarket, core: Bench) -> None:
+        self.cycles: dict[int, dict[str, Any]] = {}
+        self._exchange, self._market, self._core = exchange, market, core
+
+    def delays(self, changing: list[str], nodes: list[Bench], samples: int) -> list[float]:
+        """Milliseconds from the answer until the last of ``nodes`` serves the watched symbol's bar.
+
+        ``changing`` names the symbols whose bars change each time, the watched one among them.
+        """
+        watchers = [Watcher(node.port, self._market.watched) for node in nodes]
+        return [self._delay(changing, watchers) for _ in range(samples)]
+
+    def _delay(self, changing: list[str], watchers: list["Watcher"]) -> float:
+        volume = harness.next_volume()
+        self._market.expect(volume)
+        self._exchange.set_bars({symbol: {"volume": volume} for symbol in changing})
+        if not self._market.answered.wait(20):
+            raise SystemExit("the core node doesn't ask the exchange any more")
+        with ThreadPoolExecutor(len(watchers)) as pool:
+            arrived: list[float] = list(
+                pool.map(lambda watcher: watcher.await_volume(volume), watchers)
+            )
+        cycle = last_cycle(self._core)
+        self.cycles[cycle["iterations"]] = cycle
+        answered_at: float = self._market.answered_at
+        return (max(arrived) - answered_at) * 1000
+
+
+class Watcher:
+    """A client of one peer, over a kept-alive connection."""
+
+    def __init__(self, port: int, symbol: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        self._symbol = symbol
+
+    def await_volume(self, volume: int) -> float:
+        """The moment (perf_counter) when the symbol's last bar has this volume."""
+        deadline = time.perf_counter() + 10
+        while time.perf_counter() < deadline:
+            self._connection.request("GET", f"/tickers?symbol={self._symbol}&limit=1")
+            bars = json.loads(self._connection.getresponse().read()).get(self._symbol)
+            if bars and bars[-1]["volume"] == volume:
+                return time.perf_counter()
+            time.sleep(LOOK_EVERY)
+        raise SystemExit("a change wasn't served by every node within 10 s")
+
+
+if __name__ == "__main__":
+    main()
