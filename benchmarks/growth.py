@@ -68,6 +68,7 @@ def measure(bench: Bench, symbols: int, bars: int, run: Run) -> Market:
     empty.flushdb()
     before = used_memory(empty)
     store = harness.fill(symbols, bars)
+    bench = bench.on(servers.free_port())  # the last one's may be taken after so long a pause
     memory, aof = used_memory(store.client) - before, rewritten_aof(store.client)
     with servers.node(bench) as gunicorn, client(bench) as connection:
         for _ in range(4):  # gunicorn's workers take turns, more or less

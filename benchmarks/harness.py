@@ -69,6 +69,10 @@ class Bench:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def on(self, port: int) -> "Bench":
+        """The same node on another port."""
+        return Bench(self.folder, {**self.env, "PORT": str(port)}, port)
+
 
 def environment(data_dir: Path, port: int, **settings: str) -> dict[str, str]:
     """A node's settings, with nothing of the machine's own."""

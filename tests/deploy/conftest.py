@@ -133,8 +133,11 @@ def nginx(folder: Path, node_port: int) -> Iterator[Front]:
 
         wait_for(listens, "nginx to listen")
         yield front
+    # One worker looks an answer up while another puts one with longer headers in its place: nginx
+    # says this, and asks the node.
+    grave = [line for line in front.log().splitlines() if "has too long header" not in line]
     for level in ("emerg", "alert", "crit"):
-        assert f"[{level}]" not in front.log(), front.log()
+        assert [line for line in grave if f"[{level}]" in line] == []
 
 
 @dataclass
@@ -152,7 +155,7 @@ class Stub:
 
     ``etag`` and ``body`` are what it has; with ``ticking`` the body is the time of the answer
     (time.monotonic) and the ETag differs each time. ``delay`` (seconds) holds answers back; with
-    ``failing`` it answers 500.
+    ``failing`` it answers 500; it ``compresses`` for who takes gzip.
     """
 
     port: int = 0
@@ -163,6 +166,7 @@ class Stub:
     delay: float = 0.0
     ticking: bool = False
     failing: bool = False
+    compresses: bool = True
     seen: list[Seen] = field(default_factory=list)
 
     def of(self, path: str) -> list[Seen]:
@@ -184,7 +188,7 @@ class Stub:
         }
         if request.headers.get("if-none-match") == etag:
             return 304, headers, b""
-        if "gzip" in request.headers.get("accept-encoding", ""):
+        if self.compresses and "gzip" in request.headers.get("accept-encoding", ""):
             return 200, {**headers, "Content-Encoding": "gzip"}, gzip.compress(body)
         return 200, headers, body
 

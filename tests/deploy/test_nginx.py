@@ -131,7 +131,7 @@ class TestCache:
     def test_asks_once_a_second_for_a_burst_late_in_a_second(
         self, front: Front, stub: Stub
     ) -> None:
-        # The answer is there at .9 or later; those who wait look for it in the next second.
+        # The answer comes in this second; those who wait for it look again in the next.
         key, stub.delay = a_key(), 0.35
         at_fraction(0.55)
         found = at_once(50, lambda: front.get(key))
@@ -181,6 +181,13 @@ class TestCache:
         plain = front.get(key)
         assert "Content-Encoding" not in plain.headers
         assert plain.content == stub.body
+
+    def test_leaves_plain_bodies_plain(self, front: Front, stub: Stub) -> None:
+        key, stub.compresses, stub.body = a_key(), False, b"[" + b"1," * 5_000 + b"1]"
+        for _ in range(2):
+            answer = front.get(key, Accept_Encoding="gzip")
+            assert "Content-Encoding" not in answer.headers
+            assert answer.content == stub.body
 
     def test_hands_on_the_nodes_own_headers(self, front: Front, stub: Stub) -> None:
         key = a_key()
@@ -261,8 +268,10 @@ class TestFreshness:
 
 
 class TestFailingNode:
-    def test_reads_go_on_from_the_cache(self, front: Front, stub: Stub) -> None:
+    @pytest.mark.parametrize("fraction", [0.0, 0.6])
+    def test_reads_go_on_from_the_cache(self, fraction: float, front: Front, stub: Stub) -> None:
         key = a_key()
+        at_fraction(fraction)
         front.get(key)
         stub.failing = True
         at_fraction(0.0)
