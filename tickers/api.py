@@ -1,5 +1,6 @@
 """The read API: the market, what changed in it, and its sectors."""
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,15 +12,22 @@ from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 
 from tickers import access
 from tickers.bar import BarError, epoch_of, parse_day
-from tickers.negotiation import QuickNegotiation
 from tickers.snapshot import Selection
 from tickers.store import Change, Position
+from tickers.viewset import QuickViewSet
 
 MAX_LIMIT = 100_000
+CONDITIONS = frozenset(
+    {
+        "HTTP_IF_NONE_MATCH",
+        "HTTP_IF_MATCH",
+        "HTTP_IF_MODIFIED_SINCE",
+        "HTTP_IF_UNMODIFIED_SINCE",
+    }
+)
 
 
 class Gone(APIException):
@@ -31,10 +39,8 @@ class Gone(APIException):
     default_code = "gone"
 
 
-class TickersViewSet(ViewSet):
+class TickersViewSet(QuickViewSet):
     """GET /tickers, /tickers/changes and /tickers/group."""
-
-    content_negotiation_class = QuickNegotiation
 
     def finalize_response(
         self, request: Request, response: Response, *args: Any, **kwargs: Any
@@ -50,11 +56,13 @@ class TickersViewSet(ViewSet):
 
     def list(self, request: Request) -> HttpResponseBase:
         """{symbol: [bar, ...]}, every bar unless the parameters choose; 304 by If-None-Match."""
-        symbols, selection = parse_selection(request.query_params)
+        symbols, selection = parse_selection(request.META.get("QUERY_STRING", ""))
         keeper = access.snapshots()
         snapshot = keeper.current(at_least=known_position(request.META.get("HTTP_IF_NONE_MATCH")))
         etag = f'W/"{snapshot.position}"'
-        response = get_conditional_response(request._request, etag=etag)
+        response = None
+        if not CONDITIONS.isdisjoint(request.META):
+            response = get_conditional_response(request._request, etag=etag)
         if response is None or response.status_code != status.HTTP_304_NOT_MODIFIED:
             gzipped = snapshot.gzipped(symbols, selection) if takes_gzip(request) else None
             body = gzipped or snapshot.body(symbols, selection)
@@ -95,9 +103,12 @@ class TickersViewSet(ViewSet):
         return response
 
 
-def parse_selection(query: QueryDict) -> tuple[set[str] | None, Selection]:
+@functools.lru_cache(maxsize=1_000)
+def parse_selection(query_string: str) -> tuple[frozenset[str] | None, Selection]:
     """The query's symbols (None: all) and selection; raises ParseError that names the parameter."""
-    symbols = {symbol.strip().upper() for symbol in query.getlist("symbol")} - {""} or None
+    query = QueryDict(query_string)
+    named = frozenset(symbol.strip().upper() for symbol in query.getlist("symbol"))
+    symbols = named - {""} or None
     start, end = _day(query, "start_date"), _day(query, "end_date")
     limit = _limit(query)
     # Existing nodes take all=false as: the last bar only.
