@@ -658,7 +658,7 @@ class TestProcesses:
             "manage.py", "check", "--deploy", "--fail-level", "WARNING", **TOKENS | PRODUCTION
         )
         assert (done.returncode, done.stderr) == (0, "")
-        # Three look for middleware by its name: tests.proxy_site.test_middleware has what they want.
+        # Three look for middleware by name; test_middleware.py looks for what it does.
         assert "no issues (3 silenced)" in done.stdout
 
     @pytest.mark.parametrize("example", [CORE_EXAMPLE, PUBLIC_EXAMPLE])
