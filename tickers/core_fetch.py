@@ -123,11 +123,8 @@ class CoreFetch:
         seconds = self._store.seconds_since_cycle()
         return 0 if seconds is None else int(seconds // 86_400)
 
-    def _stored(self, symbols: list[str]) -> dict[str, list[Bar]]:
-        return {
-            symbol: [bar_of(encoded) for _, encoded in rows]
-            for symbol, rows in self._store.series(symbols, last=OVERLAP + self._days_away())
-        }
+    def _stored(self, symbols: list[str]) -> dict[str, list[tuple[int, bytes]]]:
+        return dict(self._store.series(symbols, last=OVERLAP + self._days_away()))
 
     # --- The whole history --------------------------------------------------------------------
 
@@ -192,23 +189,27 @@ class CoreFetch:
         return midnight + dt.timedelta(hours=17) - dt.timedelta(seconds=1)
 
 
-def compare(bars: Sequence[Bar], stored: Sequence[Bar]) -> tuple[bool, list[Bar]]:
-    """(whether the series must be read in full, the bars that may be merged now).
+def compare(bars: Sequence[Bar], stored: Sequence[tuple[int, bytes]]) -> tuple[bool, list[Bar]]:
+    """(whether the series must be read in full, the bars to merge now).
 
-    ``bars`` are the upstream's last ones, ``stored`` ours, both sorted by day. Of a series that has
-    to be read in full, only bars from the newest stored day on are merged: closed days change all
-    at once or not at all.
+    ``bars`` are the upstream's last ones, ``stored`` our (day in epoch seconds, encoded bar), both
+    sorted by day. A closed day that is stored as it came isn't merged again. Of a series that has
+    to be read in full, only bars from the newest stored day on are: closed days change all at once
+    or not at all.
     """
     if not bars or not stored:
         return bool(bars), list(bars)
-    newest = stored[-1].day
-    ours = {bar.day: bar for bar in stored if bar.day < newest}
-    # Closed long enough to be final, here and there.
-    closed = [(bar, ours[bar.day]) for bar in bars if bar.day in ours]
-    reaches = bars[0].day <= newest
-    if reaches and not any(differs(theirs, our) for theirs, our in closed):
-        return False, list(bars)
-    return True, [*(bar for bar in bars[:-1] if bar.day > newest), *bars[-1:]]
+    newest = stored[-1][0]
+    ours = dict(stored)
+    changed = [bar for bar in bars if bar.epoch >= newest or ours.get(bar.epoch) != bar.encode()]
+    adjusted = any(
+        differs(bar, bar_of(ours[bar.epoch]))
+        for bar in changed
+        if bar.epoch < newest and bar.epoch in ours
+    )
+    if bars[0].epoch <= newest and not adjusted:
+        return False, changed
+    return True, [*(bar for bar in bars[:-1] if bar.epoch > newest), *bars[-1:]]
 
 
 def differs(bar: Bar, other: Bar) -> bool:

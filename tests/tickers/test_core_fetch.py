@@ -185,17 +185,31 @@ def bar(day: int, close: float, volume: int = 100) -> Bar:
     return Bar("VCB", dt.date(2025, 8, day), close, close, close, close, volume)
 
 
-STORED = [bar(11, 100), bar(12, 101), bar(13, 102), bar(14, 103)]
+STORED = [
+    (stored.epoch, stored.encode())
+    for stored in (bar(11, 100), bar(12, 101), bar(13, 102), bar(14, 103))
+]
 
 
-def test_the_same_overlap_with_a_grown_last_day_is_merged() -> None:
+def test_of_the_same_overlap_with_a_grown_last_day_that_day_is_merged() -> None:
     bars = [bar(12, 101), bar(13, 102), bar(14, 103.5, 200)]
-    assert compare(bars, STORED) == (False, bars)
+    assert compare(bars, STORED) == (False, [bar(14, 103.5, 200)])
+
+
+def test_the_newest_stored_day_is_merged_unchanged_too() -> None:
+    """It ends overlays, and confirms what a peer sent."""
+    bars = [bar(13, 102), bar(14, 103)]
+    assert compare(bars, STORED) == (False, [bar(14, 103)])
+
+
+def test_a_closed_day_that_is_not_stored_is_merged() -> None:
+    bars = [bar(10, 99), bar(11, 100), bar(14, 103)]
+    assert compare(bars, STORED) == (False, [bar(10, 99), bar(14, 103)])
 
 
 def test_the_final_bar_of_the_newest_stored_day_is_no_adjustment() -> None:
     bars = [bar(12, 101), bar(13, 102), bar(14, 110), bar(15, 111)]
-    assert compare(bars, STORED) == (False, bars)
+    assert compare(bars, STORED) == (False, [bar(14, 110), bar(15, 111)])
 
 
 def test_an_older_closed_day_that_differs_is_an_adjustment() -> None:
@@ -204,8 +218,9 @@ def test_an_older_closed_day_that_differs_is_an_adjustment() -> None:
 
 
 def test_rounding_is_no_adjustment() -> None:
-    bars = [bar(12, 101 * (1 + ADJUSTED / 2)), bar(13, 102), bar(14, 103)]
-    assert compare(bars, STORED) == (False, bars)
+    rounded = bar(12, 101 * (1 + ADJUSTED / 2))
+    bars = [rounded, bar(13, 102), bar(14, 103)]
+    assert compare(bars, STORED) == (False, [rounded, bar(14, 103)])
 
 
 def test_an_overlap_that_begins_after_the_newest_stored_day_leaves_a_gap() -> None:
