@@ -5,6 +5,7 @@ import functools
 from django.conf import settings
 
 from tickers.connection import connect
+from tickers.listener import Listener
 from tickers.market_clock import MarketClock
 from tickers.snapshot import SnapshotKeeper
 from tickers.store import Store
@@ -27,4 +28,6 @@ def store() -> Store:
 
 @functools.cache
 def snapshots() -> SnapshotKeeper:
-    return SnapshotKeeper(store(), lifetime=settings.POSITION_LIFETIME)
+    keeper = SnapshotKeeper(store(), lifetime=settings.POSITION_LIFETIME)
+    Listener(store(), keeper).start()
+    return keeper

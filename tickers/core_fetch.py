@@ -201,7 +201,12 @@ def compare(bars: Sequence[Bar], stored: Sequence[tuple[int, bytes]]) -> tuple[b
         return bool(bars), list(bars)
     newest = stored[-1][0]
     ours = dict(stored)
-    changed = [bar for bar in bars if bar.epoch >= newest or ours.get(bar.epoch) != bar.encode()]
+    # The last one goes along whatever it says: it ends overlays, and confirms a peer's bar.
+    changed = [
+        bar
+        for bar in bars
+        if bar is bars[-1] or bar.epoch >= newest or ours.get(bar.epoch) != bar.encode()
+    ]
     adjusted = any(
         differs(bar, bar_of(ours[bar.epoch]))
         for bar in changed
