@@ -1,4 +1,4 @@
-"""The listener: a change is read moments after it was logged, however long a snapshot would last."""
+"""The listener: a change is read moments after it was logged, however long snapshots last."""
 
 from tests.tickers.conftest import OwnServer, a_store, bar, wait_until
 from tickers.listener import Listener
