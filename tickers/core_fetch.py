@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from tickers.bar import Bar, epoch_of
 from tickers.cycle import Cycle
@@ -58,6 +59,8 @@ class CoreFetch:
         self._history_start = history_start
         self._stop = stop
         self._on_change = on_change
+        # Its one thread has the client to itself, also when a cycle ended before its last answer.
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="fetch")
 
     def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> Cycle:
         """Fetch and merge every symbol. Raises FencedError, and what redis raises.
@@ -171,7 +174,8 @@ class CoreFetch:
     ) -> Iterator[Answer[Bar]]:
         if not symbols:
             return
-        for answer in self._client.fetch(symbols, count_back=count_back, to=self._end()):
+        answers = self._client.fetch(symbols, count_back=count_back, to=self._end())
+        for answer in self._ahead(answers):
             if isinstance(answer, Failure):
                 cycle.errors.append(
                     f"{len(answer.symbols)} symbols weren't fetched: {answer.error}"
@@ -181,6 +185,13 @@ class CoreFetch:
             cycle.bars_dropped += Counter(answer.dropped).total()
             cycle.symbols_missing += len(answer.missing)
             cycle.errors += answer.errors.values()
+            yield answer
+
+    def _ahead(self, answers: Iterator[Answer[Bar] | Failure]) -> Iterator[Answer[Bar] | Failure]:
+        """The same; the next one is asked for while the caller merges the last."""
+        coming = self._asking.submit(next, answers, None)
+        while (answer := coming.result()) is not None:
+            coming = self._asking.submit(next, answers, None)
             yield answer
 
     def _end(self) -> dt.datetime:

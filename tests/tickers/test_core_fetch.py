@@ -2,7 +2,7 @@
 
 import datetime as dt
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -10,6 +10,7 @@ import redis
 from django.conf import settings
 
 from proxy_site.simulator import AcceleratedClock, BodyFault, SimulatedMarket, SimulatorServer
+from tests.tickers.conftest import wait_until
 from tickers.bar import Bar
 from tickers.connection import connect
 from tickers.core_fetch import ADJUSTED, CoreFetch, compare
@@ -34,6 +35,7 @@ class Bench:
     client: VciClient
     fence: str
     changes: list[int]
+    on_change: Callable[[], None] = lambda: None
 
     def series(self, symbol: str) -> list[Bar]:
         [(_, rows)] = self.store.series([symbol])
@@ -69,11 +71,12 @@ def bench(clean_server: redis.Redis) -> Iterator[Bench]:
             symbols=SYMBOLS,
             history_start=HISTORY_START,
             stop=stop,
-            on_change=lambda: changes.append(1),
+            on_change=lambda: (changes.append(1), bench.on_change())[0],
         )
         fence = store.acquire_lease(60)
         assert fence
-        yield Bench(exchange, store, fetch, client, fence, changes)
+        bench = Bench(exchange, store, fetch, client, fence, changes)
+        yield bench
         client.close()
 
 
@@ -97,6 +100,19 @@ def test_later_cycles_ask_only_for_an_overlap_and_change_nothing_by_themselves(
     assert cycle.bars_received <= 4 * len(SYMBOLS)
     assert cycle.bars_changed == 0
     assert bench.store.state().position == before
+
+
+def test_the_next_answer_is_asked_for_while_one_is_merged(bench: Bench) -> None:
+    bench.fetch.cycle(bench.fence)
+    newest = bench.series("VNINDEX")[-1]
+    bench.exchange.set_bars({"VNINDEX": {"volume": newest.volume + 500}})
+    before = bench.exchange.stats()["requests"]
+
+    def both_were_asked() -> bool:
+        return bench.exchange.stats()["requests"] == before + 2
+
+    bench.on_change = lambda: wait_until(both_were_asked)
+    assert bench.fetch.cycle(bench.fence).bars_changed == 1
 
 
 def test_an_intraday_update_is_taken(bench: Bench) -> None:
