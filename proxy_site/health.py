@@ -140,6 +140,7 @@ def check_worker(status: dict[str, Any], problems: list[str]) -> None:
     silent = max(0.0, time.time() - status.get("told_at", 0))
     if silent > LATE_CYCLES * status.get("interval", 0) + GRACE:
         problems.append(f"no worker has told of a cycle for {silent:.0f} s")
+    problems += [f"{duty} fails" for duty in status.get("housekeeping_failing", [])]
     if errors := status.get("cycle", {}).get("errors"):
         problems.append(f"the last cycle had errors: {errors[0]}")
 

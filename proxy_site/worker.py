@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import redis
-from django.db import DatabaseError
 
 from proxy_site import server_check
-from reputation import actors
+from proxy_site.housekeeping import Housekeeping
 from tickers.clock_skew import ClockSkew
 from tickers.cycle import Cycle
 from tickers.follow import FollowError
@@ -71,6 +70,7 @@ class Worker:
         clock: MarketClock,
         sources: Sequence[Source],
         delivery: Sender,
+        housekeeping: Housekeeping,
         pace: Pace,
         mode: str,
         stop: threading.Event,
@@ -81,6 +81,7 @@ class Worker:
         self._clock = clock
         self._sources = list(sources)
         self._delivery = delivery
+        self._housekeeping = housekeeping
         self._pace = pace
         self._mode = mode
         self._stop = stop
@@ -118,6 +119,7 @@ class Worker:
                 return self._cycle(fence)
             finally:
                 self._delivery.stop(timeout=5)
+                self._housekeeping.run_once()
 
     def _wait_to_lead(self, lease: Lease) -> str | None:
         deadline = time.monotonic() + LIFETIME + TRY_AGAIN
@@ -145,6 +147,7 @@ class Worker:
 
     def _lead(self, lease: Lease, fence: str) -> None:
         self._delivery.start(fence)
+        self._housekeeping.start()
         try:
             while lease.fence == fence and not self._stop.is_set():
                 started = time.monotonic()
@@ -152,6 +155,7 @@ class Worker:
                 self._wait(lease, fence, until=started + self._next_interval())
         finally:
             self._delivery.stop(timeout=2)
+            self._housekeeping.stop(timeout=2)
 
     def _cycle(self, fence: str) -> bool:
         """One cycle, whatever goes wrong in it; returns whether nothing did."""
@@ -160,7 +164,6 @@ class Worker:
         self._failures = self._failures + 1 if cycle.errors else 0
         if cycle.errors and len(self._sources) > 1:
             self._sources.append(self._sources.pop(0))
-        self._reconcile_bans()
         self._tell(cycle, fence)
         return not cycle.errors
 
@@ -195,17 +198,6 @@ class Worker:
         backoff = min(max(interval, 1.0) * 2.0 ** min(self._failures, 10), LONGEST_BACKOFF)
         return min(max(interval, backoff), self._pace.longest_pause)
 
-    def _reconcile_bans(self) -> None:
-        """Reputation knows nothing of the market: overlays of the banned are ended here."""
-        try:
-            standing = {overlay.actor for overlay in self._store.overlays().values()}
-            banned = actors.banned_among(addresses=standing) if standing else set()
-            if banned:
-                ended = self._store.withdraw_actors(sorted(banned))
-                logger.info("ended %d overlays of %d banned actors", ended, len(banned))
-        except (redis.RedisError, DatabaseError) as error:
-            logger.error("bans and overlays can't be reconciled (%s)", error)
-
     def _tell(self, cycle: Cycle, fence: str) -> None:
         """The log line and the status of /health."""
         for error in cycle.errors:
@@ -230,6 +222,7 @@ class Worker:
             },
             "upstream": cycle.upstream,
             "delivery": self._delivery.status(),
+            "housekeeping_failing": self._housekeeping.failing,
             "clock_skew_secs": self._clock_skew.seconds(),
         }
         try:

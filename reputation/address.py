@@ -18,6 +18,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # A host is handed a /64 and uses any address of it (RFC 4291 2.5.4, RFC 8981): it is one actor.
 ACTOR_PREFIX = 64
+INDEPENDENT_PREFIX = 24  # of IPv4
 
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")  # RFC 4291 2.5.5.2
 _BRACKETED_HOP = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?")
@@ -42,6 +43,16 @@ def actor_of(ip: str) -> str:
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
     return str(ipaddress.IPv6Network((int(address), ACTOR_PREFIX), strict=False))
+
+
+def network_of(actor: str) -> str:
+    """The network that an actor is in: ``203.0.113.0/24``, or its own /64.
+
+    Who has one address of a /24 often has more; actors of two networks are taken for independent.
+    """
+    if ":" in actor:
+        return actor
+    return str(ipaddress.IPv4Network((actor, INDEPENDENT_PREFIX), strict=False))
 
 
 def actor_named(text: str) -> str:

@@ -12,8 +12,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 from tqdm import tqdm
 
+from gossip.claims import Claims
 from gossip.delivery import Delivery, Peer, PeerKind
 from proxy_site import embedded
+from proxy_site.housekeeping import Housekeeping, end_standing_of_banned, settle_claims
 from proxy_site.worker import Pace, Source, Worker
 from tickers import access
 from tickers.bar import epoch_of
@@ -76,6 +78,7 @@ def make_worker(stop: threading.Event) -> Worker:
         if settings.IS_PUBLIC_NODE
         else [core_fetch(stop, skew, on_change=delivery.wake)],
         delivery=delivery,
+        housekeeping=housekeeping(),
         pace=Pace(
             office_hours=settings.CYCLE,
             otherwise=settings.CYCLE
@@ -108,6 +111,18 @@ def core_fetch(stop: threading.Event, skew: ClockSkew, *, on_change: Callable[[]
         history_start=settings.HISTORY_START,
         stop=stop,
         on_change=on_change,
+    )
+
+
+def housekeeping() -> Housekeeping:
+    store = access.store()
+    return Housekeeping(
+        {
+            "ending what the banned have standing": lambda: end_standing_of_banned(store),
+            "settling claims": lambda: settle_claims(
+                Claims(store), lifetime=settings.TRUST_WINDOW
+            ),
+        }
     )
 
 

@@ -1,0 +1,92 @@
+"""What the leading worker does beside its cycles, every two seconds: bans reach the market,
+counted bars reach the database, claims are settled.
+
+Each duty may run twice, and in two workers at once, without harm. One that fails is said once, is
+tried again with the next turn, and keeps no other from being done.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+import redis
+from django.db import DatabaseError, close_old_connections
+
+from gossip.claims import Claims
+from reputation import actors
+from tickers.store import Store
+
+logger = logging.getLogger(__name__)
+
+TURN = 2.0  # seconds: what is counted is in the database after five at most
+
+Duty = Callable[[], object]
+
+
+class Housekeeping:
+    """Does ``duties`` (by name) in a thread of its own, between ``start`` and ``stop``."""
+
+    def __init__(self, duties: Mapping[str, Duty], *, turn: float = TURN) -> None:
+        self._duties = dict(duties)
+        self._turn = turn
+        self._failing: set[str] = set()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def failing(self) -> list[str]:
+        """The duties that failed when they were last done."""
+        return sorted(self._failing)
+
+    def start(self) -> None:
+        self.stop(timeout=0)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._stop,), name="housekeeping", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Do the duties once more, and leave within ``timeout`` seconds."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+            self._thread = None
+
+    def _run(self, stop: threading.Event) -> None:
+        try:
+            while not stop.wait(self._turn):
+                self.run_once()
+            self.run_once()
+        finally:
+            close_old_connections()
+
+    def run_once(self) -> None:
+        close_old_connections()
+        for name, duty in self._duties.items():
+            try:
+                duty()
+            except (redis.RedisError, DatabaseError) as error:
+                if name not in self._failing:
+                    logger.error("%s fails, and is tried again (%s)", name, error)
+                self._failing.add(name)
+            else:
+                if name in self._failing:
+                    logger.info("%s works again", name)
+                self._failing.discard(name)
+
+
+def end_standing_of_banned(store: Store) -> None:
+    """Reputation knows nothing of the market: what the banned still have standing ends here."""
+    standing = store.public_actors()
+    banned = actors.banned_among(addresses=standing) if standing else set()
+    if banned:
+        ended = store.withdraw_actors(sorted(banned))
+        logger.info("ended %d public bars of %d banned actors", ended, len(banned))
+
+
+def settle_claims(claims: Claims, *, lifetime: float) -> None:
+    """What senders said before a trusted source did earns, or costs, their reputation."""
+    confirmed, contradicted = claims.settle(lifetime=lifetime)
+    if confirmed or contradicted:
+        actors.record_claims(confirmed=confirmed, contradicted=contradicted)
