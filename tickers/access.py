@@ -5,8 +5,8 @@ import functools
 from django.conf import settings
 
 from tickers.connection import connect
+from tickers.keeper import SnapshotKeeper
 from tickers.market_clock import MarketClock
-from tickers.snapshot import SnapshotKeeper
 from tickers.store import Store
 
 
@@ -27,4 +27,8 @@ def store() -> Store:
 
 @functools.cache
 def snapshots() -> SnapshotKeeper:
-    return SnapshotKeeper(store(), lifetime=settings.POSITION_LIFETIME)
+    return SnapshotKeeper(
+        store(),
+        lifetime=settings.POSITION_LIFETIME,
+        memory_limit=settings.SNAPSHOT_MEMORY * 2**20,
+    )
