@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import importlib.util
 import sys
 from collections.abc import Iterator
 
@@ -14,9 +15,17 @@ LARGE_BLOCK = 2**20  # bytes
 
 
 def spare_imports() -> None:
-    """Have Django REST framework find none of its optional libraries; others still import them."""
+    """Import what would import too much, in a way that it doesn't.
+
+    Django REST framework finds none of its optional libraries; others still import them. The
+    holidays of a country come without those of all others (10 MB): their package is there, but what
+    it would import isn't run.
+    """
     with _without(_OPTIONAL):
         import rest_framework.compat  # noqa: F401 - for what it then has not imported
+    countries = importlib.util.find_spec("holidays.countries")
+    if countries is not None:
+        sys.modules.setdefault(countries.name, importlib.util.module_from_spec(countries))
 
 
 @contextlib.contextmanager
