@@ -7,7 +7,13 @@ from typing import Any
 
 import redis
 from django.conf import settings
-from django.http import HttpResponse, HttpResponseBase, QueryDict, StreamingHttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    QueryDict,
+    StreamingHttpResponse,
+)
 from django.utils.cache import get_conditional_response
 from rest_framework import status
 from rest_framework.decorators import action
@@ -40,6 +46,13 @@ class TickersViewSet(ViewSet):
     """GET /tickers, /tickers/changes and /tickers/group."""
 
     content_negotiation_class = QuickNegotiation
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Keep no response: a viewset refers to itself, so it and what it has are freed whenever
+        the garbage collector comes by, and a few whole markets could wait for it."""
+        response = super().dispatch(request, *args, **kwargs)
+        del self.response
+        return response
 
     def finalize_response(
         self, request: Request, response: Response, *args: Any, **kwargs: Any

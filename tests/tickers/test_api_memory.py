@@ -1,12 +1,16 @@
 """GET /tickers of a market that is larger than the process's memory limit."""
 
+import gc
 import gzip
 import itertools
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
+from django.test import RequestFactory
+from django.urls import resolve
 
 from tests.gossip.conftest import CLIENT, forget, store_lost
 from tests.tickers.conftest import FRIDAY, bar
@@ -85,6 +89,20 @@ def test_is_sent_as_it_is_read(market: Store) -> None:
     parts = list(answer.streaming_content)
     assert len(parts) == 4  # three of symbols, and the end
     assert max(map(len, parts)) < 0.5 * sum(map(len, parts))
+
+
+def test_an_answer_that_was_sent_is_freed_at_once(node: Store, settings: Any) -> None:  # noqa: F811
+    """Not when the garbage collector comes by: it may hold a whole market."""
+    gc.collect()
+    gc.disable()
+    try:
+        answer = resolve("/tickers").func(RequestFactory().get("/tickers"))
+        assert answer.content == b"{}"
+        sent = weakref.ref(answer)
+        del answer
+        assert sent() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
