@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import redis
 
+from tickers.room import Memory, Room
 from tickers.series import Row, Series, day_in
-from tickers.snapshot import PART, Memory, Room, Snapshot, StaleError
+from tickers.snapshot import PART, Snapshot, StaleError
 from tickers.store import Change, Position, State, Store
 
 logger = logging.getLogger(__name__)

@@ -11,16 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tickers.content_coding import Coding
+from tickers.room import Memory, Room
 from tickers.series import History, Row, Series, volume_of
 from tickers.store import Position, Store
 
 PART = 10  # symbols that are read from the store, and sent, at a time
-# Bytes that a symbol takes whatever the limit, at most: its newest bar, its overlay, its share of
-# the kept bodies of the last bars, and the objects around them.
-SYMBOL_SIZE = 1_024
-# A history is held once as itself and once in the kept body of the whole market; each compressed
-# form, of both, adds some 0.3 (two times a seventh).
-BODIES = 3
 
 
 class StaleError(Exception):
@@ -47,23 +42,13 @@ EVERYTHING, LAST = Selection(), Selection(limit=1)
 KEPT = frozenset({EVERYTHING, LAST})
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What a process holds of the market: bytes, and symbols with and without their history."""
-
-    used: int
-    limit: int
-    held: int
-    not_held: int
-
-
 @dataclass(frozen=True)
 class Snapshot:
     position: Position
     series: Mapping[str, Series]
     overlays: Mapping[str, tuple[int, bytes]]
     store: Store = field(repr=False)
-    room: "Room"
+    room: Room
     _bodies: dict[Selection, bytes] = field(default_factory=dict, repr=False)
     _packed: dict[tuple[Selection, str], bytes] = field(default_factory=dict, repr=False)
     _building: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -84,6 +69,8 @@ class Snapshot:
         The whole market's bodies are built once a snapshot, by whoever asks first. Raises
         StaleError, and what redis raises, when a history that isn't held can't be read.
         """
+        if symbols is not None and not self.room.not_held:
+            return b"{%b}" % self._entries(self._known(symbols), selection, {})
         selection = self._kept_as(selection)
         if symbols is not None or not self._keeps(selection):
             return b"".join(self.parts(symbols, selection))
@@ -108,7 +95,9 @@ class Snapshot:
         return self._packed[key]
 
     def _kept_as(self, selection: Selection) -> Selection:
-        return selection if self.overlays else replace(selection, trusted=False)
+        if selection.trusted and not self.overlays:
+            return replace(selection, trusted=False)
+        return selection
 
     def _keeps(self, selection: Selection) -> bool:
         return selection == LAST or (selection == EVERYTHING and self.room.for_bodies)
@@ -159,20 +148,29 @@ class Snapshot:
 
     def parts(self, symbols: Iterable[str] | None, selection: Selection) -> Iterator[bytes]:
         """The same body in parts, of PART symbols each; raises as ``body`` does."""
-        names = sorted(self.series if symbols is None else self.series.keys() & set(symbols))
+        names = self._known(symbols)
         before = b"{"
         for at in range(0, len(names), PART):
             some = names[at : at + PART]
-            read = self._read_missing(some, selection)
-            entries = []
-            for symbol in some:
-                bars = self._joined(symbol, read.get(symbol), selection)
-                if bars:
-                    entries.append(b'"%b":[%b]' % (symbol.encode(), bars))
+            entries = self._entries(some, selection, self._read_missing(some, selection))
             if entries:
-                yield before + b",".join(entries)
+                yield before + entries
                 before = b","
         yield b"{}" if before == b"{" else b"}"
+
+    def _known(self, symbols: Iterable[str] | None) -> list[str]:
+        return sorted(self.series if symbols is None else self.series.keys() & set(symbols))
+
+    def _entries(
+        self, symbols: Sequence[str], selection: Selection, read: Mapping[str, History]
+    ) -> bytes:
+        """What the body has of these symbols; ``read``: the histories that aren't held."""
+        entries = []
+        for symbol in symbols:
+            bars = self._joined(symbol, read.get(symbol), selection)
+            if bars:
+                entries.append(b'"%b":[%b]' % (symbol.encode(), bars))
+        return b",".join(entries)
 
     def _joined(self, symbol: str, read: History | None, selection: Selection) -> bytes:
         kept = self._kept_recent(symbol, selection)
@@ -227,7 +225,8 @@ class Snapshot:
         return selection.limit != len(self._kept_recent(symbol, selection))
 
     def _read(self, symbols: Sequence[str], last: int = 0) -> dict[str, History]:
-        """The histories in the store: all of each, or so much that it has ``last`` bars.
+        """The histories in the store: all of each, or so much that with the newest they have
+        ``last`` bars.
 
         They may be later than this snapshot, whose newest bars are taken. Of another life of the
         store they might be earlier, and this snapshot's name would be a lie.
@@ -238,7 +237,7 @@ class Snapshot:
         for symbol, rows in self.store.series(symbols, last=last and last + 1):
             past = [row for row in rows if row[0] < self.series[symbol].day]
             read[symbol] = History(past)
-            if last and len(rows) > last > len(past):  # some were later than this snapshot
+            if len(rows) > last > len(past) + 1:  # some were later than this snapshot
                 short.append(symbol)
         if self.store.state().position.epoch != self.position.epoch:
             raise StaleError("the store has begun another life, whose market isn't complete yet")
@@ -254,45 +253,3 @@ class Snapshot:
         used += sum(len(bar) for _, bar in self.overlays.values())
         used += sum(map(len, [*self._bodies.values(), *self._packed.values()]))
         return Memory(used, self.room.limit, len(held), len(self.series) - len(held))
-
-
-@dataclass
-class Room:
-    """How a snapshot in the making keeps to its limit (bytes).
-
-    Histories are held while they fit beside the newest bars; the bodies of the whole market are
-    kept where all of them, and those bodies too, fit.
-    """
-
-    limit: int
-    symbols: int  # whose newest bars are held
-    not_held: int = 0
-    taken: int = 0  # by histories
-
-    def hold(self, series: Series, instead_of: Series | None = None) -> Series:
-        """The series with its history if that fits, in the place of the symbol's one before."""
-        if instead_of is not None:
-            self._leave(instead_of)
-        if series.history is None or not self.fits(series.history.size):
-            self.not_held += 1
-            return series.without_history()
-        self.taken += series.history.size
-        return series
-
-    def drop(self, series: Series) -> Series:
-        self._leave(series)
-        self.not_held += 1
-        return series.without_history()
-
-    def _leave(self, series: Series) -> None:
-        if series.history is None:
-            self.not_held -= 1
-        else:
-            self.taken -= series.history.size
-
-    def fits(self, more: int = 0) -> bool:
-        return self.symbols * SYMBOL_SIZE + self.taken + more <= self.limit
-
-    @property
-    def for_bodies(self) -> bool:
-        return not self.not_held and self.fits((BODIES - 1) * self.taken)

@@ -1,5 +1,6 @@
 """A market larger than the limit is the same market."""
 
+import datetime as dt
 import json
 import logging
 from collections.abc import Iterable
@@ -26,7 +27,8 @@ from tests.tickers.test_snapshot import DAYS, lay, selections
 from tickers import gzip_pieces, zstd_pieces
 from tickers.bar import Bar, epoch_of
 from tickers.keeper import SnapshotKeeper
-from tickers.snapshot import EVERYTHING, LAST, PART, SYMBOL_SIZE, Selection, Snapshot, StaleError
+from tickers.room import SYMBOL_SIZE
+from tickers.snapshot import EVERYTHING, LAST, PART, Selection, Snapshot, StaleError
 from tickers.store import Authority, Store
 
 INTERNAL = Authority.INTERNAL
@@ -195,8 +197,9 @@ def test_bars_that_came_later_than_the_snapshot_do_not_show(market: Store) -> No
         selection: snapshot.body(["S05"], selection)
         for selection in (EVERYTHING, Selection(limit=2), Selection(limit=4))
     }
-    market.clock = clock_at(exchange_time(NEXT_MONDAY, 10))
-    market.merge([bar("S05", FRIDAY, volume=7_000), bar("S05", NEXT_MONDAY)], INTERNAL)
+    next_days = [NEXT_MONDAY, NEXT_MONDAY + dt.timedelta(days=1)]
+    market.clock = clock_at(exchange_time(next_days[-1], 10))
+    market.merge([bar("S05", day, volume=7_000) for day in (FRIDAY, *next_days)], INTERNAL)
     for selection, body in expected.items():
         assert snapshot.body(["S05"], selection) == body
     assert snapshot.volumes(["S05"], 3) == {"S05": [1_000] * 3}
