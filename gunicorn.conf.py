@@ -1,4 +1,4 @@
-"""How gunicorn serves a node."""
+"""How gunicorn serves a node. benchmarks/README.md has what each alternative was measured to do."""
 
 import multiprocessing
 
@@ -6,10 +6,17 @@ from proxy_site.settings import PORT
 
 wsgi_app = "proxy_site.wsgi:application"
 bind = f"0.0.0.0:{PORT}"
+# One a core: each keeps the market in its own memory, and one more read no faster.
 workers = multiprocessing.cpu_count()
-# Reads are short and come from memory; threads keep a worker answering while one waits for Redis.
+# Reads come from memory, and a thread waits for Redis, SQL or a slow client while others answer.
+# gevent read a third faster, but one process waiting for SQL would keep everybody waiting, and a
+# post beside readers of the whole market took longer; sync workers keep no connection alive.
 worker_class = "gthread"
+# More cost reads some percent, fewer let two slow clients block a worker.
 threads = 4
+# preload_app stays off: what takes memory is the market, which is read after the fork, and a
+# reload (HUP) picks up new code only without it. http_parser stays "auto": the C parser comes as
+# source only, and a node installs without a compiler.
 keepalive = 30  # seconds: peers and proxies reuse their connections
 timeout = 30
 graceful_timeout = 5

@@ -76,7 +76,11 @@ class Bench:
 
 def environment(data_dir: Path, port: int, **settings: str) -> dict[str, str]:
     """A node's settings, with nothing of the machine's own."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "HOME", "LANG", "PYTHONPATH")
+        if name in os.environ
+    }
     return {
         **kept,
         "ENV_FILE": os.devnull,

@@ -68,10 +68,11 @@ def _await_answer(process: "subprocess.Popen[bytes]", url: str, log: Path) -> No
 
 
 @contextlib.contextmanager
-def node(bench: Bench) -> Iterator["subprocess.Popen[bytes]"]:
-    """The node's API under gunicorn, as gunicorn.conf.py says."""
+def node(bench: Bench, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """The node's API under gunicorn, as gunicorn.conf.py says, but for ``options``."""
     log = bench.folder / "node.log"
-    with running(GUNICORN, env=bench.env, log=log, answers=f"{bench.url}/health") as process:
+    command = [*GUNICORN, *options]
+    with running(command, env=bench.env, log=log, answers=f"{bench.url}/health") as process:
         yield process
 
 

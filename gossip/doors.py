@@ -11,7 +11,6 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 
 from gossip import token, trust, wire
 from gossip.plausibility import Objection
@@ -22,6 +21,7 @@ from reputation.transitions import Outcome
 from tickers import access
 from tickers.bar import Bar, BarError
 from tickers.store import Authority, Verdict
+from tickers.viewset import QuickViewSet
 
 # What a bar that was taken off the wire came to: a verdict, an objection, or no bar at all.
 Fate = Verdict | Objection | BarError
@@ -49,7 +49,7 @@ class HasToken(BasePermission):
         return True
 
 
-class TrustedGossip(ViewSet):
+class TrustedGossip(QuickViewSet):
     """POST /gossip: bars of peers that have the token."""
 
     authentication_classes = [TokenAuthentication]
@@ -65,7 +65,7 @@ class TrustedGossip(ViewSet):
         )
 
 
-class PublicGossip(ViewSet):
+class PublicGossip(QuickViewSet):
     """POST /public/gossip: bars of anyone, checked cheapest first and judged by what they say."""
 
     def create(self, request: Request) -> Response:
@@ -130,7 +130,7 @@ def read_gossip(request: Request) -> wire.Gossip:
     http_request: HttpRequest = request._request
     if http_request.content_type != "application/json":
         raise Refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send Content-Type: application/json")
-    if http_request.headers.get("Content-Encoding", "identity") != "identity":
+    if request.META.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
         raise Refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send the body without compression")
     try:
         return wire.decode(http_request.body)

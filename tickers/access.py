@@ -6,6 +6,7 @@ from django.conf import settings
 
 from tickers.connection import connect
 from tickers.keeper import SnapshotKeeper
+from tickers.listener import Listener
 from tickers.market_clock import MarketClock
 from tickers.store import Store
 
@@ -27,8 +28,10 @@ def store() -> Store:
 
 @functools.cache
 def snapshots() -> SnapshotKeeper:
-    return SnapshotKeeper(
+    keeper = SnapshotKeeper(
         store(),
         lifetime=settings.POSITION_LIFETIME,
         memory_limit=settings.SNAPSHOT_MEMORY * 2**20,
     )
+    Listener(store(), keeper).start()
+    return keeper

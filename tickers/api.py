@@ -1,5 +1,6 @@
 """The read API: the market, what changed in it, and its sectors."""
 
+import functools
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
@@ -8,7 +9,6 @@ from typing import Any
 import redis
 from django.conf import settings
 from django.http import (
-    HttpRequest,
     HttpResponse,
     HttpResponseBase,
     QueryDict,
@@ -20,17 +20,24 @@ from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 
 from tickers import access, content_coding
 from tickers.bar import BarError, epoch_of, parse_day
-from tickers.negotiation import QuickNegotiation
 from tickers.snapshot import Selection, Snapshot, StaleError
 from tickers.store import Change, Position
+from tickers.viewset import QuickViewSet
 
 logger = logging.getLogger(__name__)
 
 MAX_LIMIT = 100_000
+CONDITIONS = frozenset(
+    {
+        "HTTP_IF_NONE_MATCH",
+        "HTTP_IF_MATCH",
+        "HTTP_IF_MODIFIED_SINCE",
+        "HTTP_IF_UNMODIFIED_SINCE",
+    }
+)
 
 
 class Gone(APIException):
@@ -42,17 +49,8 @@ class Gone(APIException):
     default_code = "gone"
 
 
-class TickersViewSet(ViewSet):
+class TickersViewSet(QuickViewSet):
     """GET /tickers, /tickers/changes and /tickers/group."""
-
-    content_negotiation_class = QuickNegotiation
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Keep no response: a viewset refers to itself, so it and what it has are freed whenever
-        the garbage collector comes by, and a few whole markets could wait for it."""
-        response = super().dispatch(request, *args, **kwargs)
-        del self.response
-        return response
 
     def finalize_response(
         self, request: Request, response: Response, *args: Any, **kwargs: Any
@@ -68,11 +66,13 @@ class TickersViewSet(ViewSet):
 
     def list(self, request: Request) -> HttpResponseBase:
         """{symbol: [bar, ...]}, every bar unless the parameters choose; 304 by If-None-Match."""
-        symbols, selection = parse_selection(request.query_params)
+        symbols, selection = parse_selection(request.META.get("QUERY_STRING", ""))
         keeper = access.snapshots()
         snapshot = keeper.current(at_least=known_position(request.META.get("HTTP_IF_NONE_MATCH")))
         etag = f'W/"{snapshot.position}"'
-        response: HttpResponseBase | None = get_conditional_response(request._request, etag=etag)
+        response: HttpResponseBase | None = None
+        if not CONDITIONS.isdisjoint(request.META):
+            response = get_conditional_response(request._request, etag=etag)
         if response is None or response.status_code != status.HTTP_304_NOT_MODIFIED:
             response = market(request, snapshot, symbols, selection)
         response["ETag"] = etag
@@ -109,9 +109,12 @@ class TickersViewSet(ViewSet):
         return response
 
 
-def parse_selection(query: QueryDict) -> tuple[set[str] | None, Selection]:
+@functools.lru_cache(maxsize=1_000)
+def parse_selection(query_string: str) -> tuple[frozenset[str] | None, Selection]:
     """The query's symbols (None: all) and selection; raises ParseError that names the parameter."""
-    symbols = {symbol.strip().upper() for symbol in query.getlist("symbol")} - {""} or None
+    query = QueryDict(query_string)
+    named = frozenset(symbol.strip().upper() for symbol in query.getlist("symbol"))
+    symbols = named - {""} or None
     start, end = _day(query, "start_date"), _day(query, "end_date")
     limit = _limit(query)
     # Existing nodes take all=false as: the last bar only.
@@ -124,7 +127,7 @@ def parse_selection(query: QueryDict) -> tuple[set[str] | None, Selection]:
 
 
 def market(
-    request: Request, snapshot: Snapshot, symbols: set[str] | None, selection: Selection
+    request: Request, snapshot: Snapshot, symbols: frozenset[str] | None, selection: Selection
 ) -> HttpResponseBase:
     """The selected bars in the coding that the client prefers, of those that there are."""
     coding = content_coding.preferred(request.META.get("HTTP_ACCEPT_ENCODING", ""))

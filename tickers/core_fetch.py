@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from tickers.bar import Bar, epoch_of
 from tickers.cycle import Cycle
@@ -58,6 +59,8 @@ class CoreFetch:
         self._history_start = history_start
         self._stop = stop
         self._on_change = on_change
+        # Its one thread has the client to itself, also when a cycle ended before its last answer.
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="fetch")
 
     def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> Cycle:
         """Fetch and merge every symbol. Raises FencedError, and what redis raises.
@@ -123,11 +126,8 @@ class CoreFetch:
         seconds = self._store.seconds_since_cycle()
         return 0 if seconds is None else int(seconds // 86_400)
 
-    def _stored(self, symbols: list[str]) -> dict[str, list[Bar]]:
-        return {
-            symbol: [bar_of(encoded) for _, encoded in rows]
-            for symbol, rows in self._store.series(symbols, last=OVERLAP + self._days_away())
-        }
+    def _stored(self, symbols: list[str]) -> dict[str, list[tuple[int, bytes]]]:
+        return dict(self._store.series(symbols, last=OVERLAP + self._days_away()))
 
     # --- The whole history --------------------------------------------------------------------
 
@@ -174,7 +174,8 @@ class CoreFetch:
     ) -> Iterator[Answer[Bar]]:
         if not symbols:
             return
-        for answer in self._client.fetch(symbols, count_back=count_back, to=self._end()):
+        answers = self._client.fetch(symbols, count_back=count_back, to=self._end())
+        for answer in self._ahead(answers):
             if isinstance(answer, Failure):
                 cycle.errors.append(
                     f"{len(answer.symbols)} symbols weren't fetched: {answer.error}"
@@ -186,29 +187,45 @@ class CoreFetch:
             cycle.errors += answer.errors.values()
             yield answer
 
+    def _ahead(self, answers: Iterator[Answer[Bar] | Failure]) -> Iterator[Answer[Bar] | Failure]:
+        """The same; the next one is asked for while the caller merges the last."""
+        coming = self._asking.submit(next, answers, None)
+        while (answer := coming.result()) is not None:
+            coming = self._asking.submit(next, answers, None)
+            yield answer
+
     def _end(self) -> dt.datetime:
         """The end of the market clock's day: nothing later can be stored."""
         midnight = dt.datetime.combine(self._clock.today(), dt.time(), dt.UTC)
         return midnight + dt.timedelta(hours=17) - dt.timedelta(seconds=1)
 
 
-def compare(bars: Sequence[Bar], stored: Sequence[Bar]) -> tuple[bool, list[Bar]]:
-    """(whether the series must be read in full, the bars that may be merged now).
+def compare(bars: Sequence[Bar], stored: Sequence[tuple[int, bytes]]) -> tuple[bool, list[Bar]]:
+    """(whether the series must be read in full, the bars to merge now).
 
-    ``bars`` are the upstream's last ones, ``stored`` ours, both sorted by day. Of a series that has
-    to be read in full, only bars from the newest stored day on are merged: closed days change all
-    at once or not at all.
+    ``bars`` are the upstream's last ones, ``stored`` our (day in epoch seconds, encoded bar), both
+    sorted by day. A closed day that is stored as it came isn't merged again. Of a series that has
+    to be read in full, only bars from the newest stored day on are: closed days change all at once
+    or not at all.
     """
     if not bars or not stored:
         return bool(bars), list(bars)
-    newest = stored[-1].day
-    ours = {bar.day: bar for bar in stored if bar.day < newest}
-    # Closed long enough to be final, here and there.
-    closed = [(bar, ours[bar.day]) for bar in bars if bar.day in ours]
-    reaches = bars[0].day <= newest
-    if reaches and not any(differs(theirs, our) for theirs, our in closed):
-        return False, list(bars)
-    return True, [*(bar for bar in bars[:-1] if bar.day > newest), *bars[-1:]]
+    newest = stored[-1][0]
+    ours = dict(stored)
+    # The last one goes along whatever it says: it ends overlays, and confirms a peer's bar.
+    changed = [
+        bar
+        for bar in bars
+        if bar is bars[-1] or bar.epoch >= newest or ours.get(bar.epoch) != bar.encode()
+    ]
+    adjusted = any(
+        differs(bar, bar_of(ours[bar.epoch]))
+        for bar in changed
+        if bar.epoch < newest and bar.epoch in ours
+    )
+    if bars[0].epoch <= newest and not adjusted:
+        return False, changed
+    return True, [*(bar for bar in bars[:-1] if bar.epoch > newest), *bars[-1:]]
 
 
 def differs(bar: Bar, other: Bar) -> bool:

@@ -50,8 +50,9 @@ class SnapshotKeeper:
             return held
         if self._lock.acquire(blocking=held is None):
             try:
-                self._refresh()
+                # Set before it is asked: whoever expires it meanwhile knows of something newer.
                 self._ask_at = time.monotonic() + self._lifetime
+                self._refresh()
             except redis.RedisError as error:
                 if self._snapshot is None:
                     raise StaleError("the store can't be reached") from error

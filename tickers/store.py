@@ -415,6 +415,10 @@ class Store:
         first_id = rows[0][0]
         return changes if first_id == f"{since.revision + 1}-0".encode() else None
 
+    def wait_for_change(self, seconds: float) -> bool:
+        """Whether something is logged within that time, from now on."""
+        return bool(self._reads.xread({_key("changes"): "$"}, count=1, block=round(seconds * 1000)))
+
     def loaded(self) -> dict[str, int]:
         """symbol → the history start (epoch seconds) that it was fully loaded from."""
         return {k.decode(): int(v) for k, v in self._reads.hgetall(_key("loaded")).items()}

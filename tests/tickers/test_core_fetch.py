@@ -2,7 +2,7 @@
 
 import datetime as dt
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -10,6 +10,7 @@ import redis
 from django.conf import settings
 
 from proxy_site.simulator import AcceleratedClock, BodyFault, SimulatedMarket, SimulatorServer
+from tests.tickers.conftest import wait_until
 from tickers.bar import Bar
 from tickers.connection import connect
 from tickers.core_fetch import ADJUSTED, CoreFetch, compare
@@ -34,6 +35,7 @@ class Bench:
     client: VciClient
     fence: str
     changes: list[int]
+    on_change: Callable[[], None] = lambda: None
 
     def series(self, symbol: str) -> list[Bar]:
         [(_, rows)] = self.store.series([symbol])
@@ -69,11 +71,12 @@ def bench(clean_server: redis.Redis) -> Iterator[Bench]:
             symbols=SYMBOLS,
             history_start=HISTORY_START,
             stop=stop,
-            on_change=lambda: changes.append(1),
+            on_change=lambda: (changes.append(1), bench.on_change())[0],
         )
         fence = store.acquire_lease(60)
         assert fence
-        yield Bench(exchange, store, fetch, client, fence, changes)
+        bench = Bench(exchange, store, fetch, client, fence, changes)
+        yield bench
         client.close()
 
 
@@ -97,6 +100,19 @@ def test_later_cycles_ask_only_for_an_overlap_and_change_nothing_by_themselves(
     assert cycle.bars_received <= 4 * len(SYMBOLS)
     assert cycle.bars_changed == 0
     assert bench.store.state().position == before
+
+
+def test_the_next_answer_is_asked_for_while_one_is_merged(bench: Bench) -> None:
+    bench.fetch.cycle(bench.fence)
+    newest = bench.series("VNINDEX")[-1]
+    bench.exchange.set_bars({"VNINDEX": {"volume": newest.volume + 500}})
+    before = bench.exchange.stats()["requests"]
+
+    def both_were_asked() -> bool:
+        return bench.exchange.stats()["requests"] == before + 2
+
+    bench.on_change = lambda: wait_until(both_were_asked)
+    assert bench.fetch.cycle(bench.fence).bars_changed == 1
 
 
 def test_an_intraday_update_is_taken(bench: Bench) -> None:
@@ -185,17 +201,31 @@ def bar(day: int, close: float, volume: int = 100) -> Bar:
     return Bar("VCB", dt.date(2025, 8, day), close, close, close, close, volume)
 
 
-STORED = [bar(11, 100), bar(12, 101), bar(13, 102), bar(14, 103)]
+STORED = [
+    (stored.epoch, stored.encode())
+    for stored in (bar(11, 100), bar(12, 101), bar(13, 102), bar(14, 103))
+]
 
 
-def test_the_same_overlap_with_a_grown_last_day_is_merged() -> None:
+def test_of_the_same_overlap_with_a_grown_last_day_that_day_is_merged() -> None:
     bars = [bar(12, 101), bar(13, 102), bar(14, 103.5, 200)]
-    assert compare(bars, STORED) == (False, bars)
+    assert compare(bars, STORED) == (False, [bar(14, 103.5, 200)])
+
+
+def test_the_newest_stored_day_is_merged_unchanged_too() -> None:
+    """It ends overlays, and confirms what a peer sent."""
+    bars = [bar(13, 102), bar(14, 103)]
+    assert compare(bars, STORED) == (False, [bar(14, 103)])
+
+
+def test_a_closed_day_that_is_not_stored_is_merged() -> None:
+    bars = [bar(10, 99), bar(11, 100), bar(14, 103)]
+    assert compare(bars, STORED) == (False, [bar(10, 99), bar(14, 103)])
 
 
 def test_the_final_bar_of_the_newest_stored_day_is_no_adjustment() -> None:
     bars = [bar(12, 101), bar(13, 102), bar(14, 110), bar(15, 111)]
-    assert compare(bars, STORED) == (False, bars)
+    assert compare(bars, STORED) == (False, [bar(14, 110), bar(15, 111)])
 
 
 def test_an_older_closed_day_that_differs_is_an_adjustment() -> None:
@@ -204,8 +234,9 @@ def test_an_older_closed_day_that_differs_is_an_adjustment() -> None:
 
 
 def test_rounding_is_no_adjustment() -> None:
-    bars = [bar(12, 101 * (1 + ADJUSTED / 2)), bar(13, 102), bar(14, 103)]
-    assert compare(bars, STORED) == (False, bars)
+    rounded = bar(12, 101 * (1 + ADJUSTED / 2))
+    bars = [rounded, bar(13, 102), bar(14, 103)]
+    assert compare(bars, STORED) == (False, [rounded, bar(14, 103)])
 
 
 def test_an_overlap_that_begins_after_the_newest_stored_day_leaves_a_gap() -> None:

@@ -1,0 +1,96 @@
+"""What pages get and the API doesn't; and database connections, which Django's signals no longer
+look after."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
+from django.http import HttpRequest, HttpResponse
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.csrf import CsrfViewMiddleware
+from django.middleware.security import SecurityMiddleware
+from django.test import Client, RequestFactory
+from django.utils.module_loading import import_string
+
+from proxy_site import middleware
+from tests.gossip.conftest import forget
+from tests.tickers.conftest import a_store, bar, lead
+from tickers.store import Authority
+
+
+@pytest.fixture(autouse=True)
+def node(clean_server: redis.Redis) -> Iterator[None]:
+    forget()
+    store = a_store(clean_server)
+    store.merge([bar()], Authority.CORE, fence=lead(store))
+    yield
+    forget()
+
+
+@pytest.mark.parametrize(
+    "wanted", [SecurityMiddleware, CsrfViewMiddleware, XFrameOptionsMiddleware]
+)
+def test_the_protection_that_silenced_checks_look_for_is_there(wanted: type) -> None:
+    assert any(
+        isinstance(found := import_string(name), type) and issubclass(found, wanted)
+        for name in settings.MIDDLEWARE
+    )
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/", "/admin/login/"])
+def test_pages_have_the_headers_of_pages(client: Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer["X-Frame-Options"] == "DENY"
+    assert answer["Referrer-Policy"] == "same-origin"
+    assert answer["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert answer["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.django_db
+def test_a_form_without_its_token_is_refused() -> None:
+    strict = Client(enforce_csrf_checks=True)
+    assert strict.post("/admin/login/", {"username": "a", "password": "b"}).status_code == 403
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/tickers", "/tickers/group", "/health", "/gossip"])
+def test_the_api_says_that_its_json_is_nothing_else(client: Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer["X-Content-Type-Options"] == "nosniff"
+    assert not answer.cookies
+
+
+def receivers(signal: Any) -> list[Any]:
+    """Those of Django itself; a signal keeps (key, reference, ...) of each."""
+    return [entry[1]() for entry in signal.receivers]
+
+
+def test_a_read_looks_for_no_database_connections() -> None:
+    """Else they cost each a tenth of its time; the test client itself connects one of them."""
+    request_started.disconnect(close_old_connections)
+    request_finished.disconnect(close_old_connections)
+    left = [*receivers(request_started), *receivers(request_finished)]
+    assert [r for r in left if r.__module__.startswith(("django.db", "django.core.cache"))] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "looks"), [("/health", 2), ("/public/gossip", 2), ("/tickers", 0), ("/gossip", 0)]
+)
+def test_broken_and_old_connections_are_closed_around_what_may_use_one(
+    monkeypatch: pytest.MonkeyPatch, path: str, looks: int
+) -> None:
+    """Also when the view fails: its connection may be why."""
+    calls: list[str] = []
+    monkeypatch.setattr(middleware, "close_old_connections", lambda: calls.append(path))
+
+    def fail(request: HttpRequest) -> HttpResponse:
+        raise RuntimeError("the view fails")
+
+    with pytest.raises(RuntimeError):
+        middleware.DatabaseConnections(fail)(RequestFactory().get(path))
+    assert len(calls) == looks

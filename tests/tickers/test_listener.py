@@ -1,0 +1,54 @@
+"""The listener: a change is read moments after it was logged, however long snapshots last."""
+
+from tests.tickers.conftest import OwnServer, a_store, bar, wait_until
+from tickers.keeper import SnapshotKeeper
+from tickers.listener import Listener
+from tickers.snapshot import Selection
+from tickers.store import Authority, Store
+
+FOR_EVER = 3_600.0  # seconds
+
+
+def served(keeper: SnapshotKeeper) -> bytes:
+    return keeper.current().body(None, Selection())
+
+
+def is_waiting(store: Store) -> bool:
+    """Whether a client waits in the server for a change."""
+    return any(client["cmd"] == "xread" for client in store.client.client_list())
+
+
+def test_a_change_is_read_though_the_snapshot_would_last_for_ever(store: Store) -> None:
+    store.merge([bar(volume=1)], Authority.INTERNAL)
+    keeper = SnapshotKeeper(store, lifetime=FOR_EVER)
+    assert b'"volume":1}' in served(keeper)
+    Listener(store, keeper).start()
+    wait_until(lambda: is_waiting(store))
+    for volume in (2, 3, 4):  # the later ones may come between two waits
+        store.merge([bar(volume=volume)], Authority.INTERNAL)
+    wait_until(lambda: b'"volume":4}' in served(keeper))
+
+
+def test_it_goes_on_when_the_store_comes_back(own_server: OwnServer) -> None:
+    store = a_store(own_server.client)
+    store.merge([bar(volume=1)], Authority.INTERNAL)
+    keeper = SnapshotKeeper(store, lifetime=FOR_EVER)
+    served(keeper)
+    listener = Listener(store, keeper)
+    listener.start()
+    wait_until(lambda: is_waiting(store))
+    own_server.stop()
+    own_server.start()
+    wait_until(lambda: is_waiting(store))
+    store.merge([bar(volume=5)], Authority.INTERNAL)
+    store.complete_cycle(fence=store.acquire_lease(60) or "")
+    wait_until(lambda: b'"volume":5}' in served(keeper))
+
+
+def test_it_ends_with_its_keeper(store: Store) -> None:
+    keeper = SnapshotKeeper(store, lifetime=FOR_EVER)
+    listener = Listener(store, keeper)
+    listener.start()
+    del keeper
+    listener.join(timeout=10)
+    assert not listener.is_alive()
