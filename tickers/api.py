@@ -66,7 +66,7 @@ class TickersViewSet(QuickViewSet):
 
     def list(self, request: Request) -> HttpResponseBase:
         """{symbol: [bar, ...]}, every bar unless the parameters choose; 304 by If-None-Match."""
-        symbols, selection = parse_selection(request.META.get("QUERY_STRING", ""))
+        symbols, selection = selection_of(request.META.get("QUERY_STRING", ""))
         keeper = access.snapshots()
         snapshot = keeper.current(at_least=known_position(request.META.get("HTTP_IF_NONE_MATCH")))
         etag = f'W/"{snapshot.position}"'
@@ -109,9 +109,15 @@ class TickersViewSet(QuickViewSet):
         return response
 
 
+def selection_of(query_string: str) -> tuple[frozenset[str] | None, Selection]:
+    """The query's symbols (None: all) and selection; raises ParseError that names the parameter."""
+    # Long ones, of hundreds of symbols, would fill the cache with megabytes.
+    parse = parse_selection if len(query_string) < 200 else parse_selection.__wrapped__
+    return parse(query_string)
+
+
 @functools.lru_cache(maxsize=1_000)
 def parse_selection(query_string: str) -> tuple[frozenset[str] | None, Selection]:
-    """The query's symbols (None: all) and selection; raises ParseError that names the parameter."""
     query = QueryDict(query_string)
     named = frozenset(symbol.strip().upper() for symbol in query.getlist("symbol"))
     symbols = named - {""} or None
