@@ -73,8 +73,9 @@ def measure(bench: Bench, symbols: int, bars: int, run: Run) -> Market:
     with servers.node(bench) as gunicorn, client(bench) as connection:
         for _ in range(4):  # gunicorn's workers take turns, more or less
             plain_json = len(get(connection, "/tickers"))
-            with client(bench) as another:
-                get(another, "/tickers", encoding="gzip")
+            for encoding in ("gzip", "zstd"):
+                with client(bench) as another:
+                    get(another, "/tickers", encoding=encoding)
         name = harness.symbol_names(symbols)[symbols // 2]
         ways = [visible(store, connection, name) for _ in range(10 if run.quick else 100)]
         workers = psutil.Process(gunicorn.pid).children(recursive=True)

@@ -90,7 +90,7 @@ def judge(entries: Sequence[Bar | BarError]) -> list[Judged]:
 def what_is_known(symbols: set[str]) -> dict[str, Known]:
     store = access.store()
     newest, overlays = store.newest(symbols), store.overlays(symbols)
-    series = access.snapshots().current().series
+    volumes = access.snapshots().current().volumes(symbols, plausibility.VOLUME_DAYS)
     today = epoch_of(access.market_clock().trading_day())
     known = {}
     for symbol in symbols:
@@ -98,11 +98,10 @@ def what_is_known(symbols: set[str]) -> dict[str, Known]:
         if bar is None and symbol not in settings.UNIVERSE:
             continue
         served = overlay if overlay and overlay.day == today else bar
-        volumes = series[symbol].volumes(plausibility.VOLUME_DAYS) if symbol in series else [0]
         known[symbol] = Known(
             anchor=bar.anchor if bar else None,
             served_volume=served.volume if served and served.day == today else 0,
-            largest_volume=max(volumes),
+            largest_volume=max(volumes.get(symbol, [0])),
             exchange=settings.UNIVERSE.exchange(symbol),
         )
     return known

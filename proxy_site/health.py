@@ -89,7 +89,7 @@ def read_market(problems: list[str]) -> dict[str, Any]:
         problems += clock_skew.complaints(status.get("clock_skew_secs", {}))
     except redis.RedisError as error:
         problems.append(f"the store can't be reached ({type(error).__name__})")
-    age = keeper.age()
+    age, memory = keeper.age(), keeper.memory()
     if state or age is not None:  # else nobody knows
         check_trust(age, problems)
     return {
@@ -104,6 +104,12 @@ def read_market(problems: list[str]) -> dict[str, Any]:
         "last_update_timestamp": None if age is None else _ago(age),
         "trust_window_secs": settings.TRUST_WINDOW,
         "public_bars": settings.PUBLIC_BARS,
+        "snapshot": {
+            "memory_bytes": memory.used,
+            "memory_limit_bytes": memory.limit,
+            "symbols_with_history": memory.held,
+            "symbols_without_history": memory.not_held,  # read from the store
+        },
         "overlays": state.overlays if isinstance(state, State) else None,
         "store": server,
         "clock_skew_secs": status.get("clock_skew_secs", {}),

@@ -139,6 +139,8 @@ if same_database(CACHE_URL, REDIS_URL):
     )
 # Seconds for which a web process takes the store to stand where it last stood.
 POSITION_LIFETIME = 0.02
+# Megabytes that a web process holds of the market: its snapshot and the bodies kept of it.
+SNAPSHOT_MEMORY = env.integer("SNAPSHOT_MEMORY", 512, low=1, high=1_048_576)
 REDIS_TIMEOUT = 5.0  # seconds, to connect and for each answer
 
 CACHES = {"default": cache(CACHE_URL, timeout=REDIS_TIMEOUT)}

@@ -5,9 +5,9 @@ import functools
 from django.conf import settings
 
 from tickers.connection import connect
+from tickers.keeper import SnapshotKeeper
 from tickers.listener import Listener
 from tickers.market_clock import MarketClock
-from tickers.snapshot import SnapshotKeeper
 from tickers.store import Store
 
 
@@ -28,6 +28,10 @@ def store() -> Store:
 
 @functools.cache
 def snapshots() -> SnapshotKeeper:
-    keeper = SnapshotKeeper(store(), lifetime=settings.POSITION_LIFETIME)
+    keeper = SnapshotKeeper(
+        store(),
+        lifetime=settings.POSITION_LIFETIME,
+        memory_limit=settings.SNAPSHOT_MEMORY * 2**20,
+    )
     Listener(store(), keeper).start()
     return keeper

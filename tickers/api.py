@@ -1,11 +1,19 @@
 """The read API: the market, what changed in it, and its sectors."""
 
 import functools
-from collections.abc import Iterable
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import redis
 from django.conf import settings
-from django.http import HttpResponse, HttpResponseBase, QueryDict
+from django.http import (
+    HttpResponse,
+    HttpResponseBase,
+    QueryDict,
+    StreamingHttpResponse,
+)
 from django.utils.cache import get_conditional_response
 from rest_framework import status
 from rest_framework.decorators import action
@@ -13,11 +21,13 @@ from rest_framework.exceptions import APIException, ParseError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from tickers import access
+from tickers import access, content_coding
 from tickers.bar import BarError, epoch_of, parse_day
-from tickers.snapshot import Selection
+from tickers.snapshot import Selection, Snapshot, StaleError
 from tickers.store import Change, Position
 from tickers.viewset import QuickViewSet
+
+logger = logging.getLogger(__name__)
 
 MAX_LIMIT = 100_000
 CONDITIONS = frozenset(
@@ -56,19 +66,15 @@ class TickersViewSet(QuickViewSet):
 
     def list(self, request: Request) -> HttpResponseBase:
         """{symbol: [bar, ...]}, every bar unless the parameters choose; 304 by If-None-Match."""
-        symbols, selection = parse_selection(request.META.get("QUERY_STRING", ""))
+        symbols, selection = selection_of(request.META.get("QUERY_STRING", ""))
         keeper = access.snapshots()
         snapshot = keeper.current(at_least=known_position(request.META.get("HTTP_IF_NONE_MATCH")))
         etag = f'W/"{snapshot.position}"'
-        response = None
+        response: HttpResponseBase | None = None
         if not CONDITIONS.isdisjoint(request.META):
             response = get_conditional_response(request._request, etag=etag)
         if response is None or response.status_code != status.HTTP_304_NOT_MODIFIED:
-            gzipped = snapshot.gzipped(symbols, selection) if takes_gzip(request) else None
-            body = gzipped or snapshot.body(symbols, selection)
-            response = _json(body, headless=request.method == "HEAD")
-            if gzipped:
-                response["Content-Encoding"] = "gzip"
+            response = market(request, snapshot, symbols, selection)
         response["ETag"] = etag
         response["Cache-Control"] = "public, max-age=1, stale-while-revalidate=30"
         return _aged(response, keeper.age())
@@ -103,9 +109,15 @@ class TickersViewSet(QuickViewSet):
         return response
 
 
+def selection_of(query_string: str) -> tuple[frozenset[str] | None, Selection]:
+    """The query's symbols (None: all) and selection; raises ParseError that names the parameter."""
+    # Long ones, of hundreds of symbols, would fill the cache with megabytes.
+    parse = parse_selection if len(query_string) < 200 else parse_selection.__wrapped__
+    return parse(query_string)
+
+
 @functools.lru_cache(maxsize=1_000)
 def parse_selection(query_string: str) -> tuple[frozenset[str] | None, Selection]:
-    """The query's symbols (None: all) and selection; raises ParseError that names the parameter."""
     query = QueryDict(query_string)
     named = frozenset(symbol.strip().upper() for symbol in query.getlist("symbol"))
     symbols = named - {""} or None
@@ -120,13 +132,23 @@ def parse_selection(query_string: str) -> tuple[frozenset[str] | None, Selection
     return symbols, Selection(start, end, limit, trusted=authority == "trusted")
 
 
-def takes_gzip(request: Request) -> bool:
-    """Whether Accept-Encoding names gzip without refusing it (RFC 9110, 12.5.3)."""
-    for coding in request.META.get("HTTP_ACCEPT_ENCODING", "").lower().split(","):
-        name, _, weight = coding.partition(";")
-        if name.strip() in ("gzip", "x-gzip"):
-            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
+def market(
+    request: Request, snapshot: Snapshot, symbols: frozenset[str] | None, selection: Selection
+) -> HttpResponseBase:
+    """The selected bars in the coding that the client prefers, of those that there are."""
+    coding = content_coding.preferred(request.META.get("HTTP_ACCEPT_ENCODING", ""))
+    headless = request.method == "HEAD"
+    if snapshot.answers_in_parts(symbols, selection):
+        parts = snapshot.parts(symbols, selection)
+        encoded = coding.stream(parts) if coding else parts
+        response: HttpResponseBase = _streamed_json(encoded, headless=headless)
+    else:
+        packed = snapshot.packed(symbols, selection, coding) if coding else None
+        coding = coding if packed else None
+        response = _json(packed or snapshot.body(symbols, selection), headless=headless)
+    if coding:
+        response["Content-Encoding"] = coding.NAME
+    return response
 
 
 def known_position(if_none_match: str | None) -> Position | None:
@@ -195,6 +217,24 @@ def _json(body: bytes, *, headless: bool = False) -> HttpResponse:
     response = HttpResponse(b"" if headless else body, content_type="application/json")
     response["Content-Length"] = str(len(body))
     return response
+
+
+def _streamed_json(parts: Iterator[bytes], *, headless: bool) -> StreamingHttpResponse:
+    """An answer that is sent while it is read. The first part is read here: a store that is away
+    then is still an error that can be answered."""
+    first = next(parts)
+    content = iter(()) if headless else _sent(itertools.chain([first], parts))
+    return StreamingHttpResponse(content, content_type="application/json")
+
+
+def _sent(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The parts; when one can't be read, the connection breaks, so that nobody takes what was sent
+    for the whole."""
+    try:
+        yield from parts
+    except (redis.RedisError, StaleError) as error:
+        logger.error("an answer was broken off: the store can't be reached (%s)", error)
+        raise
 
 
 def _aged(response: HttpResponseBase, age: float | None) -> HttpResponseBase:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tickers.bar import Bar, epoch_of
 from tickers.cycle import Cycle
 from tickers.market_clock import MarketClock
-from tickers.snapshot import bar_of
+from tickers.series import bar_of
 from tickers.store import Authority, Store, Verdict
 from tickers.vci import Failure, VciClient
 from tickers.vci_answer import Answer

@@ -8,9 +8,11 @@ compressing it anew costs hundreds. It is one member, because not every reader t
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+NAME = "gzip"
 LEVEL = 6
+STREAM_LEVEL = 1  # of what is compressed anew for each reader
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # RFC 1952: deflate, no name, no time
 _END = b"\x03\x00"  # an empty last block
 
@@ -21,7 +23,20 @@ def piece(data: bytes) -> bytes:
     return compressor.compress(data) + compressor.flush(zlib.Z_FULL_FLUSH)
 
 
-def join(pieces: Iterable[bytes], *, plain: bytes) -> bytes:
-    """A gzip file of ``pieces``, whose contents together are ``plain``."""
-    trailer = struct.pack("<II", zlib.crc32(plain), len(plain) & 0xFFFFFFFF)
-    return b"".join([_HEADER, *pieces, _END, trailer])
+def join(pieces: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A gzip file of pieces, each with its plain data before it."""
+    packed, checksum, length = [_HEADER], 0, 0
+    for plain, one in pieces:
+        packed.append(one)
+        checksum = zlib.crc32(plain, checksum)
+        length += len(plain)
+    trailer = struct.pack("<II", checksum, length & 0xFFFFFFFF)
+    return b"".join([*packed, _END, trailer])
+
+
+def stream(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """A gzip file of plain ``parts``, each compressed as it comes."""
+    compressor = zlib.compressobj(STREAM_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    for part in parts:
+        yield compressor.compress(part) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    yield compressor.flush()

@@ -11,7 +11,7 @@ import weakref
 
 import redis
 
-from tickers.snapshot import SnapshotKeeper
+from tickers.keeper import SnapshotKeeper
 from tickers.store import Store
 
 WAIT = 1.0  # seconds for a change, and between looks at whether anybody still listens

@@ -1,89 +1,26 @@
 """A web process's own encoded copy of the market at one revision.
 
 A snapshot never changes; the keeper makes the next one from it and the change log, at the cost of
-what changed. Bodies are joined from encoded bars, never encoded anew.
+what changed. Bodies are joined from encoded bars, never encoded anew. It holds the newest bar of
+every symbol, and the histories that fit the process's limit; the others are read from the store
+when somebody asks for them.
 """
 
-import datetime as dt
-import json
-import logging
 import threading
-import time
-from array import array
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import redis
+from tickers.content_coding import Coding
+from tickers.room import Memory, Room
+from tickers.series import History, Row, Series, volume_of
+from tickers.store import Position, Store
 
-from tickers import gzip_pieces
-from tickers.bar import Bar, epoch_of, parse
-from tickers.store import Change, Position, State, Store
-
-logger = logging.getLogger(__name__)
-
-AWAY_PAUSE = 0.5  # seconds between two looks for a store that is away
+PART = 10  # symbols that are read from the store, and sent, at a time
 
 
-class History:
-    """A symbol's bars but the newest: shared by snapshots until a day closes or it is replaced."""
-
-    __slots__ = ("_compressed", "bars", "days", "joined")
-
-    def __init__(self, days: "array[int]", bars: list[bytes]) -> None:
-        self.days = days
-        self.bars = bars
-        self.joined = b",".join(bars)
-        self._compressed: bytes | None = None
-
-    @property
-    def compressed(self) -> bytes:
-        """``joined`` as a piece of a gzip stream; made when it is first asked for."""
-        if self._compressed is None:
-            self._compressed = gzip_pieces.piece(self.joined)
-        return self._compressed
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """A symbol's trusted bars: ``history``, then the bar ``newest`` of ``day`` (epoch seconds)."""
-
-    history: History
-    day: int
-    newest: bytes
-
-    @classmethod
-    def of(cls, rows: list[tuple[int, bytes]]) -> "Series":
-        """From at least one (day, encoded bar), sorted by day."""
-        *past, (day, newest) = rows
-        return cls(History(array("q", [d for d, _ in past]), [bar for _, bar in past]), day, newest)
-
-    def with_bar(self, day: int, bar: bytes) -> "Series":
-        if day == self.day:
-            return Series(self.history, day, bar)
-        rows = dict(zip(self.history.days, self.history.bars, strict=True))
-        rows[self.day] = self.newest
-        rows[day] = bar
-        return Series.of(sorted(rows.items()))
-
-    def volumes(self, last: int) -> list[int]:
-        """The volumes (shares) of the last bars."""
-        return [volume_of(bar) for bar in [*self.history.bars[-last:], self.newest][-last:]]
-
-
-def volume_of(bar: bytes) -> int:
-    return int(bar[bar.rindex(b":") + 1 : -1])
-
-
-def bar_of(encoded: bytes) -> Bar:
-    """The bar of an encoded form that is ours."""
-    return parse(json.loads(encoded))
-
-
-def day_in(bar: bytes) -> int:
-    """The day of an encoded bar, in epoch seconds."""
-    at = bar.index(b'"time":"') + 8
-    return epoch_of(dt.date.fromisoformat(bar[at : at + 10].decode()))
+class StaleError(Exception):
+    """The store can't be reached or has no complete market, and this process doesn't hold what it
+    was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +33,13 @@ class Selection:
     limit: int | None = None
     trusted: bool = False
 
+    def has(self, day: int) -> bool:
+        return (self.start is None or day >= self.start) and (self.end is None or day <= self.end)
+
 
 # Bodies of the whole market that are asked for again and again; any other would fill memory.
-KEPT = frozenset({Selection(), Selection(limit=1)})
+EVERYTHING, LAST = Selection(), Selection(limit=1)
+KEPT = frozenset({EVERYTHING, LAST})
 
 
 @dataclass(frozen=True)
@@ -106,8 +47,10 @@ class Snapshot:
     position: Position
     series: Mapping[str, Series]
     overlays: Mapping[str, tuple[int, bytes]]
+    store: Store = field(repr=False)
+    room: Room
     _bodies: dict[Selection, bytes] = field(default_factory=dict, repr=False)
-    _gzipped: dict[Selection, bytes] = field(default_factory=dict, repr=False)
+    _packed: dict[tuple[Selection, str], bytes] = field(default_factory=dict, repr=False)
     _building: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def is_before(self, position: Position | None) -> bool:
@@ -118,214 +61,195 @@ class Snapshot:
             and position.revision > self.position.revision
         )
 
+    # --- Whole answers --------------------------------------------------------------------------
+
     def body(self, symbols: Iterable[str] | None, selection: Selection) -> bytes:
         """JSON: {symbol: [bar, ...]} of the symbols that have bars, sorted.
 
-        The whole market's bodies are built once a snapshot, by whoever asks first.
+        The whole market's bodies are built once a snapshot, by whoever asks first. Raises
+        StaleError, and what redis raises, when a history that isn't held can't be read.
         """
-        if symbols is not None:
-            return self._build(sorted(set(symbols)), selection)
+        if symbols is not None and not self.room.not_held:
+            return b"{%b}" % self._entries(self._known(symbols), selection, {})
         selection = self._kept_as(selection)
-        if selection not in KEPT:
-            return self._build(sorted(self.series), selection)
+        if symbols is not None or not self._keeps(selection):
+            return b"".join(self.parts(symbols, selection))
         if selection not in self._bodies:
             with self._building:
                 if selection not in self._bodies:
-                    self._bodies[selection] = self._build(sorted(self.series), selection)
+                    self._bodies[selection] = b"".join(self._plain(selection))
         return self._bodies[selection]
 
-    def gzipped(self, symbols: Iterable[str] | None, selection: Selection) -> bytes | None:
-        """The same body as a gzip file; None where none is kept: it is small, or rarely asked."""
+    def packed(
+        self, symbols: Iterable[str] | None, selection: Selection, coding: Coding
+    ) -> bytes | None:
+        """The same body compressed; None where none is kept: it is small, or rarely asked."""
         selection = self._kept_as(selection)
-        if symbols is not None or selection not in KEPT:
+        if symbols is not None or not self._keeps(selection):
             return None
-        body = self.body(None, selection)
-        if selection not in self._gzipped:
+        key = selection, coding.NAME
+        if key not in self._packed:
             with self._building:
-                if selection not in self._gzipped:
-                    self._gzipped[selection] = self._compress(body, selection)
-        return self._gzipped[selection]
+                if key not in self._packed:
+                    self._packed[key] = coding.join(self._pieces(selection, coding))
+        return self._packed[key]
 
     def _kept_as(self, selection: Selection) -> Selection:
-        return selection if self.overlays else replace(selection, trusted=False)
+        if selection.trusted and not self.overlays:
+            return replace(selection, trusted=False)
+        return selection
 
-    def _compress(self, body: bytes, selection: Selection) -> bytes:
-        if selection.limit:
-            return gzip_pieces.join([gzip_pieces.piece(body)], plain=body)
-        pieces, between = [], b"{"
-        for symbol in sorted(self.series):
-            series = self.series[symbol]
-            head, tail = self._recent(symbol, series, trusted=selection.trusted)
-            recent = b",".join(bar for _, bar in head + tail)
-            before = b'%b"%b":[' % (between, symbol.encode())
-            if series.history.joined:
-                pieces += [gzip_pieces.piece(before), series.history.compressed]
-                before = b","
-            pieces.append(gzip_pieces.piece(before + recent + b"]"))
-            between = b","
-        pieces.append(gzip_pieces.piece(b"{}" if between == b"{" else b"}"))
-        return gzip_pieces.join(pieces, plain=body)
+    def _keeps(self, selection: Selection) -> bool:
+        return selection == LAST or (selection == EVERYTHING and self.room.for_bodies)
 
-    def _build(self, symbols: Iterable[str], selection: Selection) -> bytes:
-        pieces = []
-        for symbol in symbols:
-            series = self.series.get(symbol)
-            if series is None:
+    def _plain(self, selection: Selection) -> Iterator[bytes]:
+        if selection == LAST:
+            return self.parts(None, selection)
+        return (one if isinstance(one, bytes) else one.joined for one in self._everything())
+
+    def _pieces(self, selection: Selection, coding: Coding) -> Iterator[tuple[bytes, bytes]]:
+        """The body in (plain, compressed) pieces. Histories are compressed once, and what lies
+        between two of them as one piece."""
+        if selection == LAST:
+            body = self._bodies.get(selection) or b"".join(self._plain(selection))
+            yield body, coding.piece(body)
+            return
+        between: list[bytes] = []
+        for one in self._everything():
+            if isinstance(one, bytes):
+                between.append(one)
                 continue
-            bars = self._joined(symbol, series, selection)
+            plain, between = b"".join(between), []
+            yield plain, coding.piece(plain)
+            yield one.joined, one.packed(coding)
+        plain = b"".join(between)
+        yield plain, coding.piece(plain)
+
+    def _everything(self) -> Iterator[bytes | History]:
+        """The whole market's body: histories, and what lies between them."""
+        before = b"{"
+        for symbol in sorted(self.series):
+            history = self.series[symbol].history
+            yield b'%b"%b":[' % (before, symbol.encode())
+            if history:
+                yield history
+                yield b","
+            yield b",".join([bar for _, bar in self._recent(symbol, trusted=False)])
+            before = b"],"
+        yield b"{}" if before == b"{" else b"]}"
+
+    # --- Answers in parts -----------------------------------------------------------------------
+
+    def answers_in_parts(self, symbols: Iterable[str] | None, selection: Selection) -> bool:
+        """Whether the answer had better be sent as it is made: it is large, or isn't held."""
+        if self.room.for_bodies or self._keeps(self._kept_as(selection)):
+            return False
+        return symbols is None or len(set(symbols)) > PART
+
+    def parts(self, symbols: Iterable[str] | None, selection: Selection) -> Iterator[bytes]:
+        """The same body in parts, of PART symbols each; raises as ``body`` does."""
+        names = self._known(symbols)
+        before = b"{"
+        for at in range(0, len(names), PART):
+            some = names[at : at + PART]
+            entries = self._entries(some, selection, self._read_missing(some, selection))
+            if entries:
+                yield before + entries
+                before = b","
+        yield b"{}" if before == b"{" else b"}"
+
+    def _known(self, symbols: Iterable[str] | None) -> list[str]:
+        return sorted(self.series if symbols is None else self.series.keys() & set(symbols))
+
+    def _entries(
+        self, symbols: Sequence[str], selection: Selection, read: Mapping[str, History]
+    ) -> bytes:
+        """What the body has of these symbols; ``read``: the histories that aren't held."""
+        entries = []
+        for symbol in symbols:
+            bars = self._joined(symbol, read.get(symbol), selection)
             if bars:
-                pieces.append(b'"%b":[%b]' % (symbol.encode(), bars))
-        return b"{%b}" % b",".join(pieces)
+                entries.append(b'"%b":[%b]' % (symbol.encode(), bars))
+        return b",".join(entries)
 
-    def _joined(self, symbol: str, series: Series, selection: Selection) -> bytes:
-        head, tail = self._recent(symbol, series, trusted=selection.trusted)
-        history = series.history
-        if head or selection.start is not None or selection.end is not None or selection.limit:
-            return _cut(history, head + tail, selection)
-        newest = tail[0][1]
-        return b"%b,%b" % (history.joined, newest) if history.joined else newest
+    def _joined(self, symbol: str, read: History | None, selection: Selection) -> bytes:
+        kept = self._kept_recent(symbol, selection)
+        history = self.series[symbol].history if read is None else read
+        left = None if selection.limit is None else selection.limit - len(kept)
+        if history and left != 0:
+            past = history.cut(selection.start, selection.end, left)
+            if past:
+                kept = [past, *kept]
+        return b",".join(kept)
 
-    def _recent(
-        self, symbol: str, series: Series, *, trusted: bool
-    ) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
-        """The bars after the history: (the trusted bar of a day before the overlay's, what is
-        served as the newest)."""
-        trusted_bar = (series.day, series.newest)
+    def _kept_recent(self, symbol: str, selection: Selection) -> list[bytes]:
+        recent = self._recent(symbol, trusted=selection.trusted)
+        kept = [bar for day, bar in recent if selection.has(day)]
+        return kept if selection.limit is None else kept[-selection.limit :]
+
+    def _recent(self, symbol: str, *, trusted: bool) -> list[Row]:
+        """The bars after the history: the newest trusted one, and what lies over it or after it."""
+        series = self.series[symbol]
         overlay = None if trusted else self.overlays.get(symbol)
         if overlay is None or overlay[0] < series.day:
-            return [], [trusted_bar]
-        return ([] if overlay[0] == series.day else [trusted_bar]), [overlay]
+            return [(series.day, series.newest)]
+        return [overlay] if overlay[0] == series.day else [(series.day, series.newest), overlay]
 
+    # --- What isn't held ------------------------------------------------------------------------
 
-def _cut(history: History, recent: list[tuple[int, bytes]], selection: Selection) -> bytes:
-    days = history.days
-    low = 0 if selection.start is None else bisect_left(days, selection.start)
-    high = len(days) if selection.end is None else bisect_right(days, selection.end)
-    kept = [
-        bar
-        for day, bar in recent
-        if (selection.start is None or day >= selection.start)
-        and (selection.end is None or day <= selection.end)
-    ]
-    if selection.limit is not None:
-        kept = kept[-selection.limit :]
-        low = max(low, high - (selection.limit - len(kept)))
-    return b",".join([*history.bars[low:high], *kept])
+    def volumes(self, symbols: Iterable[str], last: int) -> dict[str, list[int]]:
+        """The volumes (shares) of the last trusted bars of each symbol that has some."""
+        names = [symbol for symbol in symbols if symbol in self.series]
+        read = self._read([name for name in names if self.series[name].history is None], last)
+        volumes = {}
+        for name in names:
+            series = self.series[name]
+            past = read.get(name, series.history) or History()
+            bars = [*past.last(last - 1), series.newest]
+            volumes[name] = [volume_of(bar) for bar in bars]
+        return volumes
 
+    def _read_missing(self, symbols: Sequence[str], selection: Selection) -> dict[str, History]:
+        """From the store the histories of these symbols that the selection needs."""
+        missing = [s for s in symbols if self._misses(s, selection)]
+        if selection.limit is None or selection.end is not None:
+            return self._read(missing)
+        return self._read(missing, selection.limit)
 
-class StaleError(Exception):
-    """The store can't be reached, and this process has no snapshot yet."""
+    def _misses(self, symbol: str, selection: Selection) -> bool:
+        series = self.series[symbol]
+        if series.history is not None:
+            return False
+        if selection.start is not None and selection.start >= series.day:
+            return False
+        return selection.limit != len(self._kept_recent(symbol, selection))
 
+    def _read(self, symbols: Sequence[str], last: int = 0) -> dict[str, History]:
+        """The histories in the store: all of each, or so much that with the newest they have
+        ``last`` bars.
 
-class SnapshotKeeper:
-    """Keeps a process's snapshot at the store's revision; safe for threads.
-
-    While one thread refreshes, the others get the previous snapshot; all do while the store is
-    away. ``lifetime``: for so many seconds the store isn't asked again where it stands.
-    """
-
-    def __init__(self, store: Store, *, lifetime: float = 0.0) -> None:
-        self._store = store
-        self._lifetime = lifetime
-        self._lock = threading.Lock()
-        self._snapshot: Snapshot | None = None
-        self._ask_at = 0.0
-        self._age: float | None = None
-        self._age_read_at = 0.0
-
-    def current(self, *, at_least: Position | None = None) -> Snapshot:
-        """The market as the store has it now, or as it last had it.
-
-        ``at_least`` is a position that the caller knows of: a snapshot before it is refreshed
-        first. Raises StaleError when there never was one.
+        They may be later than this snapshot, whose newest bars are taken. Of another life of the
+        store they might be earlier, and this snapshot's name would be a lie.
         """
-        held = self._snapshot
-        if held is not None and time.monotonic() < self._ask_at and not held.is_before(at_least):
-            return held
-        if self._lock.acquire(blocking=held is None):
-            try:
-                # Set before it is asked: whoever expires it meanwhile knows of something newer.
-                self._ask_at = time.monotonic() + self._lifetime
-                self._refresh()
-            except redis.RedisError as error:
-                if self._snapshot is None:
-                    raise StaleError("the store can't be reached") from error
-                logger.warning("serving the last snapshot: the store can't be reached (%s)", error)
-                self._ask_at = time.monotonic() + AWAY_PAUSE
-            finally:
-                self._lock.release()
-        if self._snapshot is None:
-            raise StaleError("the store can't be reached")
-        return self._snapshot
+        if not symbols:
+            return {}
+        read, short = {}, []
+        for symbol, rows in self.store.series(symbols, last=last and last + 1):
+            past = [row for row in rows if row[0] < self.series[symbol].day]
+            read[symbol] = History(past)
+            if len(rows) > last > len(past) + 1:  # some were later than this snapshot
+                short.append(symbol)
+        if self.store.state().position.epoch != self.position.epoch:
+            raise StaleError("the store has begun another life, whose market isn't complete yet")
+        return read | self._read(short)
 
-    def expire(self) -> None:
-        """Ask the store with the next read: this process has just written to it."""
-        self._ask_at = 0.0
+    # --- Memory ---------------------------------------------------------------------------------
 
-    def age(self) -> float | None:
-        """Seconds since the node's last trusted update; None: never had one. Grows while the store
-        is away."""
-        if self._age is None:
-            return None
-        return self._age + time.monotonic() - self._age_read_at
-
-    def _refresh(self) -> None:
-        state = self._store.state()
-        if state.age is not None:  # a new life that no trusted source has spoken to has none
-            self._age, self._age_read_at = state.age, time.monotonic()
-        held = self._snapshot
-        if held is None or (held.position.epoch != state.position.epoch and _complete(state, held)):
-            made = load(self._store, state.position)
-        elif held.position.epoch == state.position.epoch and held.position != state.position:
-            made = follow(self._store, held, state.position)
-        else:
-            return
-        # What was read after a restart is of another life, and must not bear this one's name.
-        if self._store.state().position.epoch == state.position.epoch:
-            self._snapshot = made
-
-
-def _complete(state: State, held: Snapshot) -> bool:
-    """A new life of the store takes over once it has a whole market again."""
-    return not held.series or state.ready_epoch == state.position.epoch
-
-
-def load(store: Store, position: Position) -> Snapshot:
-    """The whole market. ``position`` was read before: the label may be older than the bars, never
-    newer."""
-    symbols = store.symbols()
-    series = {symbol: Series.of(rows) for symbol, rows in store.series(symbols) if rows}
-    overlays = {symbol: (o.day, o.json) for symbol, o in store.overlays().items()}
-    return Snapshot(position, series, overlays)
-
-
-def follow(store: Store, held: Snapshot, position: Position) -> Snapshot:
-    """The snapshot after ``held``, by the change log; the whole market when the log can't tell."""
-    if position.revision < held.position.revision:
-        return load(store, position)
-    changes = store.changes(held.position)
-    if not changes:  # the log was trimmed, or is gone
-        return load(store, position)
-    series, overlays = dict(held.series), dict(held.overlays)
-    for change in changes:
-        _apply(change, series, overlays)
-    replaced = list(dict.fromkeys(c.symbol for c in changes if c.what == "replaced"))
-    for symbol, rows in store.series(replaced):
-        if rows:
-            series[symbol] = Series.of(rows)
-    return Snapshot(Position(position.epoch, changes[-1].revision), series, overlays)
-
-
-def _apply(
-    change: Change, series: dict[str, Series], overlays: dict[str, tuple[int, bytes]]
-) -> None:
-    if change.what == "withdrawn":
-        overlays.pop(change.symbol, None)
-    elif change.bar is not None:
-        day = day_in(change.bar)
-        if change.what == "PUBLIC":
-            overlays[change.symbol] = (day, change.bar)
-        elif change.symbol in series:
-            series[change.symbol] = series[change.symbol].with_bar(day, change.bar)
-        else:
-            series[change.symbol] = Series.of([(day, change.bar)])
+    def memory(self) -> Memory:
+        """As it is now: bodies and compressed forms are made when they are first asked for."""
+        held = [series.history for series in self.series.values() if series.history is not None]
+        used = sum(history.size + history.packed_size for history in held)
+        used += sum(len(series.newest) for series in self.series.values())
+        used += sum(len(bar) for _, bar in self.overlays.values())
+        used += sum(map(len, [*self._bodies.values(), *self._packed.values()]))
+        return Memory(used, self.room.limit, len(held), len(self.series) - len(held))

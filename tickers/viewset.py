@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.http import HttpRequest, HttpResponseBase
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
@@ -26,6 +27,13 @@ class QuickNegotiation(DefaultContentNegotiation):
 
 class QuickViewSet(ViewSet):
     content_negotiation_class = QuickNegotiation
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Keep no response: a viewset refers to itself, so it and what it has are freed whenever
+        the garbage collector comes by, and a few whole markets could wait for it."""
+        response = super().dispatch(request, *args, **kwargs)
+        del self.response
+        return response
 
     @property
     def default_response_headers(self) -> dict[str, str]:

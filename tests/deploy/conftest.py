@@ -20,6 +20,7 @@ from requests.adapters import HTTPAdapter
 
 from proxy_site.processes import Processes
 from tests.network.nodes import ROOT, free_port, wait_for
+from tickers.zstd_pieces import zstd
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 needs_nginx = pytest.mark.skipif(
@@ -30,6 +31,9 @@ CONF = ROOT / "deploy" / "nginx.conf"
 FORWARDER = "127.0.0.3"
 # Read once, when nginx starts: what a key is like that was left alone for a while.
 LEFT_ALONE = ("/tickers?symbol=LEFT", "/tickers?symbol=ALONE")
+
+
+_COMPRESS = {"gzip": gzip.compress, "zstd": zstd.compress}
 
 
 class _From(HTTPAdapter):
@@ -155,7 +159,7 @@ class Stub:
 
     ``etag`` and ``body`` are what it has; with ``ticking`` the body is the time of the answer
     (time.monotonic) and the ETag differs each time. ``delay`` (seconds) holds answers back; with
-    ``failing`` it answers 500; it ``compresses`` for who takes gzip.
+    ``failing`` it answers 500; it ``compresses`` for who takes gzip or zstd.
     """
 
     port: int = 0
@@ -188,8 +192,9 @@ class Stub:
         }
         if request.headers.get("if-none-match") == etag:
             return 304, headers, b""
-        if self.compresses and "gzip" in request.headers.get("accept-encoding", ""):
-            return 200, {**headers, "Content-Encoding": "gzip"}, gzip.compress(body)
+        coding = request.headers.get("accept-encoding", "")
+        if self.compresses and coding in _COMPRESS:
+            return 200, {**headers, "Content-Encoding": coding}, _COMPRESS[coding](body)
         return 200, headers, body
 
 

@@ -99,13 +99,22 @@ class TestKey:
     @pytest.mark.parametrize(
         ("asked", "sent"),
         [
-            ("gzip, deflate, br, zstd", "gzip"),
+            ("gzip, deflate, br", "gzip"),
+            ("gzip, deflate, br, zstd", "zstd"),
+            ("ZSTD ; q=0.05 ,gzip;q=0", "zstd"),
+            ("zstd;q=1.0, gzip;q=1.0", "zstd"),
+            ("gzip, zstd;q=0.5", "gzip"),
+            ("zstd;q=0.9, gzip;q=1.0", "gzip"),
+            ("zstd;q=0, gzip", "gzip"),
+            ("zstd; q=0.000, gzip;q=0.5", "gzip"),
+            ("zstd;q=0", None),
+            ("zstd;q=0, gzip;q=0", None),
             ("br;q=1.0, GZIP;q=0.8, *;q=0.1", "gzip"),
             ("gzip;q=0, br", None),
             ("gzip; q=0.00", None),
             ("gzip;q=0.05", "gzip"),
-            ("br, zstd", None),
-            ("notgzip", None),
+            ("br", None),
+            ("notgzip, zstd-9", None),
         ],
     )
     def test_folds_the_encoding(

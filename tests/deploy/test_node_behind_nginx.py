@@ -104,7 +104,7 @@ class TestNode:
             "/tickers/changes?since=nowhere",
         ],
     )
-    @pytest.mark.parametrize("encoding", ["identity", "gzip, br"])
+    @pytest.mark.parametrize("encoding", ["identity", "gzip, br", "gzip, deflate, br, zstd"])
     def test_answers_are_the_nodes_own(self, path: str, encoding: str, site: Site) -> None:
         own = site.node.get(path, headers={"Accept-Encoding": encoding})
         for _ in range(2):

@@ -27,7 +27,7 @@ from tests.tickers.conftest import FRIDAY, THURSDAY, WEDNESDAY, bar, clock_at, e
 from tickers import access
 from tickers.bar import Bar, epoch_of
 from tickers.follow import Follower
-from tickers.snapshot import SnapshotKeeper
+from tickers.keeper import SnapshotKeeper
 from tickers.store import ROOT, Authority, Change, FencedError, Position, Store
 from tickers.universe import Universe
 

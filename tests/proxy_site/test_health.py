@@ -183,6 +183,17 @@ class TestHealthyNode:
         assert 0 < body["memory_usage_percent"] < 100
         assert body["memory_usage_mb"] < body["memory_limit_mb"]
 
+    def test_tells_of_its_snapshot(self, healthy: Store, settings: Any) -> None:
+        snapshot = health()["snapshot"]
+        assert 0 < snapshot["memory_bytes"] < snapshot["memory_limit_bytes"] == 512 * 2**20
+        assert snapshot["symbols_with_history"] == len(healthy.symbols())
+        assert snapshot["symbols_without_history"] == 0
+        settings.SNAPSHOT_MEMORY = 0
+        forget()
+        body = health()
+        assert body["snapshot"]["symbols_with_history"] == 0
+        assert body["snapshot"]["symbols_without_history"] == body["symbols_filled"]
+
     def test_tells_of_the_server_that_holds_the_market(self, healthy: Store) -> None:
         server = health()["store"]
         assert server["append_only_file"] is True

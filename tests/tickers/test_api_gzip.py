@@ -8,34 +8,69 @@ import pytest
 from tests.tickers.conftest import FRIDAY, MONDAY, bar
 from tests.tickers.test_api import ACTOR, fence, get, market, node  # noqa: F401 - its fixtures
 from tickers.store import Authority, Store
+from tickers.zstd_pieces import zstd
 
 pytestmark = pytest.mark.usefixtures("market")
 
+UNPACK = {"gzip": gzip.decompress, "zstd": zstd.decompress}
 QUERIES: list[dict[str, Any]] = [{}, {"limit": 1}, {"authority": "trusted"}]
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=str)
-@pytest.mark.parametrize("accepts", ["gzip", "br, gzip;q=0.5", "x-gzip", "deflate, GZIP"])
-def test_is_the_same_market(query: dict[str, Any], accepts: str) -> None:
+@pytest.mark.parametrize(
+    ("accepts", "coding"),
+    [
+        ("gzip", "gzip"),
+        ("br, gzip;q=0.5", "gzip"),
+        ("x-gzip", "gzip"),
+        ("deflate, GZIP", "gzip"),
+        ("gzip, zstd;q=0.5", "gzip"),
+        ("zstd;q=0, *", "gzip"),
+        ("zstd", "zstd"),
+        ("gzip, deflate, br, zstd", "zstd"),
+        ("*", "zstd"),
+    ],
+)
+def test_is_the_same_market(query: dict[str, Any], accepts: str, coding: str) -> None:
     plain, packed = get(query=query), get(query=query, accept_encoding=accepts)
-    assert packed["Content-Encoding"] == "gzip"
-    assert gzip.decompress(packed.content) == plain.content
+    assert packed["Content-Encoding"] == coding
+    assert UNPACK[coding](packed.content) == plain.content
     assert packed["Content-Length"] == str(len(packed.content))
     assert packed["ETag"] == plain["ETag"]
     assert packed["Vary"] == plain["Vary"] == "Accept-Encoding"
 
 
-@pytest.mark.parametrize("accepts", ["", "identity", "br", "gzip;q=0", "gzip; q=0.0"])
+@pytest.mark.parametrize(
+    "accepts",
+    [
+        "",
+        "identity",
+        "br",
+        "gzip;q=0",
+        "gzip; q=0.0",
+        "gzip;q=0, zstd;q=0",
+        "*;q=0",
+        "identity, *;q=0.5",
+    ],
+)
 def test_is_plain_for_who_doesnt_take_it(accepts: str) -> None:
     assert not get(accept_encoding=accepts).has_header("Content-Encoding")
 
 
 @pytest.mark.parametrize("query", [{"symbol": "VCB"}, {"limit": 2}, {"start_date": "2025-08-14"}])
-def test_small_and_rare_bodies_stay_plain(query: dict[str, Any]) -> None:
-    assert not get(query=query, accept_encoding="gzip").has_header("Content-Encoding")
+@pytest.mark.parametrize("coding", UNPACK)
+def test_small_and_rare_bodies_stay_plain(query: dict[str, Any], coding: str) -> None:
+    assert not get(query=query, accept_encoding=coding).has_header("Content-Encoding")
 
 
-def test_follows_every_change(market: Store, fence: str) -> None:  # noqa: F811
+@pytest.mark.parametrize("coding", UNPACK)
+def test_is_made_once_a_revision(market: Store, coding: str) -> None:  # noqa: F811
+    first, again = (get(accept_encoding=coding).content for _ in range(2))
+    assert first is again
+
+
+@pytest.mark.parametrize("coding", UNPACK)
+def test_follows_every_change(market: Store, fence: str, coding: str) -> None:  # noqa: F811
     changes = [
         bar(volume=9_000),
         bar("FPT"),
@@ -43,13 +78,13 @@ def test_follows_every_change(market: Store, fence: str) -> None:  # noqa: F811
     ]
     for changed in changes:
         market.merge([changed], Authority.CORE, fence=fence)
-        assert gzip.decompress(get(accept_encoding="gzip").content) == get().content
+        assert UNPACK[coding](get(accept_encoding=coding).content) == get().content
     overlay = bar("VCB", FRIDAY, close=64_500, volume=20_000)
     anchor = market.newest(["VCB"])["VCB"].anchor
     assert market.lay([(overlay, anchor)], actor=ACTOR, late_after=0).changed == 1
     for query in QUERIES:
-        packed = get(query=query, accept_encoding="gzip")
+        packed = get(query=query, accept_encoding=coding)
         if packed.has_header("Content-Encoding"):
-            assert gzip.decompress(packed.content) == get(query=query).content
+            assert UNPACK[coding](packed.content) == get(query=query).content
         else:
             assert query == {"authority": "trusted"}

@@ -16,7 +16,7 @@ from tickers.connection import connect
 from tickers.core_fetch import ADJUSTED, CoreFetch, compare
 from tickers.market_clock import MarketClock
 from tickers.request_budget import RequestBudget
-from tickers.snapshot import bar_of
+from tickers.series import bar_of
 from tickers.store import ROOT, Authority, FencedError, Store
 from tickers.universe import Universe
 from tickers.vci import VciClient

@@ -19,7 +19,7 @@ from tickers.bar import Bar, epoch_of
 from tickers.connection import connect
 from tickers.follow import Follower, FollowError
 from tickers.market_clock import MarketClock
-from tickers.snapshot import bar_of
+from tickers.series import bar_of
 from tickers.store import ROOT, Authority, FencedError, Position, Store
 
 TODAY = dt.date(2025, 8, 15)

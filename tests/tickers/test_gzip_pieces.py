@@ -15,7 +15,7 @@ from tickers import gzip_pieces
 @given(st.lists(st.binary(max_size=2_000), max_size=20))
 def test_joined_pieces_are_read_as_one_file(contents: list[bytes]) -> None:
     plain = b"".join(contents)
-    joined = gzip_pieces.join(map(gzip_pieces.piece, contents), plain=plain)
+    joined = gzip_pieces.join((one, gzip_pieces.piece(one)) for one in contents)
     assert gzip.decompress(joined) == plain
     # One member: a reader that takes only the first has it all.
     reader = zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -25,16 +25,16 @@ def test_joined_pieces_are_read_as_one_file(contents: list[bytes]) -> None:
 
 
 def test_a_piece_may_stand_in_several_files() -> None:
-    shared = gzip_pieces.piece(b"history " * 1_000)
+    history = b"history " * 1_000
+    shared = gzip_pieces.piece(history)
     for newest in (b"one", b"two"):
-        plain = b"history " * 1_000 + newest
-        joined = gzip_pieces.join([shared, gzip_pieces.piece(newest)], plain=plain)
-        assert gzip.decompress(joined) == plain
+        joined = gzip_pieces.join([(history, shared), (newest, gzip_pieces.piece(newest))])
+        assert gzip.decompress(joined) == history + newest
 
 
 @pytest.mark.skipif(shutil.which("gunzip") is None, reason="no gunzip on this machine")
 def test_the_command_that_everybody_has_reads_it() -> None:
     plain = b"0123456789" * 5_000
-    joined = gzip_pieces.join(map(gzip_pieces.piece, (plain[:7], plain[7:])), plain=plain)
+    joined = gzip_pieces.join((one, gzip_pieces.piece(one)) for one in (plain[:7], plain[7:]))
     done = subprocess.run(["gunzip", "-c"], input=joined, capture_output=True, check=True)
     assert done.stdout == plain

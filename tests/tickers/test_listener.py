@@ -1,8 +1,9 @@
 """The listener: a change is read moments after it was logged, however long snapshots last."""
 
 from tests.tickers.conftest import OwnServer, a_store, bar, wait_until
+from tickers.keeper import SnapshotKeeper
 from tickers.listener import Listener
-from tickers.snapshot import Selection, SnapshotKeeper
+from tickers.snapshot import Selection
 from tickers.store import Authority, Store
 
 FOR_EVER = 3_600.0  # seconds

@@ -10,7 +10,7 @@ import pytest
 
 from gossip.plausibility import band, within_band
 from tickers.bar import Bar, parse
-from tickers.snapshot import bar_of
+from tickers.series import bar_of
 from tickers.universe import Universe
 
 DATA = Path(__file__).parents[1] / "data" / "daily.csv"

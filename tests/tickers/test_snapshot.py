@@ -31,16 +31,9 @@ from tests.tickers.conftest import (
 )
 from tickers.bar import Bar, epoch_of
 from tickers.connection import connect
-from tickers.snapshot import (
-    Selection,
-    Snapshot,
-    SnapshotKeeper,
-    StaleError,
-    bar_of,
-    day_in,
-    load,
-    volume_of,
-)
+from tickers.keeper import SnapshotKeeper, load
+from tickers.series import History, bar_of, day_in, volume_of
+from tickers.snapshot import Selection, Snapshot, StaleError
 from tickers.store import ROOT, Authority, Change, Position, Store
 
 CORE, INTERNAL = Authority.CORE, Authority.INTERNAL
@@ -115,7 +108,7 @@ def laying(symbol: str, volume: int) -> Write:
 
 def contents(snapshot: Snapshot) -> tuple[object, ...]:
     series = {
-        symbol: ([*series.history.days, series.day], [*series.history.bars, series.newest])
+        symbol: [*(series.history or History()).rows(), (series.day, series.newest)]
         for symbol, series in snapshot.series.items()
     }
     return snapshot.position, series, dict(snapshot.overlays)
@@ -291,9 +284,9 @@ def test_an_encoded_bar_tells_its_day_and_volume() -> None:
 
 def test_the_last_volumes_of_a_series(store: Store, keeper: SnapshotKeeper) -> None:
     store.merge([bar(day=day, volume=index) for index, day in enumerate(DAYS)], INTERNAL)
-    series = keeper.current().series["VCB"]
-    assert series.volumes(3) == [2, 3, 4]
-    assert series.volumes(60) == [0, 1, 2, 3, 4]
+    snapshot = keeper.current()
+    assert snapshot.volumes(["VCB", "NONE"], 3) == {"VCB": [2, 3, 4]}
+    assert snapshot.volumes(["VCB"], 60) == {"VCB": [0, 1, 2, 3, 4]}
 
 
 # --- Labels ---------------------------------------------------------------------------------------

@@ -1,0 +1,170 @@
+"""Keeps a process's snapshot at the store's revision."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import redis
+
+from tickers.room import Memory, Room
+from tickers.series import Row, Series, day_in
+from tickers.snapshot import PART, Snapshot, StaleError
+from tickers.store import Change, Position, State, Store
+
+logger = logging.getLogger(__name__)
+
+AWAY_PAUSE = 0.5  # seconds between two looks for a store that is away
+MEMORY_LIMIT = 512 * 2**20  # bytes: 3,000 symbols with 400 bars each
+
+
+class SnapshotKeeper:
+    """Keeps a process's snapshot at the store's revision; safe for threads.
+
+    While one thread refreshes, the others get the previous snapshot; all do while the store is
+    away. ``lifetime``: for so many seconds the store isn't asked again where it stands.
+    ``memory_limit``: bytes that a snapshot holds, with the bodies that are kept of it.
+    """
+
+    def __init__(
+        self, store: Store, *, lifetime: float = 0.0, memory_limit: int = MEMORY_LIMIT
+    ) -> None:
+        self._store = store
+        self._lifetime = lifetime
+        self._memory_limit = memory_limit
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._ask_at = 0.0
+        self._age: float | None = None
+        self._age_read_at = 0.0
+
+    def current(self, *, at_least: Position | None = None) -> Snapshot:
+        """The market as the store has it now, or as it last had it.
+
+        ``at_least`` is a position that the caller knows of: a snapshot before it is refreshed
+        first. Raises StaleError when there never was one.
+        """
+        held = self._snapshot
+        if held is not None and time.monotonic() < self._ask_at and not held.is_before(at_least):
+            return held
+        if self._lock.acquire(blocking=held is None):
+            try:
+                # Set before it is asked: whoever expires it meanwhile knows of something newer.
+                self._ask_at = time.monotonic() + self._lifetime
+                self._refresh()
+            except redis.RedisError as error:
+                if self._snapshot is None:
+                    raise StaleError("the store can't be reached") from error
+                logger.warning("serving the last snapshot: the store can't be reached (%s)", error)
+                self._ask_at = time.monotonic() + AWAY_PAUSE
+            finally:
+                self._lock.release()
+        if self._snapshot is None:
+            raise StaleError("the store can't be reached")
+        return self._snapshot
+
+    def expire(self) -> None:
+        """Ask the store with the next read: this process has just written to it."""
+        self._ask_at = 0.0
+
+    def age(self) -> float | None:
+        """Seconds since the node's last trusted update; None: never had one. Grows while the store
+        is away."""
+        if self._age is None:
+            return None
+        return self._age + time.monotonic() - self._age_read_at
+
+    def memory(self) -> Memory:
+        """What this process holds; nothing before its first snapshot."""
+        held = self._snapshot
+        return held.memory() if held else Memory(0, self._memory_limit, 0, 0)
+
+    def _refresh(self) -> None:
+        state = self._store.state()
+        if state.age is not None:  # a new life that no trusted source has spoken to has none
+            self._age, self._age_read_at = state.age, time.monotonic()
+        held = self._snapshot
+        if held is None or (held.position.epoch != state.position.epoch and _complete(state, held)):
+            made = load(self._store, state.position, memory_limit=self._memory_limit)
+        elif held.position.epoch == state.position.epoch and held.position != state.position:
+            made = follow(held, state.position)
+        else:
+            return
+        # What was read after a restart is of another life, and must not bear this one's name.
+        if self._store.state().position.epoch == state.position.epoch:
+            self._tell(made.room, held.room if held else None)
+            self._snapshot = made
+
+    def _tell(self, room: Room, before: Room | None) -> None:
+        if room.not_held and not (before and before.not_held):
+            logger.warning(
+                "the snapshot's memory limit of %d MB is reached: %d of %d symbols are held with "
+                "their history, the others' are read from the store (SNAPSHOT_MEMORY)",
+                room.limit // 2**20,
+                room.symbols - room.not_held,
+                room.symbols,
+            )
+
+
+def _complete(state: State, held: Snapshot) -> bool:
+    """A new life of the store takes over once it has a whole market again."""
+    return not held.series or state.ready_epoch == state.position.epoch
+
+
+def load(store: Store, position: Position, *, memory_limit: int = MEMORY_LIMIT) -> Snapshot:
+    """The whole market. ``position`` was read before: the label may be older than the bars, never
+    newer."""
+    symbols = store.symbols()
+    room = Room(memory_limit, len(symbols))
+    series = {symbol: room.hold(Series.of(rows)) for symbol, rows in _rows(store, symbols) if rows}
+    overlays = {symbol: (o.day, o.json) for symbol, o in store.overlays().items()}
+    return Snapshot(position, series, overlays, store, room)
+
+
+def follow(held: Snapshot, position: Position) -> Snapshot:
+    """The snapshot after ``held``, by the change log; the whole market when the log can't tell."""
+    store, limit = held.store, held.room.limit
+    if position.revision < held.position.revision:
+        return load(store, position, memory_limit=limit)
+    changes = store.changes(held.position)
+    if not changes:  # the log was trimmed, or is gone
+        return load(store, position, memory_limit=limit)
+    series, overlays = dict(held.series), dict(held.overlays)
+    room = replace(held.room, symbols=len(series.keys() | {change.symbol for change in changes}))
+    for change in changes:
+        _apply(change, series, overlays, room)
+    replaced = list(dict.fromkeys(c.symbol for c in changes if c.what == "replaced"))
+    for symbol, rows in _rows(store, replaced):
+        if rows:
+            series[symbol] = room.hold(Series.of(rows), instead_of=series.get(symbol))
+    for symbol in reversed(series):  # new symbols' newest bars come before the last ones' histories
+        if room.fits():
+            break
+        series[symbol] = room.drop(series[symbol])
+    position = Position(position.epoch, changes[-1].revision)
+    return Snapshot(position, series, overlays, store, room)
+
+
+def _rows(store: Store, symbols: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:
+    """A few symbols at a time: bars as objects take twice what they take joined."""
+    for at in range(0, len(symbols), PART):
+        yield from store.series(symbols[at : at + PART])
+
+
+def _apply(
+    change: Change,
+    series: dict[str, Series],
+    overlays: dict[str, tuple[int, bytes]],
+    room: Room,
+) -> None:
+    if change.what == "withdrawn":
+        overlays.pop(change.symbol, None)
+    elif change.bar is not None:
+        day = day_in(change.bar)
+        if change.what == "PUBLIC":
+            overlays[change.symbol] = (day, change.bar)
+            return
+        before = series.get(change.symbol)
+        made = before.with_bar(day, change.bar) if before else Series.of([(day, change.bar)])
+        series[change.symbol] = room.hold(made, instead_of=before)
