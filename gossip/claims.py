@@ -8,13 +8,11 @@ is contradicted as often as it is confirmed.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-
-import redis
 
 from tickers import store as market
 from tickers.store import Newest

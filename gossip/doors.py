@@ -79,7 +79,7 @@ class PublicGossip(QuickViewSet):
         gossip = read_gossip(request)
         judged = trust.judge(gossip.entries)
         self._record(actor, gossip, judged)
-        return answer(gossip, self._lay(actor, judged))
+        return answer(gossip, self._lay(actor, judged, trusted=standing.trusted))
 
     def _record(self, actor: str, gossip: wire.Gossip, judged: Sequence[trust.Judged]) -> None:
         """Count the request's one outcome (a failure wins), before anything is answered or laid: an
@@ -99,9 +99,9 @@ class PublicGossip(QuickViewSet):
                 raise Refusal(status.HTTP_400_BAD_REQUEST, Objection.IMPLAUSIBLE.value)
             raise Refusal(status.HTTP_403_FORBIDDEN, BANNED)
 
-    def _lay(self, actor: str, judged: Sequence[trust.Judged]) -> list[Fate]:
+    def _lay(self, actor: str, judged: Sequence[trust.Judged], *, trusted: bool) -> list[Fate]:
         candidates = [entry for entry in judged if isinstance(entry, Candidate)]
-        verdicts = iter(trust.lay(candidates, actor=actor))
+        verdicts = iter(trust.lay(candidates, actor=actor, trusted=trusted))
         return [next(verdicts) if isinstance(entry, Candidate) else entry for entry in judged]
 
 
@@ -158,13 +158,18 @@ _OF_NO_USE = {
 
 
 def answer(gossip: wire.Gossip, fates: Sequence[Fate]) -> Response:
-    """200 with what happened to each bar, or the refusal when all were refused."""
+    """200 with what happened to each bar, 202 when what wasn't refused waits for a second sender,
+    or the refusal when all were refused."""
     access.snapshots().expire()
     refusals = [refusal for refusal in map(refusal_of, fates) if refusal]
     if len(refusals) == len(fates):
         raise next((r for r in refusals if r.detail == Objection.IMPLAUSIBLE.value), refusals[0])
+    accepted = {fate for fate in fates if not refusal_of(fate)}
     results = [_result(entry, fate) for entry, fate in zip(gossip.entries, fates, strict=True)]
-    return Response({"results": results} if gossip.is_list else results[0])
+    return Response(
+        {"results": results} if gossip.is_list else results[0],
+        status=status.HTTP_202_ACCEPTED if accepted == {Verdict.HELD} else status.HTTP_200_OK,
+    )
 
 
 def refusal_of(fate: Fate) -> Refusal | None:

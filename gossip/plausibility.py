@@ -40,13 +40,15 @@ class Known:
     """What a node knows of a symbol when it judges a bar of it.
 
     ``anchor``: the last trusted close, as the store writes it; ``served_volume``: of the current
-    day's bar that is served, 0 when there is none; ``largest_volume``: of the last 60 trusted bars.
+    day's bar that is served, 0 when there is none; ``served_close``: of what is served, of whatever
+    day; ``largest_volume``: of the last 60 trusted bars.
     """
 
     anchor: str | None
     served_volume: int
     largest_volume: int
     exchange: Exchange | None
+    served_close: float | None = None
 
 
 def objection(

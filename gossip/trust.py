@@ -10,11 +10,13 @@ from rest_framework import exceptions, status
 from rest_framework.request import Request
 
 from gossip import plausibility
+from gossip.claims import Claim, Claims
 from gossip.plausibility import Known, Objection
 from gossip.refusal import Refusal
-from reputation.address import UnknownClientError, actor_of, client_of
+from reputation.address import UnknownClientError, actor_of, client_of, network_of
 from tickers import access
 from tickers.bar import Bar, BarError, epoch_of
+from tickers.series import bar_of
 from tickers.store import Verdict
 
 # A trusted bar is late after this many seconds, or two cycles (PUBLIC_BARS=when_late).
@@ -23,10 +25,12 @@ LATE_AFTER = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A bar that nothing speaks against, and the anchor it was judged by."""
+    """A bar that nothing speaks against, the anchor it was judged by, and the close that was served
+    when it came."""
 
     bar: Bar
     anchor: str
+    served_close: float
 
 
 Judged = Candidate | Objection | BarError
@@ -82,9 +86,14 @@ def judge(entries: Sequence[Bar | BarError]) -> list[Judged]:
             against = plausibility.objection(
                 entry, facts, trading_day=trading_day, max_change=settings.MAX_PRICE_CHANGE
             )
-            anchor = facts.anchor if facts else None
-            judged.append(against or Candidate(entry, anchor or ""))
+            judged.append(against or _candidate(entry, facts))
     return judged
+
+
+def _candidate(bar: Bar, known: Known | None) -> Candidate:
+    if known is None or known.anchor is None or known.served_close is None:
+        raise ValueError("a bar can't be judged without a trusted close")
+    return Candidate(bar, known.anchor, known.served_close)
 
 
 def what_is_known(symbols: set[str]) -> dict[str, Known]:
@@ -103,19 +112,42 @@ def what_is_known(symbols: set[str]) -> dict[str, Known]:
             served_volume=served.volume if served and served.day == today else 0,
             largest_volume=max(volumes.get(symbol, [0])),
             exchange=settings.UNIVERSE.exchange(symbol),
+            served_close=bar_of(served.json).close if served else None,
         )
     return known
 
 
-def lay(candidates: Sequence[Candidate], *, actor: str) -> list[Verdict]:
+def lay(candidates: Sequence[Candidate], *, actor: str, trusted: bool) -> list[Verdict]:
+    """Lay or hold the bars as PUBLIC_BARS says, and note what they claim before the market does.
+
+    ``trusted``: the actor's bars need no second actor.
+    """
     if not candidates:
         return []
-    bars = [(candidate.bar, candidate.anchor) for candidate in candidates]
-    return access.store().lay(bars, actor=actor, late_after=late_after()).verdicts
+    store = access.store()
+    needs_second = settings.PUBLIC_BARS == "corroborated" and not trusted
+    verdicts = store.lay(
+        [(candidate.bar, candidate.anchor) for candidate in candidates],
+        actor=actor,
+        late_after=late_after(),
+        network=network_of(actor) if needs_second else "",
+    ).verdicts
+    Claims(store).make(
+        claim_of(candidate, actor)
+        for candidate, verdict in zip(candidates, verdicts, strict=True)
+        if verdict in (Verdict.LAID, Verdict.HELD, Verdict.JUDGED)
+    )
+    return verdicts
+
+
+def claim_of(candidate: Candidate, actor: str) -> Claim:
+    bar = candidate.bar
+    return Claim(actor, bar.symbol, bar.epoch, bar.close, bar.volume, candidate.served_close)
 
 
 def late_after() -> float | None:
-    """What PUBLIC_BARS makes of a plausible bar, as the store's ``lay`` takes it."""
+    """How late a trusted bar must be before a public one is served, in seconds, as the store's
+    ``lay`` takes it."""
     if settings.PUBLIC_BARS == "never":
         return None
-    return max(LATE_AFTER, 2 * settings.CYCLE) if settings.PUBLIC_BARS == "when_late" else 0.0
+    return 0.0 if settings.PUBLIC_BARS == "immediate" else max(LATE_AFTER, 2 * settings.CYCLE)

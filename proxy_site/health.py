@@ -111,6 +111,7 @@ def read_market(problems: list[str]) -> dict[str, Any]:
             "symbols_without_history": memory.not_held,  # read from the store
         },
         "overlays": state.overlays if isinstance(state, State) else None,
+        "held": state.held if isinstance(state, State) else None,
         "store": server,
         "clock_skew_secs": status.get("clock_skew_secs", {}),
         "worker": status,

@@ -56,13 +56,13 @@ class Housekeeping:
     def _run(self, stop: threading.Event) -> None:
         try:
             while not stop.wait(self._turn):
+                close_old_connections()
                 self.run_once()
             self.run_once()
         finally:
             close_old_connections()
 
     def run_once(self) -> None:
-        close_old_connections()
         for name, duty in self._duties.items():
             try:
                 duty()

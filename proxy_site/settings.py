@@ -115,7 +115,9 @@ MAX_PRICE_CHANGE = env.number("MAX_PRICE_CHANGE", 0.10, low=0.001, high=1)  # 0.
 # Seconds between two contacts with a trusted source in office hours. At least two fit into the
 # trust window, so that one that fails doesn't close the public door.
 CYCLE = min(PUBLIC_REFRESH_INTERVAL if IS_PUBLIC_NODE else CORE_WORKER_INTERVAL, TRUST_WINDOW / 2)
-PUBLIC_BARS = env.choice("PUBLIC_BARS", "immediate", ("immediate", "when_late", "never"))
+PUBLIC_BARS = env.choice(
+    "PUBLIC_BARS", "immediate", ("immediate", "when_late", "corroborated", "never")
+)
 BAN_AFTER_FAILURES = env.integer("BAN_AFTER_FAILURES", 5, low=0, high=1_000_000)
 BAN_HOURS = env.number("BAN_HOURS", 24, low=0.001, high=87_600)
 TRUST_AFTER_SUCCESSES = env.integer("TRUST_AFTER_SUCCESSES", 100, low=1, high=1_000_000)

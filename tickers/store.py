@@ -57,6 +57,7 @@ class Verdict(StrEnum):
     UNCHANGED = "unchanged"  # the same bar
     KEPT = "kept"  # the stored bar stands: the new one was late, or would rewrite history
     JUDGED = "judged"  # a plausible public bar that isn't served (PUBLIC_BARS)
+    HELD = "held"  # a public bar that waits for a second, independent actor
     FUTURE = "future"
     FULL = "full"  # an unknown symbol beyond MAX_SYMBOLS
     UNKNOWN = "unknown"
@@ -121,6 +122,7 @@ class State:
     age: float | None  # seconds since the last trusted update; None: never
     ready_epoch: str
     overlays: int
+    held: int  # symbols of which public bars are held
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +218,19 @@ class Store:
         return Merged(position, verdicts)
 
     def lay(
-        self, bars: Sequence[tuple[Bar, str]], *, actor: str, late_after: float | None
+        self,
+        bars: Sequence[tuple[Bar, str]],
+        *,
+        actor: str,
+        late_after: float | None,
+        network: str = "",
     ) -> Merged:
         """Lay public bars, each with the anchor it was judged against, over the trusted ones.
 
         ``late_after``: a bar is served only where the trusted bar hasn't changed, and no whole
         cycle has confirmed it, for that many seconds (0: always; None: never served, only judged).
+        ``network``: the actor's; a bar that would be served is HELD until an actor of another
+        network sends a close within 0.5 % of it, whose bar is then laid (empty: needs no second).
         A bar whose anchor has moved meanwhile gets ANCHOR_MOVED and must be judged anew.
         """
         return self._merge(
@@ -229,6 +238,7 @@ class Store:
             Authority.PUBLIC,
             actor=actor,
             late_after=late_after,
+            network=network,
             anchors=[anchor for _, anchor in bars],
         )
 
@@ -241,12 +251,14 @@ class Store:
         age: float = 0,
         actor: str = "",
         late_after: float | None = None,
+        network: str = "",
         anchors: Sequence[str] = (),
     ) -> Merged:
         header = [
             *self._header(authority, fence, age),
             actor,
             -1 if late_after is None else round(late_after * 1000),
+            network,
         ]
         arguments: list[Any] = header
         for i, bar in enumerate(bars):
@@ -314,7 +326,7 @@ class Store:
         )
 
     def withdraw_actors(self, actors: Iterable[str]) -> int:
-        """End the overlays of these actors; returns how many ended."""
+        """End the overlays and held bars of these actors; returns how many ended."""
         return int(self._run("withdraw_actors", [self._log_length, *actors]))
 
     def _header(self, authority: Authority, fence: str, age: float) -> list[Any]:
@@ -355,7 +367,7 @@ class Store:
 
     def state(self) -> State:
         """Where the store stands now; overlays whose time is over have ended by then."""
-        epoch, revision, age, ready, overlays = self._run(
+        epoch, revision, age, ready, overlays, held = self._run(
             "position",
             [
                 secrets.token_hex(8),
@@ -369,6 +381,7 @@ class Store:
             age=None if age < 0 else age / 1000,
             ready_epoch=ready.decode(),
             overlays=overlays,
+            held=held,
         )
 
     def symbols(self) -> list[str]:
@@ -388,6 +401,13 @@ class Store:
         else:
             found = self._fields("public", symbols)
         return {symbol: _overlay(text) for symbol, text in found.items()}
+
+    def public_actors(self) -> set[str]:
+        """Those who have an overlay, or a held bar."""
+        held = self._reads.hvals(_key("held"))
+        return {overlay.actor for overlay in self.overlays().values()} | {
+            entry.split(b" ")[3].decode() for text in held for entry in text.split(b";")[:-1]
+        }
 
     def _fields(self, name: str, symbols: Iterable[str]) -> dict[str, bytes]:
         names = list(dict.fromkeys(symbols))

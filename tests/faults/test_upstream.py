@@ -16,6 +16,7 @@ import pytest
 import redis
 from django.test import Client
 
+from proxy_site.housekeeping import Housekeeping
 from proxy_site.simulator import (
     AcceleratedClock,
     BodyFault,
@@ -137,6 +138,7 @@ class Bench:
                 clock=clock,
                 sources=[source],
                 delivery=NoPeers(),
+                housekeeping=Housekeeping({}),
                 # The longest pause bounds the backoff after cycles that failed.
                 pace=Pace(office_hours=0.05, otherwise=0.05, longest_pause=0.2),
                 mode="core",

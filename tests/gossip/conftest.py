@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import redis
 from django.conf import settings as node_settings
+from django.core.cache import cache
 from django.db import connections
 from django.test import Client
 
+from reputation import actors
 from reputation.models import Actor
+from reputation.transitions import OperatorEvent
 from tickers import access
 from tickers.bar import Bar
-from tickers.store import Authority, Merged, Store
+from tickers.store import ROOT, Authority, Merged, Store
 
 TODAY, YESTERDAY = dt.date(2025, 8, 15), dt.date(2025, 8, 14)  # by the tests' market clock
 HOME, AWAY = "203.0.113.9", "198.51.100.7"
@@ -126,6 +129,21 @@ def record(address: str = HOME) -> tuple[str, int, int]:
     """An actor's status, successes and failures."""
     actor = Actor.objects.get(address=address)
     return actor.status, actor.successful_updates, actor.failed_updates
+
+
+def by_operator(event: OperatorEvent, address: str = HOME) -> None:
+    actor, _ = Actor.objects.get_or_create(address=address)
+    actors.change_by_operator(actor=actor, event=event, operator="eve")
+    # A test's transaction never commits, so what follows a commit is done by hand.
+    cache.clear()
+
+
+def make_late(server: redis.Redis, *, seconds: int) -> None:
+    """As if the trusted bar of VCB had come that long ago: its time stands in ``last``."""
+    reads: Any = server
+    parts = reads.hget(f"{ROOT}:last", "VCB").split(b" ", 7)
+    parts[6] = str(int(parts[6]) - seconds * 1_000).encode()
+    reads.hset(f"{ROOT}:last", "VCB", b" ".join(parts))
 
 
 # --- What can be away -----------------------------------------------------------------------------

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 import redis
-from django.core.cache import cache
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gossip import trust
-from reputation import actors
 from reputation.models import Actor, StatusChange
 from reputation.transitions import OperatorEvent
 from tests.gossip.conftest import (
@@ -24,9 +22,11 @@ from tests.gossip.conftest import (
     USUAL_VOLUME,
     YESTERDAY,
     a_bar,
+    by_operator,
     cache_away,
     database_away,
     footprint,
+    make_late,
     merge_core,
     record,
     send_public,
@@ -39,7 +39,7 @@ from tests.gossip.conftest import (
 from tests.gossip.test_wire import fields, json_values, satisfies_the_rules
 from tickers import access
 from tickers.bar import parse
-from tickers.store import ROOT, Authority, Store
+from tickers.store import Authority, Store
 
 pytestmark = pytest.mark.django_db
 
@@ -56,13 +56,6 @@ def told(answer: Any) -> tuple[int, str]:
 
 def verdict(answer: Any) -> tuple[int, str]:
     return answer.status_code, answer.json()["verdict"]
-
-
-def by_operator(event: OperatorEvent, address: str = HOME) -> None:
-    actor, _ = Actor.objects.get_or_create(address=address)
-    actors.change_by_operator(actor=actor, event=event, operator="eve")
-    # A test's transaction never commits, so what follows a commit is done by hand.
-    cache.clear()
 
 
 class LimiterClock:
@@ -550,13 +543,6 @@ class TestClient:
 
 
 class TestPublicBars:
-    def make_late(self, server: redis.Redis, *, seconds: int) -> None:
-        """As if the trusted bar of VCB had come that long ago: its time stands in ``last``."""
-        reads: Any = server
-        parts = reads.hget(f"{ROOT}:last", "VCB").split(b" ", 7)
-        parts[6] = str(int(parts[6]) - seconds * 1_000).encode()
-        reads.hset(f"{ROOT}:last", "VCB", b" ".join(parts))
-
     def test_are_served_at_once_by_default(self, market: Store, settings: Any) -> None:
         assert settings.PUBLIC_BARS == "immediate"
         merge_core(a_bar())
@@ -583,7 +569,7 @@ class TestPublicBars:
     ) -> None:
         settings.PUBLIC_BARS, settings.CYCLE = "when_late", cycle
         merge_core(a_bar())
-        self.make_late(clean_server, seconds=age)
+        make_late(clean_server, seconds=age)
         assert verdict(send_public(wire(price=65_000))) == (200, expected)
         assert served()["close"] == (65_000 if expected == "laid" else 64_300)
         assert record() == ("PROBATION", 1, 0)
@@ -592,7 +578,7 @@ class TestPublicBars:
         self, market: Store, clean_server: redis.Redis, settings: Any
     ) -> None:
         settings.PUBLIC_BARS = "never"
-        self.make_late(clean_server, seconds=10_000)
+        make_late(clean_server, seconds=10_000)
         position = market.state().position
         assert verdict(send_public(wire(price=65_000))) == (200, "judged")
         assert told(send_public(LIE)) == IMPLAUSIBLE

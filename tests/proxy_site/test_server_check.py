@@ -9,6 +9,7 @@ import pytest
 import redis
 from django.conf import settings
 
+from proxy_site.housekeeping import Housekeeping
 from proxy_site.server_check import complaints
 from proxy_site.worker import Worker
 from tests.network.nodes import wait_for
@@ -78,6 +79,7 @@ def test_the_worker_says_each_danger_once_as_it_starts(
             clock=store.clock,
             sources=[Script(stop, [quiet, quiet, quiet])],
             delivery=Delivery(),
+            housekeeping=Housekeeping({}),
             pace=PACE,
             mode="core",
             stop=stop,

@@ -10,6 +10,7 @@ import pytest
 import redis
 from django.conf import settings
 
+from proxy_site.housekeeping import Housekeeping, end_standing_of_banned
 from proxy_site.worker import Pace, Progress, Worker
 from reputation.actors import change_by_operator
 from reputation.models import Actor
@@ -77,6 +78,9 @@ class Bench:
             clock=clock or self.store.clock,
             sources=sources,
             delivery=self.delivery,
+            housekeeping=Housekeeping(
+                {"ending what the banned have standing": lambda: end_standing_of_banned(self.store)}
+            ),
             pace=pace,
             mode="core",
             stop=self.stop,

@@ -1,8 +1,8 @@
 -- merge: decides for each bar by the merge table, stores, and logs what changed, in one step.
 --
 -- ARGV: authority, fence, latest day, trading day, new epoch, most symbols, trust window (ms),
---       age of the data (ms), log length, actor, ms until a trusted bar is late (public), then a bar
---       each: symbol, day, figures, json; a public one also its anchor (the close it was judged
+--       age of the data (ms), log length, actor, ms until a trusted bar is late (public), the actor's
+--       network (public; empty: its bars need no second actor), then a bar each: symbol, day, figures, json; a public one also its anchor (the close it was judged
 --       against)
 -- Returns epoch, revision, and a verdict for each bar.
 
@@ -11,13 +11,14 @@ local latest_day, trading_day = tonumber(ARGV[3]), tonumber(ARGV[4])
 local epoch = live(ARGV[5])
 local most_symbols, window, age = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local log_length, actor, late_after = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
-local FIRST, STRIDE = 12, authority == 'PUBLIC' and 5 or 4
+local network = ARGV[12]
+local FIRST, STRIDE = 13, authority == 'PUBLIC' and 5 or 4
 
 if authority == 'CORE' and fence == '' then return FENCED end
 if fence ~= '' and fenced(fence) then return FENCED end
 refuse_without_memory()
 
-expire_overlays(trading_day, window)
+expire_public(trading_day, window)
 
 local bars_prefix = key('bars:')
 
@@ -35,7 +36,7 @@ for i, symbol in ipairs(symbols) do
   last[symbol] = read_last(found[i])
 end
 local known = redis.call('HLEN', key('last'))
-local overlays = redis.call('HLEN', key('public')) > 0
+local public_bars = redis.call('HLEN', key('public')) + redis.call('HLEN', key('held')) > 0
 
 local function store_newest(bar, verdict)
   bar.authority, bar.stored_at, bar.is_new = authority, now, true
@@ -93,7 +94,7 @@ local function merge_trusted(bar)
     known = known + 1
     return store_newest(bar, 'added')
   end
-  if overlays then withdraw(bar.symbol) end
+  if public_bars then end_public(bar.symbol) end
   if bar.day > stored.day then
     redis.call('RPUSH', bars_prefix .. bar.symbol, stored.json)
     return store_newest(bar, 'added')
@@ -103,6 +104,25 @@ local function merge_trusted(bar)
   if verdict == 'unchanged' or verdict == 'kept' then return verdict end
   bar.shrinks = not outgrows(bar, stored)
   return store_newest(bar, verdict)
+end
+
+-- How far two closes may lie apart that speak for each other, and how many of a symbol are held: the
+-- oldest makes room.
+local NEAR, MOST_HELD = 0.005, 16
+
+-- Whether an actor of another network has said the same; if not, the bar is held until one does.
+local function corroborated(bar)
+  local close, kept = tonumber(close_of(bar)), {}
+  for _, other in ipairs(read_held(redis.call('HGET', key('held'), bar.symbol))) do
+    if other.network ~= network then
+      if math.abs(other.close - close) <= NEAR * close then return true end
+      kept[#kept + 1] = other
+    end
+  end
+  if #kept == MOST_HELD then table.remove(kept, 1) end
+  kept[#kept + 1] = {network = network, day = bar.day, held_at = now, actor = actor, close = close}
+  write_held(bar.symbol, kept)
+  return false
 end
 
 local function merge_public(bar)
@@ -117,6 +137,8 @@ local function merge_public(bar)
   if late_after < 0 then return 'judged' end
   local spoken_at = math.max(tonumber(stored.stored_at), tonumber(redis.call('GET', key('cycle_at')) or 0))
   if now - spoken_at < late_after then return 'judged' end
+  if network ~= '' and not corroborated(bar) then return 'held' end
+  redis.call('HDEL', key('held'), bar.symbol)
   redis.call('HSET', key('public'), bar.symbol,
     string.format('%s %s %s %.0f %s', bar.day_text, now_text, actor, volume_of(bar), bar.json))
   log('PUBLIC', bar.json)

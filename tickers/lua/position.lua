@@ -1,9 +1,9 @@
 -- Where the store stands. ARGV: new epoch, trading day, trust window (ms), log length.
 -- Returns epoch, revision, ms since the last trusted update (-1: never), the epoch that is ready,
--- overlays standing.
+-- overlays standing, symbols of which public bars are held.
 
 local epoch = live(ARGV[1])
-expire_overlays(tonumber(ARGV[2]), tonumber(ARGV[3]))
+expire_public(tonumber(ARGV[2]), tonumber(ARGV[3]))
 trim(tonumber(ARGV[4]))
 local trusted_at = redis.call('GET', key('trusted_at'))
 return {
@@ -12,4 +12,5 @@ return {
   trusted_at and math.max(0, now - trusted_at) or -1,
   redis.call('GET', key('ready')) or '',
   redis.call('HLEN', key('public')),
+  redis.call('HLEN', key('held')),
 }

@@ -4,6 +4,8 @@
 -- bars:SYMBOL  the trusted bars before it: a list of encoded bars, one a day, sorted by day; each
 --         names its day at the same place (date_of)
 -- public  SYMBOL -> "day laid_at actor volume json": the overlay
+-- held    SYMBOL -> "network day held_at actor close;" each: public bars that wait for a second,
+--         independent actor
 -- trusted_at, fetched_at: when a trusted source, and our own fetch, last brought a valid bar
 -- changes the change log: one entry a change, ids REVISION-N, one field: the authority of a changed
 --         bar -> the bar, or 'withdrawn' (an overlay's end) -> symbol, or 'replaced' (read the whole
@@ -85,12 +87,60 @@ local function withdraw_where(ends)
   end
 end
 
--- An overlay ends with its day, and a trust window after it was laid, whoever looks first.
-local function expire_overlays(trading_day, window)
-  if redis.call('HLEN', key('public')) == 0 then return end
-  withdraw_where(function(overlay)
-    return overlay.day ~= trading_day or now - overlay.laid_at >= window
-  end)
+local function read_held(text)
+  local held = {}
+  for network, day, held_at, actor, close in
+      string.gmatch(text or '', '(%S+) (%S+) (%S+) (%S+) (%S+);') do
+    held[#held + 1] = {network = network, day = tonumber(day), held_at = tonumber(held_at),
+      actor = actor, close = tonumber(close)}
+  end
+  return held
+end
+
+local function write_held(symbol, held)
+  if #held == 0 then
+    redis.call('HDEL', key('held'), symbol)
+    return
+  end
+  local texts = {}
+  for i, bar in ipairs(held) do
+    texts[i] = string.format('%s %.0f %.0f %s %.17g;', bar.network, bar.day, bar.held_at, bar.actor,
+      bar.close)
+  end
+  redis.call('HSET', key('held'), symbol, table.concat(texts))
+end
+
+-- Held bars are served to nobody, so their end is no change of the market. Returns how many ended.
+local function let_go_where(ends)
+  local ended = 0
+  local found = redis.call('HGETALL', key('held'))
+  for i = 1, #found, 2 do
+    local kept, held = {}, read_held(found[i + 1])
+    for _, bar in ipairs(held) do
+      if not ends(bar) then kept[#kept + 1] = bar end
+    end
+    if #kept < #held then write_held(found[i], kept) end
+    ended = ended + #held - #kept
+  end
+  return ended
+end
+
+-- A trusted source has spoken of the symbol.
+local function end_public(symbol)
+  withdraw(symbol)
+  redis.call('HDEL', key('held'), symbol)
+end
+
+-- A public bar ends with its day, and a trust window after it came, whoever looks first.
+local function expire_public(trading_day, window)
+  if redis.call('HLEN', key('public')) > 0 then
+    withdraw_where(function(overlay)
+      return overlay.day ~= trading_day or now - overlay.laid_at >= window
+    end)
+  end
+  if redis.call('HLEN', key('held')) > 0 then
+    let_go_where(function(bar) return bar.day ~= trading_day or now - bar.held_at >= window end)
+  end
 end
 
 -- The trust window never moves back. What we fetched ourselves is kept apart: two core nodes that

@@ -22,7 +22,7 @@ local MOST_LOST = 0.02
 if fenced(fence) then return FENCED end
 refuse_without_memory()
 
-expire_overlays(trading_day, window)
+expire_public(trading_day, window)
 
 local function current_revision()
   return revision or tonumber(redis.call('GET', key('revision')) or 0)
@@ -64,7 +64,7 @@ if newest_rule ~= 'replace' and lost > stored_days * MOST_LOST then
   return {epoch, current_revision(), 'loses_days'}
 end
 
-withdraw(symbol)
+end_public(symbol)
 trust(now - age, authority)
 
 local verdict = 'added'

@@ -116,9 +116,7 @@ def housekeeping() -> Housekeeping:
     return Housekeeping(
         {
             "ending what the banned have standing": lambda: end_standing_of_banned(store),
-            "settling claims": lambda: settle_claims(
-                Claims(store), lifetime=settings.TRUST_WINDOW
-            ),
+            "settling claims": lambda: settle_claims(Claims(store), lifetime=settings.TRUST_WINDOW),
         }
     )
 

@@ -1,0 +1,156 @@
+"""PUBLIC_BARS=corroborated: a late symbol's bar of an unproven sender waits for a second one."""
+
+from typing import Any
+
+import pytest
+import redis
+
+from reputation.models import Actor
+from reputation.transitions import OperatorEvent
+from tests.gossip.conftest import (
+    ANCHORS,
+    a_bar,
+    by_operator,
+    make_late,
+    merge_core,
+    send_public,
+    served,
+    wire,
+)
+from tickers.store import Authority, Store
+
+pytestmark = pytest.mark.django_db
+
+ONE, SAME_NETWORK, ANOTHER = "203.0.113.9", "203.0.113.200", "198.51.100.7"
+SIXES = "2001:db8:1:2::1", "2001:db8:1:2::2", "2001:db8:1:3::1"
+CLOSE = ANCHORS["VCB"]
+UP = 65_000
+
+
+@pytest.fixture(autouse=True)
+def late(market: Store, clean_server: redis.Redis, settings: Any) -> None:
+    """A node that asks for a second sender, and a trusted bar of today that is late."""
+    settings.PUBLIC_BARS = "corroborated"
+    merge_core(a_bar(volume=1_000))
+    make_late(clean_server, seconds=100)
+
+
+def say(address: str, price: float = UP, volume: int = 2_000) -> tuple[int, str]:
+    answer = send_public(wire(price=price, volume=volume), address=address)
+    return answer.status_code, answer.json().get("verdict", "")
+
+
+def test_the_first_is_held_and_the_second_served(market: Store) -> None:
+    assert say(ONE) == (202, "held")
+    assert served()["close"] == CLOSE
+    assert market.state().held == 1
+    assert say(ANOTHER, UP + 100, 2_100) == (200, "laid")
+    assert served()["close"] == UP + 100
+    assert market.state().held == 0
+    assert market.state().overlays == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(ONE, ONE), (ONE, SAME_NETWORK), (SIXES[0], SIXES[1])]
+)
+def test_nobody_speaks_for_themselves_or_their_network(first: str, second: str) -> None:
+    assert say(first) == (202, "held")
+    assert say(second) == (202, "held")
+    assert served()["close"] == CLOSE
+
+
+@pytest.mark.parametrize(("first", "second"), [(ONE, SIXES[0]), (SIXES[0], SIXES[2])])
+def test_other_networks_are_independent(first: str, second: str) -> None:
+    say(first)
+    assert say(second) == (200, "laid")
+
+
+@pytest.mark.parametrize(("apart", "expected"), [(0.0049, 200), (0.0051, 202)])
+def test_half_a_percent_apart_is_agreement(apart: float, expected: int) -> None:
+    say(ONE, UP * (1 + apart))
+    assert say(ANOTHER, UP)[0] == expected
+
+
+def test_a_lie_between_two_honest_senders_keeps_nobody_from_agreeing(market: Store) -> None:
+    say(ONE)
+    assert say("192.0.2.1", CLOSE * 1.09) == (202, "held")
+    assert say(ANOTHER) == (200, "laid")
+
+
+def test_many_lies_make_room_for_the_newest(market: Store) -> None:
+    for n in range(40):
+        say(f"10.0.{n}.1", CLOSE * (0.91 if n % 2 else 1.09) + 400 * n)
+    say(ONE)
+    assert say(ANOTHER) == (200, "laid")
+
+
+def test_a_trusted_actors_is_served_at_once(market: Store) -> None:
+    by_operator(OperatorEvent.TRUST, ONE)
+    assert say(ONE) == (200, "laid")
+
+
+def test_while_the_trusted_bar_is_not_late_all_are_judged_only(market: Store) -> None:
+    by_operator(OperatorEvent.TRUST, ONE)
+    merge_core(a_bar(volume=1_500))
+    assert say(ONE) == (200, "judged")
+    assert say(ANOTHER) == (200, "judged")
+    assert market.state().held == 0
+
+
+def test_a_trusted_bar_ends_what_is_held(market: Store, clean_server: redis.Redis) -> None:
+    say(ONE)
+    merge_core(a_bar(volume=1_500))
+    make_late(clean_server, seconds=100)
+    assert say(ANOTHER) == (202, "held")
+
+
+def test_a_followers_whole_cycle_ends_what_is_held(market: Store) -> None:
+    say(ONE)
+    market.complete_cycle(fence=market.acquire_lease(60) or "", ends_overlays=True)
+    assert market.state().held == 0
+
+
+def test_what_is_held_ends_a_trust_window_after_it_came(
+    market: Store, clean_server: redis.Redis
+) -> None:
+    say(ONE)
+    late: Any = clean_server
+    (key,) = late.keys("*:held")
+    text = late.hget(key, "VCB").split(b" ")
+    text[2] = b"%d" % (int(text[2]) - 301_000)
+    late.hset(key, "VCB", b" ".join(text))
+    assert market.state().held == 0
+    assert say(ANOTHER) == (202, "held")
+
+
+def test_a_ban_ends_what_the_actor_has_held(market: Store) -> None:
+    say(ONE)
+    say("192.0.2.1", CLOSE * 1.05)
+    assert market.public_actors() == {ONE, "192.0.2.1"}
+    assert market.withdraw_actors([ONE]) == 1
+    assert market.public_actors() == {"192.0.2.1"}
+    assert say(ANOTHER) == (202, "held")
+
+
+def test_held_bars_are_no_change_of_the_market(market: Store) -> None:
+    before = market.state().position
+    say(ONE)
+    assert market.state().position == before
+
+
+def test_an_implausible_bar_is_never_held(market: Store) -> None:
+    assert say(ONE, CLOSE * 1.2)[0] == 400
+    assert market.state().held == 0
+
+
+def test_a_list_is_202_when_all_that_wasnt_refused_waits(market: Store) -> None:
+    lies_elsewhere = wire("NONE")
+    answer = send_public([wire(price=UP, volume=2_000), lies_elsewhere], address=ONE)
+    assert answer.status_code == 202
+    assert [r["verdict"] for r in answer.json()["results"]] == ["held", "refused"]
+
+
+def test_an_internal_peers_bar_needs_no_second(market: Store) -> None:
+    market.merge([a_bar(price=UP, volume=2_000)], Authority.INTERNAL)
+    assert served()["close"] == UP
+    assert not Actor.objects.filter(status="BANNED").exists()
