@@ -65,12 +65,20 @@ class Bar:
         2025), so only the public door insists on it."""
         return self.low <= self.open <= self.high
 
-    def encode(self) -> bytes:
-        """The wire form: one JSON object, time in RFC 3339 UTC, whole prices without fraction."""
+    @property
+    def price_texts(self) -> tuple[str, str, str, str]:
+        """The prices as the encoded form has them."""
+        return number(self.open), number(self.high), number(self.low), number(self.close)
+
+    def encode(self, price_texts: tuple[str, str, str, str] | None = None) -> bytes:
+        """The wire form: one JSON object, time in RFC 3339 UTC, whole prices without fraction.
+
+        Symbol and time stay first: the store finds a bar's day by its place.
+        """
+        first, high, low, close = price_texts or self.price_texts
         return (
             f'{{"symbol":"{self.symbol}","time":"{self.day.isoformat()}T00:00:00Z",'
-            f'"open":{number(self.open)},"high":{number(self.high)},"low":{number(self.low)},'
-            f'"close":{number(self.close)},"volume":{self.volume}}}'
+            f'"open":{first},"high":{high},"low":{low},"close":{close},"volume":{self.volume}}}'
         ).encode()
 
 

@@ -4,25 +4,35 @@ Every bar enters through ``merge`` (or ``replace_series``, for a history fetched
 decides by the merge table, stores, and appends to the change log in one atomic step: the scripts in
 lua/. Everything else here reads. The keys share the hash tag {market}; lua/prelude.lua describes
 them.
+
+Their names carry the schema, the version of what they hold: two versions of the code that differ in
+it share a server without reading each other's keys. Each has its own market and leader, and the new
+one's worker fills its own; only the budget of upstream requests is one.
 """
 
+import datetime as dt
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import redis
 
-from tickers.bar import Bar, epoch_of, number
+from tickers.bar import DAY_SECONDS, Bar, epoch_of
 from tickers.market_clock import MarketClock
 
-ROOT = "{market}"
-SCHEMA = "1"
+SCHEMA = 2  # raised with every change of what the keys hold that the code before would misread
+ROOT = f"{{market}}:{SCHEMA}"
 MAX_BARS = 3_000  # a merge: what one Lua call takes (its C stack)
 MAX_SERIES = 20_000  # bars of one symbol: 80 years of trading days
+
+# Where an encoded bar names its symbol, and how far behind that its day.
+_SYMBOL_AT, _DAY_AFTER = len(b'{"symbol":"'), len(b'","time":"')
 
 _T = TypeVar("_T")
 _LUA = Path(__file__).with_name("lua")
@@ -240,16 +250,10 @@ class Store:
         ]
         arguments: list[Any] = header
         for i, bar in enumerate(bars):
-            arguments += (
-                bar.symbol,
-                bar.epoch,
-                bar.volume,
-                number(bar.high),
-                number(bar.low),
-                number(bar.close),
-                bar.encode(),
-                anchors[i] if anchors else "",
-            )
+            prices = bar.price_texts
+            arguments += (bar.symbol, bar.epoch, _figures(bar, prices), bar.encode(prices))
+            if anchors:
+                arguments.append(anchors[i])
         epoch, revision, verdicts = self._run("merge", arguments)
         return Merged(Position(epoch.decode(), revision), [Verdict(v.decode()) for v in verdicts])
 
@@ -264,30 +268,31 @@ class Store:
         age: float = 0,
         replace_newest: bool = False,
     ) -> Verdict:
-        """Replace a symbol's series by ``bars`` (sorted by day), and mark it loaded.
+        """Replace a symbol's series by ``bars`` (sorted by day, one a day), and mark it loaded.
 
         Stored bars after the answer's last day stay. LOSES_DAYS: the answer lacks over 2 % of the
         days stored since ``history_start`` (epoch seconds), and nothing was written. The newest
         day is decided by the merge table. With ``replace_newest`` (the core network has said that
-        this series was replaced) neither holds: what it has now counts.
+        this series was replaced) neither holds: what it has now counts. Raises ValueError for bars
+        that are no series.
         """
         if len(bars) > MAX_SERIES:
             raise ValueError(f"{symbol} has {len(bars)} bars; a series has at most {MAX_SERIES}")
+        if any(earlier.day >= later.day for earlier, later in pairwise(bars)):
+            raise ValueError(f"{symbol}'s bars aren't sorted by day, one a day")
+        today = self.clock.today()
+        bars = [bar for bar in bars if bar.day <= today]
         arguments: list[Any] = [
             *self._header(authority, fence, age),
             history_start,
+            _first_day(history_start).isoformat(),
             "replace" if replace_newest else "table",
             symbol,
         ]
-        for bar in bars:
-            arguments += (
-                bar.epoch,
-                bar.volume,
-                number(bar.high),
-                number(bar.low),
-                number(bar.close),
-                bar.encode(),
-            )
+        if bars:
+            newest = bars[-1]
+            arguments += (newest.epoch, _figures(newest, newest.price_texts))
+        arguments += (bar.encode() for bar in bars)
         return Verdict(self._run("replace_series", arguments)[2].decode())
 
     def complete_cycle(
@@ -396,11 +401,16 @@ class Store:
     ) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
         """(symbol, [(day, encoded bar), ...]) of trusted bars, sorted by day: all, or the last."""
         for part in _parts(symbols, 50):
-            pipeline = self._reads.pipeline(transaction=False)
+            pipeline = self._reads.pipeline()  # at once: the newest bar may move to the history
+            pipeline.hmget(_key("last"), part)
             for symbol in part:
-                pipeline.zrange(_key(f"bars:{symbol}"), -last, -1, withscores=True)
-            for symbol, rows in zip(part, pipeline.execute(), strict=True):
-                yield symbol, [(int(score), member) for member, score in rows]
+                pipeline.lrange(_key(f"bars:{symbol}"), -last, -1)
+            newest, *histories = pipeline.execute()
+            for symbol, bars, text in zip(part, histories, newest, strict=True):
+                if text:
+                    bars.append(_newest(text).json)
+                day_at = _SYMBOL_AT + len(symbol) + _DAY_AFTER
+                yield symbol, [(_epoch(bar[day_at : day_at + 10]), bar) for bar in bars[-last:]]
 
     def changes(self, since: Position) -> list[Change] | None:
         """What changed after ``since``, oldest first; None when the log doesn't reach back there.
@@ -476,6 +486,12 @@ def _source(*parts: str) -> str:
     return "\n".join((_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
 
 
+def _figures(bar: Bar, price_texts: tuple[str, str, str, str]) -> str:
+    """What the merge table decides by, as the scripts keep it."""
+    _, high, low, close = price_texts
+    return f"{bar.volume} {high} {low} {close}"
+
+
 def _key(name: str) -> str:
     return f"{ROOT}:{name}"
 
@@ -493,9 +509,20 @@ def _overlay(text: bytes) -> Overlay:
 
 
 def _change(entry_id: bytes, fields: dict[bytes, bytes]) -> Change:
-    return Change(
-        revision=int(entry_id.split(b"-")[0]),
-        what=fields[b"what"].decode(),
-        symbol=fields[b"symbol"].decode(),
-        bar=fields[b"bar"] or None,
-    )
+    [(what, said)] = fields.items()
+    revision = int(entry_id.partition(b"-")[0])
+    if not said.startswith(b"{"):
+        return Change(revision, what.decode(), said.decode(), None)
+    symbol = said[_SYMBOL_AT : said.index(b'"', _SYMBOL_AT)]
+    return Change(revision, what.decode(), symbol.decode(), said)
+
+
+@lru_cache(maxsize=MAX_SERIES)
+def _epoch(date: bytes) -> int:
+    """Series share their days, so each is read once."""
+    return epoch_of(dt.date.fromisoformat(date.decode()))
+
+
+def _first_day(epoch: int) -> dt.date:
+    """The first day that begins at ``epoch`` or later."""
+    return dt.date(1970, 1, 1) + dt.timedelta(days=-(-epoch // DAY_SECONDS))

@@ -30,7 +30,11 @@ LATE, FINAL = 123_456_700, 123_456_800  # volumes: what the paused leader was to
 HANGS = 300  # seconds: no answer of the exchange in the test's time
 
 # What says who leads, and the budget of requests, which a woken worker may use.
-NOT_THE_MARKET = {f"{ROOT}:{name}".encode() for name in ("lease", "fencing", "upstream_requests")}
+NOT_THE_MARKET = {
+    f"{ROOT}:lease".encode(),
+    f"{ROOT}:fencing".encode(),
+    b"{market}:upstream_requests",
+}
 
 
 class _Door(BaseHTTPRequestHandler):

@@ -18,6 +18,7 @@ from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorSer
 from tests.faults.conftest import Node, Yard
 from tests.faults.proxies import Door, OneBarEvery, Request, one_bar_a_post, pass_on_to
 from tests.network.nodes import wait_for
+from tickers.store import ROOT
 from tickers.universe import Universe
 
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
@@ -50,7 +51,7 @@ class Footprint:
 
 
 # The change log is for readers, and the upstream's budget remembers a minute of requests.
-GROWING = {b"{market}:changes", b"{market}:upstream_requests"}
+GROWING = {f"{ROOT}:changes".encode(), b"{market}:upstream_requests"}
 
 
 class Network:
@@ -136,7 +137,7 @@ class Network:
             threads=worker.num_threads(),
             files=worker.num_fds(),
             resident=worker.memory_info().rss,
-            ledgered=sum(client.hlen(key) for key in client.keys("{market}:ledger:*")),
+            ledgered=sum(client.hlen(key) for key in client.keys(f"{ROOT}:ledger:*")),
             stored=sum(client.memory_usage(key, samples=0) or 0 for key in keys),
         )
 

@@ -22,13 +22,14 @@ from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorSer
 from tests.faults.conftest import PRIMARY, Process, StoreServer, Yard
 from tests.network.nodes import wait_for
 from tickers.connection import Sentinels, connect
+from tickers.store import ROOT
 from tickers.universe import Universe
 
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
 HISTORY_START = dt.date(2025, 7, 1)
 SYMBOLS = ("VCB", "FPT", "ACB")
 SERVICE, PASSWORD, SENTINEL_PASSWORD = "Market", "p@ss:word", "sentinels-password"
-LEASE = "{market}:lease"
+LEASE = f"{ROOT}:lease"
 
 
 class Cluster:

@@ -25,7 +25,7 @@ from tests.gossip.conftest import TODAY, YESTERDAY, a_bar
 from tickers.bar import Bar
 from tickers.connection import connect
 from tickers.market_clock import EXCHANGE_ZONE, MarketClock
-from tickers.store import Authority, Store
+from tickers.store import ROOT, Authority, Store
 
 TOKEN = "delivery-primary-token"
 PATIENCE = 10.0  # seconds until a test gives up; none needs more than a few milliseconds
@@ -198,7 +198,7 @@ class Core:
 
     def lead(self) -> str:
         """Take the lease, whoever holds it: as if the holder's time had run out."""
-        self.store.client.delete("{market}:lease")
+        self.store.client.delete(f"{ROOT}:lease")
         self.fence = self.store.acquire_lease(60) or ""
         return self.fence
 
@@ -451,9 +451,9 @@ class TestConflation:
         delivery = core.deliver(peer)
         core.fetch(a_bar("VCB"))
         node.wait_for(1)
-        assert not store.client.exists("{market}:ledger:" + peer.id)
+        assert not store.client.exists(f"{ROOT}:ledger:" + peer.id)
         gate.opened.set()
-        until(lambda: store.client.exists("{market}:ledger:" + peer.id))
+        until(lambda: store.client.exists(f"{ROOT}:ledger:" + peer.id))
         until(lambda: delivery.status()["internal"]["sent"] == 1)
 
 
@@ -861,7 +861,7 @@ class TestInternalPeers:
         core.fetch(a_bar("VCB"))
         until_taken(delivery, 1)
         seconds, _ = store.client.time()
-        store.client.set("{market}:fetched_at", (int(seconds) - 301) * 1000)
+        store.client.set(f"{ROOT}:fetched_at", (int(seconds) - 301) * 1000)
         core.time.now += 61
         delivery.stop(timeout=2)  # which takes a last look
         assert node.symbols == [["VCB"]]
@@ -892,8 +892,8 @@ class TestLeading:
         until(lambda: both.status()["internal"]["sent"] == 2)
         both.stop(timeout=2)
         core.deliver(internal(kept))
-        ledgers = store.client.keys("{market}:ledger:*")
-        assert ledgers == [b"{market}:ledger:" + internal(kept).id.encode()]
+        ledgers = store.client.keys(f"{ROOT}:ledger:*")
+        assert ledgers == [f"{ROOT}:ledger:".encode() + internal(kept).id.encode()]
 
     def test_without_peers_no_ledger_stays(
         self, core: Core, store: Store, nodes: Callable[..., Node]
@@ -902,7 +902,7 @@ class TestLeading:
         delivery = core.deliver(internal(nodes()))
         until(lambda: delivery.status()["internal"]["sent"] == 1)
         core.deliver()
-        assert store.client.keys("{market}:ledger*") == []
+        assert store.client.keys(f"{ROOT}:ledger*") == []
 
     def test_it_ends_with_its_lease_and_begins_with_the_next(
         self, core: Core, nodes: Callable[..., Node]
@@ -928,7 +928,7 @@ class TestLeading:
         core.lead()
         gate.opened.set()
         until(lambda: delivery.status()["internal"]["idle"] == 1)
-        assert not store.client.exists("{market}:ledger:" + internal(node).id)
+        assert not store.client.exists(f"{ROOT}:ledger:" + internal(node).id)
 
     def test_a_start_under_a_lost_lease_sends_nothing(
         self, core: Core, nodes: Callable[..., Node]

@@ -10,7 +10,7 @@ from gossip.ledger import Ledger, delete_others
 from tests.gossip.conftest import a_bar
 from tickers.connection import connect
 from tickers.market_clock import MarketClock
-from tickers.store import Authority, FencedError, Store
+from tickers.store import ROOT, Authority, FencedError, Store
 
 ALICE, BOB = "a" * 16, "b" * 16
 
@@ -45,7 +45,7 @@ def now() -> Time:
 
 def lead(store: Store) -> str:
     """Take the lease, whoever holds it: as if the holder's time had run out."""
-    store.client.delete("{market}:lease")
+    store.client.delete(f"{ROOT}:lease")
     fence = store.acquire_lease(60)
     assert fence
     return fence
@@ -65,7 +65,7 @@ def fetch(store: Store, fence: str, *symbols: str, volume: int = 1) -> dict[str,
 
 def begin_another_life(store: Store) -> None:
     """As after a restart: the store finds that it runs in another server than before."""
-    store.client.set("{market}:run_id", "0" * 40)
+    store.client.set(f"{ROOT}:run_id", "0" * 40)
 
 
 class TestWhatAPeerLacks:
@@ -128,7 +128,7 @@ class TestTime:
         open_ledger(store, fence, now).take({"VCB": 1})
         seconds, microseconds = store.client.time()
         taken_ms = int(seconds) * 1000 + int(microseconds) // 1000 - 40_000
-        store.client.hset("{market}:ledger:" + ALICE, "VCB", f"1 {taken_ms}")
+        store.client.hset(f"{ROOT}:ledger:" + ALICE, "VCB", f"1 {taken_ms}")
         now.now = 77_000.0
         age = 77_000 - (open_ledger(store, fence, now).taken_at("VCB") or 0)
         assert 39.9 < age < 50
@@ -152,7 +152,7 @@ class TestLives:
         changed = fetch(store, fence, "VCB")
         begin_another_life(store)
         ledger.take(changed)
-        assert store.client.hgetall("{market}:ledger:" + ALICE) == {}
+        assert store.client.hgetall(f"{ROOT}:ledger:" + ALICE) == {}
         ledger.refresh()
         assert ledger.lacking(changed) == ["VCB"]
 
@@ -160,7 +160,7 @@ class TestLives:
         ledger = open_ledger(store, fence, now)
         changed = fetch(store, fence, "VCB")
         ledger.take(changed)
-        store.client.delete("{market}:ledger:" + ALICE)  # the older state knows nothing of it
+        store.client.delete(f"{ROOT}:ledger:" + ALICE)  # the older state knows nothing of it
         ledger.refresh()
         assert ledger.lacking(changed) == []
         begin_another_life(store)
@@ -189,7 +189,7 @@ class TestLives:
         finally:
             store.client.config_set("maxmemory", limit)
         assert ledger.lacking(changed) == []
-        assert not store.client.exists("{market}:ledger:" + ALICE)
+        assert not store.client.exists(f"{ROOT}:ledger:" + ALICE)
         ledger.refresh()
         assert open_ledger(store, fence, now).lacking(changed) == []
 
@@ -200,7 +200,7 @@ class TestFence:
         lead(store)
         with pytest.raises(FencedError):
             ledger.take({"VCB": 1})
-        assert not store.client.exists("{market}:ledger:" + ALICE)
+        assert not store.client.exists(f"{ROOT}:ledger:" + ALICE)
 
     def test_a_former_leader_learns_it_before_it_sends(
         self, store: Store, fence: str, now: Time
@@ -223,7 +223,7 @@ class TestFence:
         lead(store)
         with pytest.raises(FencedError):
             delete_others(store.client, fence=fence, peer_ids=[])
-        assert store.client.exists("{market}:ledger:" + ALICE)
+        assert store.client.exists(f"{ROOT}:ledger:" + ALICE)
 
 
 def test_removed_peers_leave_nothing_behind(store: Store, fence: str, now: Time) -> None:
@@ -231,7 +231,10 @@ def test_removed_peers_leave_nothing_behind(store: Store, fence: str, now: Time)
     for peer_id in (ALICE, BOB):
         open_ledger(store, fence, now, peer_id).take({"VCB": 1})
     assert delete_others(store.client, fence=fence, peer_ids=[ALICE]) == 1
-    assert store.client.exists("{market}:ledger:" + ALICE)
-    assert not store.client.exists("{market}:ledger:" + BOB)
+    assert store.client.exists(f"{ROOT}:ledger:" + ALICE)
+    assert not store.client.exists(f"{ROOT}:ledger:" + BOB)
     assert delete_others(store.client, fence=fence, peer_ids=[]) == 1
-    assert set(store.client.keys()) - before <= {b"{market}:run_id", b"{market}:epoch"}
+    assert set(store.client.keys()) - before <= {
+        f"{ROOT}:run_id".encode(),
+        f"{ROOT}:epoch".encode(),
+    }

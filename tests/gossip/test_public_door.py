@@ -39,7 +39,7 @@ from tests.gossip.conftest import (
 from tests.gossip.test_wire import fields, json_values, satisfies_the_rules
 from tickers import access
 from tickers.bar import parse
-from tickers.store import Authority, Store
+from tickers.store import ROOT, Authority, Store
 
 pytestmark = pytest.mark.django_db
 
@@ -553,9 +553,9 @@ class TestPublicBars:
     def make_late(self, server: redis.Redis, *, seconds: int) -> None:
         """As if the trusted bar of VCB had come that long ago: its time stands in ``last``."""
         reads: Any = server
-        parts = reads.hget("{market}:last", "VCB").split(b" ", 7)
+        parts = reads.hget(f"{ROOT}:last", "VCB").split(b" ", 7)
         parts[6] = str(int(parts[6]) - seconds * 1_000).encode()
-        reads.hset("{market}:last", "VCB", b" ".join(parts))
+        reads.hset(f"{ROOT}:last", "VCB", b" ".join(parts))
 
     def test_are_served_at_once_by_default(self, market: Store, settings: Any) -> None:
         assert settings.PUBLIC_BARS == "immediate"

@@ -25,7 +25,7 @@ from tests.tickers.conftest import (
 )
 from tickers import access
 from tickers.bar import Bar, epoch_of
-from tickers.store import Authority, Store
+from tickers.store import ROOT, Authority, Store
 
 DAYS = [MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY]
 ACTOR = "203.0.113.9"
@@ -530,7 +530,7 @@ class TestGone:
 
     def test_is_a_log_that_was_lost(self, market: Store, clean_server: redis.Redis) -> None:
         epoch, revision = position().split("-")
-        clean_server.delete("{market}:changes")
+        clean_server.delete(f"{ROOT}:changes")
         self.check(f"{epoch}-{int(revision) - 1}")
         assert changes(f"{epoch}-{revision}")["bars"] == []
 

@@ -456,7 +456,7 @@ class TestARefresh:
         commands()
         snapshot = keeper.current()
         asked = commands()
-        assert asked["xrange"] == asked["zrange"] == 1
+        assert asked["xrange"] == asked["lrange"] == 1
         assert not {"hkeys", "hgetall"} & set(asked)
         assert [one["close"] for one in served(snapshot, "S007", EVERYTHING)] == [1_000] * 5
 

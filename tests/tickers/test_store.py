@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.tickers.conftest import (
     FRIDAY,
@@ -322,6 +324,14 @@ class TestReplaceSeries:
         assert since(store, 1) == [Change(2, "CORE", "VCB", bar().encode())]
         assert store.changed() == {"VCB": 2}
 
+    @pytest.mark.parametrize("second", [THURSDAY, FRIDAY], ids=["unsorted", "twice a day"])
+    def test_takes_no_bars_that_are_no_series(
+        self, store: Store, fence: str, second: dt.date
+    ) -> None:
+        with pytest.raises(ValueError, match="sorted by day"):
+            replace(store, [bar(day=FRIDAY), bar(day=second, volume=2)], fence=fence)
+        assert store.symbols() == []
+
     def test_takes_twenty_thousand_bars_and_no_more(self, store: Store, fence: str) -> None:
         bars = [bar(day=day) for day in days(20_001)]
         assert replace(store, bars[1:], fence=fence) is Verdict.REPLACED
@@ -348,6 +358,50 @@ def test_a_merge_of_one_symbols_bars_in_any_order_is_its_series(store: Store) ->
     store.merge(history[1::2] + history[::2], FOLLOWED)
     [(_, rows)] = store.series(["VCB"])
     assert rows == [(one.epoch, one.encode()) for one in history]
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_order_of_bars_and_series_leaves_one_bar_a_day_sorted(
+    store_client: redis.Redis, data: st.DataObject
+) -> None:
+    store_client.flushdb()
+    store = a_store(store_client)
+    fence = lead(store)
+    some_days = st.lists(st.sampled_from(days(40)), min_size=1, max_size=30)
+    expected: dict[dt.date, Bar] = {}
+    for step in range(data.draw(st.integers(1, 5))):
+        said = [bar(day=day, volume=100 * step + at) for at, day in enumerate(data.draw(some_days))]
+        if data.draw(st.booleans()):
+            by_day = {one.day: one for one in said}
+            series = [by_day[day] for day in sorted(by_day)]
+            replace(store, series, fence=fence, history_start=NEXT_MONDAY)  # nothing counts as lost
+            later = {day: one for day, one in expected.items() if day > series[-1].day}
+            expected = by_day | later
+        else:
+            store.merge(said, CORE, fence=fence)
+            expected |= {one.day: one for one in said}
+        rows = [(expected[day].epoch, expected[day].encode()) for day in sorted(expected)]
+        assert list(store.series(["VCB"])) == [("VCB", rows)]
+        assert store.newest()["VCB"].json == rows[-1][1]
+        for last in (1, 2, 7):
+            assert list(store.series(["VCB"], last=last)) == [("VCB", rows[-last:])]
+
+
+def test_keys_of_another_schema_are_left_alone(store: Store, store_client: redis.Redis) -> None:
+    """So that the code before and after an upgrade may run on one server."""
+    store_client.zadd("{market}:bars:VCB", {bar(day=THURSDAY).encode(): 1})
+    store_client.hset("{market}:last", "VCB", "of another layout")
+    store_client.set("{market}:revision", 70)
+    before = dump(store_client)
+    assert store.symbols() == []
+    store.merge([bar()], CORE, fence=lead(store))
+    assert list(store.series(["VCB"])) == [("VCB", [(bar().epoch, bar().encode())])]
+    assert revision(store) == 1
+    assert before.items() <= dump(store_client).items()
+    assert all(key.startswith(f"{ROOT}:".encode()) for key in dump(store_client).keys() - before)
 
 
 # --- The trust window -----------------------------------------------------------------------------

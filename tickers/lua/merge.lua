@@ -2,8 +2,8 @@
 --
 -- ARGV: authority, fence, latest day, trading day, new epoch, most symbols, trust window (ms),
 --       age of the data (ms), log length, actor, ms until a trusted bar is late (public), then a bar
---       each: symbol, day, volume, high, low, close, json, anchor (the close it was judged
---       against; empty from trusted sources)
+--       each: symbol, day, figures, json; a public one also its anchor (the close it was judged
+--       against)
 -- Returns epoch, revision, and a verdict for each bar.
 
 local authority, fence = ARGV[1], ARGV[2]
@@ -11,7 +11,7 @@ local latest_day, trading_day = tonumber(ARGV[3]), tonumber(ARGV[4])
 local epoch = live(ARGV[5])
 local most_symbols, window, age = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local log_length, actor, late_after = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
-local FIRST, STRIDE = 12, 8
+local FIRST, STRIDE = 12, authority == 'PUBLIC' and 5 or 4
 
 if authority == 'CORE' and fence == '' then return FENCED end
 if fence ~= '' and fenced(fence) then return FENCED end
@@ -19,58 +19,85 @@ refuse_without_memory()
 
 expire_overlays(trading_day, window)
 
+local bars_prefix = key('bars:')
+
+-- ``last`` of each symbol that is spoken of; what changes is written once, at the end.
 local symbols, last = {}, {}
 for at = FIRST, #ARGV, STRIDE do
-  if not last[ARGV[at]] then
-    last[ARGV[at]] = true
-    symbols[#symbols + 1] = ARGV[at]
+  local symbol = ARGV[at]
+  if not last[symbol] then
+    last[symbol] = true
+    symbols[#symbols + 1] = symbol
   end
 end
 local found = redis.call('HMGET', key('last'), unpack(symbols))
 for i, symbol in ipairs(symbols) do
   last[symbol] = read_last(found[i])
 end
+local known = redis.call('HLEN', key('last'))
 local overlays = redis.call('HLEN', key('public')) > 0
 
-local function store(bar, verdict)
-  local bars = key('bars:' .. bar.symbol)
-  if verdict ~= 'added' then redis.call('ZREMRANGEBYSCORE', bars, bar.day, bar.day) end
-  redis.call('ZADD', bars, bar.day, bar.json)
-end
-
 local function store_newest(bar, verdict)
-  if verdict ~= 'confirmed' then store(bar, verdict) end
-  bar.authority, bar.stored_at = authority, now
+  bar.authority, bar.stored_at, bar.is_new = authority, now, true
   last[bar.symbol] = bar
-  redis.call('HSET', key('last'), bar.symbol, write_last(bar))
   local followers_would_keep = verdict == 'replaced' and authority == 'CORE' and bar.shrinks
-  log(followers_would_keep and 'replaced' or authority, bar.symbol,
-    followers_would_keep and '' or bar.json)
-  if authority == 'CORE' then redis.call('ZADD', key('changed'), revision, bar.symbol) end
+  if followers_would_keep then log('replaced', bar.symbol) else log(authority, bar.json) end
   return verdict
 end
 
+-- The place of a bar's day in a history, and the bar stored there; else nil and the bar that it
+-- comes before (nil: it comes last). Most are recent, so the steps back from the end are doubled
+-- before what remains is halved.
+local function find(bars, bar)
+  local date, length = date_of(bar.json, bar.symbol), redis.call('LLEN', bars)
+  local low, high, step, next_json = 0, length, 1, nil
+  while low < high do
+    local probe = math.max(high - step, math.floor((low + high) / 2))
+    local json = redis.call('LINDEX', bars, probe - length)
+    local found_date = date_of(json, bar.symbol)
+    if found_date == date then return probe, json end
+    if found_date < date then
+      low = probe + 1
+    else
+      high, step, next_json = probe, step * 2, json
+    end
+  end
+  return nil, next_json
+end
+
 local function merge_history(bar)
-  local stored = redis.call('ZRANGEBYSCORE', key('bars:' .. bar.symbol), bar.day, bar.day)[1]
-  if stored == bar.json then return 'unchanged' end
-  if stored and authority ~= 'CORE' then return 'kept' end
-  store(bar, stored and 'replaced' or 'added')
+  local bars = bars_prefix .. bar.symbol
+  local place, json = find(bars, bar)
+  if not place then
+    if json then
+      redis.call('LINSERT', bars, 'BEFORE', json, bar.json)
+    else
+      redis.call('RPUSH', bars, bar.json)
+    end
+    log(authority, bar.json)
+    return 'added'
+  end
+  if json == bar.json then return 'unchanged' end
+  if authority ~= 'CORE' then return 'kept' end
+  redis.call('LSET', bars, place, bar.json)
   -- Followers never rewrite history bar by bar, so a rewritten day is a replaced series.
-  if stored then log('replaced', bar.symbol, '') else log(authority, bar.symbol, bar.json) end
-  return stored and 'replaced' or 'added'
+  log('replaced', bar.symbol)
+  return 'replaced'
 end
 
 local function merge_trusted(bar)
   if bar.day > latest_day then return 'future' end
   local stored = last[bar.symbol]
   if not stored then
-    if authority ~= 'CORE' and redis.call('HLEN', key('last')) >= most_symbols then
-      return 'full'
-    end
+    if authority ~= 'CORE' and known >= most_symbols then return 'full' end
+    known = known + 1
     return store_newest(bar, 'added')
   end
   if overlays then withdraw(bar.symbol) end
-  if bar.day > stored.day then return store_newest(bar, 'added') end
+  if bar.day > stored.day then
+    redis.call('RPUSH', bars_prefix .. bar.symbol, stored.json)
+    return store_newest(bar, 'added')
+  end
   if bar.day < stored.day then return merge_history(bar) end
   local verdict = newest_verdict(bar, stored, authority)
   if verdict == 'unchanged' or verdict == 'kept' then return verdict end
@@ -84,29 +111,42 @@ local function merge_public(bar)
   if bar.day ~= trading_day or bar.day < stored.day then return 'other_day' end
   local text = redis.call('HGET', key('public'), bar.symbol)
   local served = text and read_overlay(text) or (stored.day == bar.day and stored or nil)
-  if served and bar.volume < served.volume then return 'smaller_volume' end
+  if served and volume_of(bar) < volume_of(served) then return 'smaller_volume' end
   if served and bar.json == served.json then return 'unchanged' end
-  if bar.anchor ~= stored.close_text then return 'anchor_moved' end
+  if bar.anchor ~= close_of(stored) then return 'anchor_moved' end
   if late_after < 0 then return 'judged' end
-  local spoken_at = math.max(stored.stored_at, tonumber(redis.call('GET', key('cycle_at')) or 0))
+  local spoken_at = math.max(tonumber(stored.stored_at), tonumber(redis.call('GET', key('cycle_at')) or 0))
   if now - spoken_at < late_after then return 'judged' end
   redis.call('HSET', key('public'), bar.symbol,
-    string.format('%.0f %.0f %s %.0f %s', bar.day, now, actor, bar.volume, bar.json))
-  log('PUBLIC', bar.symbol, bar.json)
+    string.format('%s %s %s %.0f %s', bar.day_text, now_text, actor, volume_of(bar), bar.json))
+  log('PUBLIC', bar.json)
   return 'laid'
+end
+
+local function write_newest()
+  local texts, revisions = {}, {}
+  for _, symbol in ipairs(symbols) do
+    local bar = last[symbol]
+    if bar and bar.is_new then
+      texts[#texts + 1], texts[#texts + 2] = symbol, write_last(bar, authority)
+      revisions[#revisions + 1], revisions[#revisions + 2] = revision, symbol
+    end
+  end
+  write_all('HSET', key('last'), texts)
+  if authority == 'CORE' then write_all('ZADD', key('changed'), revisions) end
 end
 
 local merge_one = authority == 'PUBLIC' and merge_public or merge_trusted
 local verdicts, valid = {}, false
 for at = FIRST, #ARGV, STRIDE do
   local verdict = merge_one({
-    symbol = ARGV[at], day = tonumber(ARGV[at + 1]), volume = tonumber(ARGV[at + 2]),
-    high = tonumber(ARGV[at + 3]), low = tonumber(ARGV[at + 4]), high_text = ARGV[at + 3],
-    low_text = ARGV[at + 4], close_text = ARGV[at + 5], json = ARGV[at + 6], anchor = ARGV[at + 7],
+    symbol = ARGV[at], day = tonumber(ARGV[at + 1]), day_text = ARGV[at + 1],
+    figures = ARGV[at + 2], json = ARGV[at + 3], anchor = ARGV[at + 4],
   })
   if verdict ~= 'future' and verdict ~= 'full' then valid = true end
   verdicts[#verdicts + 1] = verdict
 end
+if changes > 0 then write_newest() end
 if valid and authority ~= 'PUBLIC' then trust(now - age, authority) end
 trim(log_length)
 return {epoch, revision or tonumber(redis.call('GET', key('revision')) or 0), verdicts}

@@ -1,11 +1,13 @@
--- What every script of the store shares. KEYS[1] is the root of its keys, "{market}".
+-- What every script of the store shares. KEYS[1] is the root of its keys, "{market}:LAYOUT".
 --
 -- last    SYMBOL -> "day authority volume high low close stored_at json": the newest trusted bar
+-- bars:SYMBOL  the trusted bars before it: a list of encoded bars, one a day, sorted by day; each
+--         names its day at the same place (date_of)
 -- public  SYMBOL -> "day laid_at actor volume json": the overlay
 -- trusted_at, fetched_at: when a trusted source, and our own fetch, last brought a valid bar
--- changes the change log: one entry a change, ids REVISION-N, fields what, symbol, bar;
---         what is the authority of a changed bar, or 'withdrawn' (an overlay's end), or 'replaced'
---         (read the whole series again)
+-- changes the change log: one entry a change, ids REVISION-N, one field: the authority of a changed
+--         bar -> the bar, or 'withdrawn' (an overlay's end) -> symbol, or 'replaced' (read the whole
+--         series again) -> symbol
 -- Days are epoch seconds of the day's midnight in UTC; *_at are Redis TIME in milliseconds.
 
 local function key(name) return KEYS[1] .. ':' .. name end
@@ -15,13 +17,23 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local MAX_UNPACK = 3000 -- values given to one call: Lua's C stack holds 8,000
 
+-- A command that takes any number of values, with as many calls as they need.
+local function write_all(command, at, values)
+  for from = 1, #values, MAX_UNPACK do
+    redis.call(command, at, unpack(values, from, math.min(#values, from + MAX_UNPACK - 1)))
+  end
+end
+
 local revision -- of this call, drawn at the first change
 local changes = 0
+local log_key, id_prefix = key('changes'), nil
 
-local function log(what, symbol, bar)
-  if not revision then revision = redis.call('INCR', key('revision')) end
-  redis.call('XADD', key('changes'), string.format('%.0f-%d', revision, changes),
-    'what', what, 'symbol', symbol, 'bar', bar)
+local function log(what, bar_or_symbol)
+  if not revision then
+    revision = redis.call('INCR', key('revision'))
+    id_prefix = string.format('%.0f-', revision)
+  end
+  redis.call('XADD', log_key, string.format('%s%d', id_prefix, changes), what, bar_or_symbol)
   changes = changes + 1
 end
 
@@ -59,11 +71,11 @@ end
 local function read_overlay(text)
   local day, laid_at, actor, volume, json = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (.+)$')
   return {day = tonumber(day), laid_at = tonumber(laid_at), actor = actor,
-    volume = tonumber(volume), json = json}
+    figures = volume, json = json}
 end
 
 local function withdraw(symbol)
-  if redis.call('HDEL', key('public'), symbol) == 1 then log('withdrawn', symbol, '') end
+  if redis.call('HDEL', key('public'), symbol) == 1 then log('withdrawn', symbol) end
 end
 
 local function withdraw_where(ends)

@@ -1,18 +1,19 @@
 -- Replaces a symbol's series whole, in one step; stored bars of days after the answer's last stay.
 --
 -- ARGV: authority, fence, latest day, trading day, new epoch, most symbols, trust window (ms),
---       age of the data (ms), log length, history start (day), newest ('table': the newest day is
---       decided by the merge table; 'replace': the core network has said 'series replaced'),
---       symbol, then a bar each, sorted by day: day, volume, high, low, close, json
+--       age of the data (ms), log length, history start (day), the same as YYYY-MM-DD, newest
+--       ('table': the newest day is decided by the merge table; 'replace': the core network has said
+--       'series replaced'), symbol, the last bar's day and figures, then the bars, sorted by day,
+--       one a day, none of a day after the latest
 -- Returns epoch, revision, verdict.
 
 local authority, fence = ARGV[1], ARGV[2]
-local latest_day, trading_day = tonumber(ARGV[3]), tonumber(ARGV[4])
+local trading_day = tonumber(ARGV[4])
 local epoch = live(ARGV[5])
 local most_symbols, window, age = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local log_length, history_start = tonumber(ARGV[9]), tonumber(ARGV[10])
-local newest_rule, symbol = ARGV[11], ARGV[12]
-local FIRST, STRIDE = 13, 6
+local first_date, newest_rule, symbol = ARGV[11], ARGV[12], ARGV[13]
+local FIRST = 16
 
 -- An answer that would lose more of the stored days than this is not a history, unless the core
 -- network, which judges by the same rule, has said that it replaced its own.
@@ -33,32 +34,30 @@ if not stored_newest and authority ~= 'CORE' and
   return {epoch, current_revision(), 'full'}
 end
 
-local days, jsons, has = {}, {}, {}
-local newest
-for at = FIRST, #ARGV, STRIDE do
-  local day = tonumber(ARGV[at])
-  if day <= latest_day then
-    newest = {symbol = symbol, day = day, volume = tonumber(ARGV[at + 1]), high_text = ARGV[at + 2],
-      low_text = ARGV[at + 3], high = tonumber(ARGV[at + 2]), low = tonumber(ARGV[at + 3]),
-      close_text = ARGV[at + 4], json = ARGV[at + 5]}
-    days[#days + 1] = ARGV[at]
-    jsons[#jsons + 1] = newest.json
-    has[day] = true
-  end
+if #ARGV < FIRST then return {epoch, current_revision(), 'future'} end
+
+local series, has = {}, {}
+for at = FIRST, #ARGV do
+  series[#series + 1] = ARGV[at]
+  has[date_of(ARGV[at], symbol)] = true
 end
-if not newest then return {epoch, current_revision(), 'future'} end
+local answered = #series
+local newest = {day = tonumber(ARGV[14]), day_text = ARGV[14], figures = ARGV[15],
+  json = series[answered]}
+local newest_date = date_of(newest.json, symbol)
 
 -- What is stored, and what would be lost.
 local bars_key = key('bars:' .. symbol)
-local stored = redis.call('ZRANGE', bars_key, 0, -1, 'WITHSCORES')
-local stored_days, lost, same = 0, 0, true
-for i = 1, #stored, 2 do
-  local day = tonumber(stored[i + 1])
-  if day > newest.day then
-    days[#days + 1], jsons[#jsons + 1] = stored[i + 1], stored[i]
-  elseif day >= history_start then
+local stored = redis.call('LRANGE', bars_key, 0, -1)
+if stored_newest then stored[#stored + 1] = stored_newest.json end
+local stored_days, lost = 0, 0
+for _, json in ipairs(stored) do
+  local date = date_of(json, symbol)
+  if date > newest_date then
+    series[#series + 1] = json
+  elseif date >= first_date then
     stored_days = stored_days + 1
-    if not has[day] then lost = lost + 1 end
+    if not has[date] then lost = lost + 1 end
   end
 end
 if newest_rule ~= 'replace' and lost > stored_days * MOST_LOST then
@@ -76,39 +75,25 @@ elseif stored_newest and stored_newest.day == newest.day then
   if newest_rule == 'replace' and verdict == 'kept' then
     verdict = 'replaced'
   end
-  if verdict == 'kept' then
-    for i = #days, 1, -1 do
-      if tonumber(days[i]) == newest.day then jsons[i] = stored_newest.json; break end
-    end
-  end
+  if verdict == 'kept' then series[answered] = stored_newest.json end
 end
 
-same = #stored == #days * 2
-if same then
-  local by_day = {}
-  for i = 1, #stored, 2 do by_day[tonumber(stored[i + 1])] = stored[i] end
-  for i = 1, #days do
-    if by_day[tonumber(days[i])] ~= jsons[i] then same = false; break end
-  end
+local same = #stored == #series
+for i = 1, #series do
+  if not same then break end
+  same = stored[i] == series[i]
 end
 
 if not same then
+  series[#series] = nil -- the newest, which ``last`` holds
   redis.call('DEL', bars_key)
-  for from = 1, #days, MAX_UNPACK / 2 do
-    local pairs_of = {}
-    for i = from, math.min(#days, from + MAX_UNPACK / 2 - 1) do
-      pairs_of[#pairs_of + 1] = days[i]
-      pairs_of[#pairs_of + 1] = jsons[i]
-    end
-    redis.call('ZADD', bars_key, unpack(pairs_of))
-  end
-  log('replaced', symbol, '')
+  write_all('RPUSH', bars_key, series)
+  log('replaced', symbol)
 end
 
 if verdict == 'added' or verdict == 'replaced' or verdict == 'confirmed' then
-  newest.authority, newest.stored_at = authority, now
-  redis.call('HSET', key('last'), symbol, write_last(newest))
-  if same then log(authority, symbol, newest.json) end
+  redis.call('HSET', key('last'), symbol, write_last(newest, authority))
+  if same then log(authority, newest.json) end
   if authority == 'CORE' then redis.call('ZADD', key('changed'), revision, symbol) end
 end
 local loaded = string.format('%.0f', history_start)

@@ -21,7 +21,6 @@ from tickers.clock_skew import ClockSkew
 from tickers.core_fetch import CoreFetch
 from tickers.follow import Follower
 from tickers.request_budget import RequestBudget
-from tickers.store import ROOT
 from tickers.vci import VciClient
 
 logger = logging.getLogger(__name__)
@@ -97,9 +96,7 @@ def core_fetch(stop: threading.Event, skew: ClockSkew, *, on_change: Callable[[]
         clock=access.market_clock(),
         client=VciClient(
             base_url=settings.VCI_BASE_URL,
-            budget=RequestBudget(
-                limit=settings.VCI_RATE_LIMIT, server=store.client, key_prefix=f"{ROOT}:"
-            ),
+            budget=RequestBudget(limit=settings.VCI_RATE_LIMIT, server=store.client),
             batch_size=settings.VCI_BATCH_SIZE,
             stop=stop,
             clock_skew=skew,
