@@ -5,7 +5,7 @@ the store, is what every reader gets.
 """
 
 import datetime as dt
-import math
+import functools
 import re
 from dataclasses import dataclass
 
@@ -39,16 +39,20 @@ class Bar:
     volume: int
 
     def __post_init__(self) -> None:
-        for name in ("open", "high", "low", "close"):
-            price = getattr(self, name)
-            if not math.isfinite(price) or not 0 < price <= MAX_PRICE:
-                raise BarError(f"{name} must be a price above 0, at most {MAX_PRICE:.0f}")
+        ordered = 0 < self.low <= self.close <= self.high <= MAX_PRICE
+        if not (ordered and 0 < self.open <= MAX_PRICE and 0 <= self.volume < MAX_VOLUME):
+            raise BarError(self._complaint())
+
+    def _complaint(self) -> str:
+        """The first rule that is broken; comparisons with NaN are false."""
+        for name, price in zip(("open", "high", "low", "close"), self.prices, strict=True):
+            if not 0 < price <= MAX_PRICE:
+                return f"{name} must be a price above 0, at most {MAX_PRICE:.0f}"
         if self.low > self.high:
-            raise BarError("low must not be above high")
+            return "low must not be above high"
         if not self.low <= self.close <= self.high:
-            raise BarError("close must lie between low and high")
-        if not 0 <= self.volume < MAX_VOLUME:
-            raise BarError("volume must be from 0 to 2^53 - 1")
+            return "close must lie between low and high"
+        return "volume must be from 0 to 2^53 - 1"
 
     @property
     def epoch(self) -> int:
@@ -107,11 +111,17 @@ def parse_day(value: object) -> dt.date:
     """The day of an RFC 3339 instant, or of a bare date, which existing nodes send."""
     if not isinstance(value, str):
         raise BarError("time must be a string, RFC 3339 or a date")
+    return _day_named(value)
+
+
+# Most bars of a moment name the same one.
+@functools.lru_cache(maxsize=4_096)
+def _day_named(text: str) -> dt.date:
     try:
-        if _DATE.fullmatch(value):
-            return dt.date.fromisoformat(value)
-        if _RFC3339.fullmatch(value):
-            return dt.datetime.fromisoformat(value.upper()).astimezone(EXCHANGE_ZONE).date()
+        if _DATE.fullmatch(text):
+            return dt.date.fromisoformat(text)
+        if _RFC3339.fullmatch(text):
+            return dt.datetime.fromisoformat(text.upper()).astimezone(EXCHANGE_ZONE).date()
     except (ValueError, OverflowError):
         pass
     raise BarError("time must be an RFC 3339 time such as 2025-08-15T00:00:00Z, or a date")
@@ -141,7 +151,9 @@ def parse(fields: object) -> Bar:
 
 def _price(fields: dict[object, object], name: str) -> float:
     value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is float:
+        return value
+    if type(value) is not int:
         raise BarError(f"{name} must be a number")
     try:
         return float(value)

@@ -86,7 +86,7 @@ def test_a_read_looks_for_no_database_connections(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", RECEIVERS], env=env, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == []
+    assert done.stdout.split() == ["django.core.handlers.base"]  # resets the URL configuration
 
 
 @pytest.mark.parametrize(
