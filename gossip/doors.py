@@ -161,14 +161,17 @@ def answer(gossip: wire.Gossip, fates: Sequence[Fate]) -> Response:
     """200 with what happened to each bar, 202 when what wasn't refused waits for a second sender,
     or the refusal when all were refused."""
     access.snapshots().expire()
-    refusals = [refusal for refusal in map(refusal_of, fates) if refusal]
-    if len(refusals) == len(fates):
+    outcomes = [(fate, refusal_of(fate)) for fate in fates]
+    refusals = [refusal for _, refusal in outcomes if refusal]
+    if len(refusals) == len(outcomes):
         raise next((r for r in refusals if r.detail == Objection.IMPLAUSIBLE.value), refusals[0])
-    accepted = {fate for fate in fates if not refusal_of(fate)}
-    results = [_result(entry, fate) for entry, fate in zip(gossip.entries, fates, strict=True)]
+    results = [
+        _result(entry, *outcome) for entry, outcome in zip(gossip.entries, outcomes, strict=True)
+    ]
+    all_wait = all(refusal or fate is Verdict.HELD for fate, refusal in outcomes)
     return Response(
         {"results": results} if gossip.is_list else results[0],
-        status=status.HTTP_202_ACCEPTED if accepted == {Verdict.HELD} else status.HTTP_200_OK,
+        status=status.HTTP_202_ACCEPTED if all_wait else status.HTTP_200_OK,
     )
 
 
@@ -183,9 +186,8 @@ def refusal_of(fate: Fate) -> Refusal | None:
     return None
 
 
-def _result(entry: Bar | BarError, fate: Fate) -> dict[str, Any]:
+def _result(entry: Bar | BarError, fate: Fate, refusal: Refusal | None) -> dict[str, Any]:
     symbol = entry.symbol if isinstance(entry, Bar) else None
-    refusal = refusal_of(fate)
     if refusal is None:
         return {"symbol": symbol, "verdict": str(fate)}
     return {"symbol": symbol, "verdict": "refused", "detail": str(refusal.detail)}
