@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import redis
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from gossip.ledger import Ledger, delete_others
+from gossip.ledger import Changed, Ledger, delete_others
 from gossip.peer import (
     Manners,
     Meaning,
@@ -35,7 +35,7 @@ from gossip.plausibility import Objection
 from tickers.bar import epoch_of
 from tickers.clock_skew import ClockSkew, Kind
 from tickers.market_clock import MarketClock
-from tickers.store import Authority, FencedError, Store
+from tickers.store import Authority, FencedError, Position, Store
 
 __all__ = ["Delivery", "Peer", "PeerKind"]
 
@@ -230,6 +230,7 @@ class PeerDelivery(threading.Thread):
         peer: Peer,
         *,
         store: Store,
+        changed: Changed,
         clock: MarketClock,
         fence: str,
         counters: Counters,
@@ -243,6 +244,7 @@ class PeerDelivery(threading.Thread):
         self.peer = peer
         self.manners = Manners(jitter=jitter)
         self._store = store
+        self._changed = changed
         self._clock = clock
         self._counters = counters
         self._trust_window = trust_window
@@ -294,8 +296,7 @@ class PeerDelivery(threading.Thread):
             self._counters.lacking = 0
             return now + LOOK_AFTER
         try:
-            self._ledger.refresh()
-            lacking = self._lacking()
+            lacking = self._lacking(self._ledger.refresh())
             self._store_failed = False
             self._counters.lacking = len(lacking)
             if now < self.manners.not_before:
@@ -320,9 +321,9 @@ class PeerDelivery(threading.Thread):
 
     # --- What to send -------------------------------------------------------------------------
 
-    def _lacking(self) -> list[Lack]:
+    def _lacking(self, position: Position) -> list[Lack]:
         """What the peer lacks and may have, the longest-waiting first."""
-        changed = self._store.changed()
+        changed = self._changed.at(position)
         symbols = self._ledger.lacking(changed)
         # Read after `changed`: a bar may be newer than the revision it is noted under, never older.
         newest = self._store.newest(symbols)
@@ -477,6 +478,7 @@ class Delivery:
         self._counters = {peer_id: Counters() for peer_id in self._peers}
         self._options: dict[str, Any] = {
             "store": store,
+            "changed": Changed(store),
             "clock": clock,
             "trust_window": trust_window,
             "answer_within": answer_within,

@@ -7,6 +7,7 @@ nothing is written, and the copy is read again.
 """
 
 import secrets
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import redis
 
 from tickers import store
-from tickers.store import FencedError
+from tickers.store import FencedError, Position, Store
 
 _SOURCE = "\n".join(
     path.read_text(encoding="utf-8")
@@ -23,6 +24,24 @@ _SOURCE = "\n".join(
         Path(__file__).with_name("lua") / "ledger.lua",
     )
 )
+
+
+class Changed:
+    """The store's ``changed``, read once for all peers that ask at one position; for threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._position: Position | None = None
+        self._revisions: dict[str, int] = {}
+
+    def at(self, position: Position) -> Mapping[str, int]:
+        """symbol → revision, as of ``position`` or later."""
+        with self._lock:
+            if position != self._position:
+                self._revisions = self._store.changed()
+                self._position = position
+            return self._revisions
 
 
 class Ledger:
@@ -51,11 +70,14 @@ class Ledger:
         self._lacking_since: dict[str, int] = {}  # the revision with which the lack began
         self._unsaved: dict[str, int] = {}
 
-    def refresh(self) -> None:
-        """Write what couldn't be written before, and read the ledger again in a new epoch."""
+    def refresh(self) -> Position:
+        """Write what couldn't be written before, and read the ledger again in a new epoch; returns
+        where the store stands."""
         self._save()
-        if self._run("check").decode() != self._epoch:
+        epoch, revision = self._run("check")
+        if epoch.decode() != self._epoch:
             self._read()
+        return Position(epoch.decode(), revision)
 
     def lacking(self, changed: Mapping[str, int]) -> list[str]:
         """The symbols that the peer lacks, the longest-waiting first.

@@ -4,7 +4,7 @@
 -- ledgers      the peers that have a ledger
 --
 -- ARGV: action, fence, new epoch, then
---   'check'                               returns the epoch
+--   'check'                               returns {epoch, revision}
 --   'open', PEER                          returns {epoch, now (ms), symbol, "revision taken_at", ...}
 --   'take', PEER, epoch, then symbol, revision each
 --                                         writes nothing in another epoch
@@ -14,7 +14,9 @@ local action, fence = ARGV[1], ARGV[2]
 if fenced(fence) then return FENCED end
 local epoch = live(ARGV[3])
 
-if action == 'check' then return epoch end
+if action == 'check' then
+  return {epoch, tonumber(redis.call('GET', key('revision')) or 0)}
+end
 
 if action == 'open' then
   redis.call('SADD', key('ledgers'), ARGV[4])
