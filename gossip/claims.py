@@ -3,8 +3,9 @@
 Trust is earned with news that is confirmed later. So a claim is made only by a bar whose close
 differs from what was served, and only the trusted bar decides: the first one seen that has traded
 at least as many shares. It confirms a claim that it comes close to, and closer than to what was
-served then; anything else contradicts it. Echoing prices makes no claim, and guessing up or down
-is contradicted as often as it is confirmed.
+served then; anything else contradicts it. Echoing prices makes no claim, guessing up or down is
+contradicted as often as it is confirmed, and an actor makes few claims an hour, so that trust takes
+days of being right, however many symbols one knows.
 """
 
 from collections import Counter
@@ -80,12 +81,13 @@ class Claims:
         self._reads: Any = store.client  # its answers are bytes
         self._script = store.client.register_script(_SOURCE)
 
-    def make(self, claims: Iterable[Claim]) -> None:
-        """Note the news among them; a sender's open claim of the same symbol stays as it is."""
+    def make(self, claims: Iterable[Claim], *, actor: str, most_an_hour: int) -> None:
+        """Note the news among an actor's claims, the first ``most_an_hour`` of an hour; one that is
+        open of the same symbol stays as it is."""
         news = [claim for claim in claims if claim.is_news]
         if news:
-            arguments = [text for claim in news for text in _written(claim)]
-            self._script(keys=[market.ROOT], args=[MAX_CLAIMS, *arguments])
+            texts = [text for claim in news for text in (claim.symbol, _written(claim))]
+            self._script(keys=[market.ROOT], args=[MAX_CLAIMS, most_an_hour, actor, *texts])
 
     def settle(self, *, lifetime: float) -> tuple[Counter[str], Counter[str]]:
         """Judge and forget what can be judged; returns (confirmed, contradicted) by actor.
@@ -116,9 +118,8 @@ def _field(claim: Claim) -> str:
     return f"{claim.actor} {claim.symbol}"
 
 
-def _written(claim: Claim) -> tuple[str, str]:
-    text = f"{claim.day} {claim.close!r} {claim.volume} {claim.served!r}"
-    return _field(claim), text
+def _written(claim: Claim) -> str:
+    return f"{claim.day} {claim.close!r} {claim.volume} {claim.served!r}"
 
 
 def _read(field: bytes, text: bytes) -> Claim:

@@ -133,9 +133,13 @@ def lay(candidates: Sequence[Candidate], *, actor: str, trusted: bool) -> list[V
         network=network_of(actor) if needs_second else "",
     ).verdicts
     Claims(store).make(
-        claim_of(candidate, actor)
-        for candidate, verdict in zip(candidates, verdicts, strict=True)
-        if verdict in (Verdict.LAID, Verdict.HELD, Verdict.JUDGED)
+        [
+            claim_of(candidate, actor)
+            for candidate, verdict in zip(candidates, verdicts, strict=True)
+            if verdict in (Verdict.LAID, Verdict.HELD, Verdict.JUDGED)
+        ],
+        actor=actor,
+        most_an_hour=settings.CLAIMS_PER_HOUR,
     )
     return verdicts
 

@@ -118,6 +118,7 @@ CYCLE = min(PUBLIC_REFRESH_INTERVAL if IS_PUBLIC_NODE else CORE_WORKER_INTERVAL,
 PUBLIC_BARS = env.choice(
     "PUBLIC_BARS", "immediate", ("immediate", "when_late", "corroborated", "never")
 )
+CLAIMS_PER_HOUR = env.integer("CLAIMS_PER_HOUR", 10, low=1, high=100_000)  # of one actor
 BAN_AFTER_FAILURES = env.integer("BAN_AFTER_FAILURES", 5, low=0, high=1_000_000)
 BAN_HOURS = env.number("BAN_HOURS", 24, low=0.001, high=87_600)
 TRUST_AFTER_SUCCESSES = env.integer("TRUST_AFTER_SUCCESSES", 100, low=1, high=1_000_000)

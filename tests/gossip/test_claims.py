@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -130,6 +131,15 @@ class TestInANode:
         say(UP + 100, 2_500)
         merge_core(a_bar(price=UP, volume=3_000))
         assert settle() == (Counter({HOME: 1}), Counter())
+
+    def test_an_actor_makes_few_claims_an_hour(self, market: Store, settings: Any) -> None:
+        settings.CLAIMS_PER_HOUR = 2
+        symbols = sorted(ANCHORS)
+        merge_core(*(a_bar(symbol, volume=1_000) for symbol in symbols))
+        news = {symbol: ANCHORS[symbol] * 1.02 for symbol in symbols}
+        send_public([wire(symbol, price=news[symbol], volume=2_000) for symbol in symbols])
+        merge_core(*(a_bar(symbol, price=news[symbol], volume=3_000) for symbol in symbols))
+        assert settle() == (Counter({HOME: 2}), Counter())
 
     def test_what_no_trusted_bar_catches_up_with_lapses(self, market: Store) -> None:
         merge_core(a_bar(volume=1_000))

@@ -114,6 +114,7 @@ class TestDefaults:
             ("TRUST_WINDOW", 300),
             ("MAX_PRICE_CHANGE", 0.10),
             ("PUBLIC_BARS", "immediate"),
+            ("CLAIMS_PER_HOUR", 10),
             ("BAN_AFTER_FAILURES", 5),
             ("BAN_HOURS", 24),
             ("TRUST_AFTER_SUCCESSES", 100),
