@@ -8,8 +8,9 @@ for all actors in few statements.
   deletes it after the commit. A hash that was renamed and not deleted is what a crash left; it is
   flushed before anything else.
 - Each renamed hash has an id, and SQL keeps the id of the last one in the same transaction as its
-  counts. So no batch is added twice: not by a flush after a crash between the commit and the
-  deletion, and not by two flushes at once, of which the second waits for the first one's row.
+  counts: a crash between the commit and the deletion adds nothing twice. A flush reads the hash
+  while it holds that row, so two at once don't either: the second finds the first one's hash gone,
+  or its id in the row.
 - Counts that were not flushed are lost with the cache. They are totals for people to look at.
 """
 
@@ -94,40 +95,45 @@ def flush() -> int:
 
 
 def _flush_batch() -> int:
+    if not _client().exists(_waiting(), _taken()):
+        return 0  # without SQL
+    with transaction.atomic(durable=True):
+        # Before the batch is read: one that another flush has added and dropped is never seen here.
+        last, _created = Flushed.objects.select_for_update().get_or_create(
+            pk=1, defaults={"batch": ""}
+        )
+        batch, counts = _take()
+        is_new = batch != last.batch
+        if is_new:
+            _add(counts)
+            last.batch = batch
+            last.save()
+    _run(_DROP, [_taken()], batch)
+    return sum(counted.updates for counted in counts.values()) if is_new else 0
+
+
+def _take() -> tuple[str, dict[str, Counts]]:
+    """The id of the batch to flush, and its counts by hour and address; "" where there is none."""
     _run(_TAKE, [_waiting(), _taken()], uuid.uuid4().hex)
     found: Any = _client().hgetall(_taken())
     fields = {name.decode(): value.decode() for name, value in found.items()}
-    batch = fields.pop("batch", None)
-    if batch is None:
-        return 0
+    batch = fields.pop("batch", "")
     if others := fields.pop("others", None):
         logger.warning(
             "%s updates (their bars accepted, refused) came from more addresses than can wait to "
             "be counted, and are in nobody's totals",
             others,
         )
-    counts = {field: Counts(*map(int, value.split())) for field, value in fields.items()}
-    added = _add_batch(batch, counts)
-    _run(_DROP, [_taken()], batch)
-    return added
+    return batch, {field: Counts(*map(int, value.split())) for field, value in fields.items()}
 
 
-def _add_batch(batch: str, counts: Mapping[str, Counts]) -> int:
+def _add(counts: Mapping[str, Counts]) -> None:
     by_hour: dict[dt.datetime, dict[str, Counts]] = defaultdict(dict)
     for field, counted in counts.items():
         hour, address = field.split(" ", 1)
         by_hour[dt.datetime.fromisoformat(hour)][address] = counted
-    with transaction.atomic(durable=True):
-        last, _created = Flushed.objects.select_for_update().get_or_create(
-            pk=1, defaults={"batch": ""}
-        )
-        if last.batch == batch:
-            return 0
-        for start in sorted(by_hour):
-            _add_hour(start, by_hour[start])
-        last.batch = batch
-        last.save()
-    return sum(counted.updates for counted in counts.values())
+    for start in sorted(by_hour):
+        _add_hour(start, by_hour[start])
 
 
 def _add_hour(hour: dt.datetime, counts: Mapping[str, Counts]) -> None:

@@ -3,6 +3,8 @@
 Whoever was judged by the first rules keeps what they gave it: its failures begin to fade where they
 stood, its bans are counted, and trust by hand stays. Trust that accepted bars earned ends with the
 next look at it, for none of them was confirmed.
+
+Backwards it goes while there is no history: that has lost the numbers of its actors.
 """
 
 import django.db.models.deletion
@@ -66,6 +68,13 @@ def keep_history(apps, schema_editor):
     refuse = {"sqlite": REFUSE_UPDATES_SQLITE, "postgresql": REFUSE_CHANGES_POSTGRESQL}
     if schema_editor.connection.vendor in refuse:
         schema_editor.execute(refuse[schema_editor.connection.vendor], params=None)
+
+
+def let_history_change(apps, schema_editor):
+    if schema_editor.connection.vendor == "sqlite":
+        schema_editor.execute("DROP TRIGGER status_change_never_changes", params=None)
+    if schema_editor.connection.vendor == "postgresql":
+        schema_editor.execute("DROP FUNCTION reputation_keep_history() CASCADE", params=None)
 
 
 def to_actor_by_address(related_name, *, null):
@@ -189,7 +198,7 @@ class Migration(migrations.Migration):
                 default=False, editable=False, help_text="Trust that doesn't fade."
             ),
         ),
-        migrations.RunPython(give_scores),
+        migrations.RunPython(give_scores, migrations.RunPython.noop),
         # The history's actor, from a number to its address.
         migrations.RemoveIndex(model_name="statuschange", name="status_change_by_actor"),
         migrations.AddField(
@@ -197,7 +206,7 @@ class Migration(migrations.Migration):
             name="known_as",
             field=to_actor_by_address("+", null=True),
         ),
-        migrations.RunPython(name_actors_by_address),
+        migrations.RunPython(name_actors_by_address, migrations.RunPython.noop),
         migrations.RemoveField(model_name="statuschange", name="actor"),
         migrations.RenameField(model_name="statuschange", old_name="known_as", new_name="actor"),
         migrations.AlterField(
@@ -225,5 +234,5 @@ class Migration(migrations.Migration):
                 violation_error_message="A score is at least 0.",
             ),
         ),
-        migrations.RunPython(keep_history),
+        migrations.RunPython(keep_history, let_history_change),
     ]

@@ -292,9 +292,16 @@ class TestTrust:
         self, record: Record, policy: Policy
     ) -> None:
         faded = fade(record, policy, NOW)
-        enough = faded.confirmed_score + 1 >= policy.trust_after_confirmed
+        enough = faded.confirmed_score + 1 >= policy.trust_after_confirmed - 0.5
         transition = step(record, CONFIRMED, policy=policy)
         assert (transition.record.status is Status.TRUSTED) == (enough and faded.failure_score < 1)
+
+    def test_is_earned_by_a_hundred_bars_one_after_another(self) -> None:
+        record = Record()
+        for minute in range(100):
+            record = after(record, CONFIRMED, at=NOW + dt.timedelta(minutes=minute))
+        assert record.confirmed_score < 100
+        assert record.status is Status.TRUSTED
 
     def test_waits_for_a_failure_to_fade(self) -> None:
         record = after(Record(), IMPLAUSIBLE, *[CONFIRMED] * 150)
