@@ -19,8 +19,9 @@ DAYS = 7
 HOURS = 24 * DAYS
 
 ACCEPTED, REFUSED = "#2f7fb8", "#d9541e"  # both at least 3:1 on white and on the admin's dark grey
-WIDTH, HEIGHT = 760, 260  # of the whole, in SVG units
-LEFT, RIGHT, TOP, BOTTOM = 52, 8, 28, 44  # margins around the plot
+WIDTH, HEIGHT = 840, 260  # of the whole, in SVG units
+# Margins around the plot: for the numbers, for the name of a day that has just begun, and so on.
+LEFT, RIGHT, TOP, BOTTOM = 72, 66, 28, 44
 PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
 
@@ -91,7 +92,7 @@ def draw(hours: Mapping[dt.datetime, Hour], *, until: dt.datetime, text: str) ->
         axis=format_html(
             '<line x1="{}" x2="{}" y1="{}" y2="{}" stroke="currentColor"/>'
             '<text x="{}" y="{}" text-anchor="middle">day (UTC), a column an hour</text>'
-            '<text x="14" y="{}" text-anchor="middle" transform="rotate(-90 14 {})">'
+            '<text x="12" y="{}" text-anchor="middle" transform="rotate(-90 12 {})">'
             "bars an hour</text>",
             LEFT,
             WIDTH - RIGHT,
