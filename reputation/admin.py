@@ -245,8 +245,17 @@ class StatusChangeAdmin(ReadOnly, StatusChangeAdminBase):
     # Not its actor: that may have been forgotten.
     fields = ["at", "address", "from_status", "to_status", "reason", "evidence", "by_operator"]
     readonly_fields = ["address"]
-    search_fields = ["actor_id"]
+    search_fields = ["reason"]
+    search_help_text = "Any address of an actor, or a part of the reason."
     ordering = ["-at", "-pk"]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[StatusChange], search_term: str
+    ) -> tuple[QuerySet[StatusChange], bool]:
+        try:
+            return queryset.filter(actor_id=actor_named(search_term)), False
+        except AddressError:
+            return super().get_search_results(request, queryset, search_term)
 
     @admin.display(description="Actor", ordering="actor_id")
     def address(self, change: StatusChange) -> str:

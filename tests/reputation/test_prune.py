@@ -165,12 +165,14 @@ class TestCommand:
         with pytest.raises(CommandError, match=f"{option} must be from 1"):
             prune(option, "0")
 
-    @pytest.mark.parametrize(
-        "thousands", [2, pytest.param(100, marks=pytest.mark.slow)], ids=lambda n: f"{n}000"
-    )
-    def test_forgets_a_flood_of_actors_in_batches(
-        self, thousands: int, django_assert_max_num_queries: Any
-    ) -> None:
+    def test_forgets_in_batches(self, django_assert_max_num_queries: Any) -> None:
+        self.forget_thousands(2, django_assert_max_num_queries)
+
+    @pytest.mark.slow
+    def test_forgets_a_flood_of_actors(self, django_assert_max_num_queries: Any) -> None:
+        self.forget_thousands(100, django_assert_max_num_queries)
+
+    def forget_thousands(self, thousands: int, django_assert_max_num_queries: Any) -> None:
         long_ago = timezone.now() - dt.timedelta(days=100)
         hour = hour_of(long_ago)
         for part in range(thousands):
