@@ -76,7 +76,7 @@ def standing(*, address: str) -> Standing:
     if known is not None and not known.ban_is_over(timezone.now()):
         return known
     actor = Actor.objects.filter(address=address).first()
-    if actor is not None and _time_has_changed(actor):
+    if actor is not None and is_due(actor=actor):
         return _settle(address)
     found = Standing() if actor is None else _standing(actor)
     cache.add(_key(address), _entry(found), timeout=_lifetime(found))
@@ -170,6 +170,14 @@ def banned_among(*, addresses: Collection[str]) -> set[str]:
     return banned
 
 
+def is_due(*, actor: Actor) -> bool:
+    """Whether time has changed an actor's status, and nobody has looked yet."""
+    record, now = _record(actor), timezone.now()
+    return any(
+        apply(record=record, event=event, policy=_policy(), at=now).reason for event in TimeEvent
+    )
+
+
 def scores_now(*, actor: Actor) -> Record:
     """An actor's record with its scores as they have faded until now."""
     return fade(_record(actor), _policy(), timezone.now())
@@ -193,13 +201,6 @@ def change_by_operator(
         _apply(locked, event, at=timezone.now(), operator=operator, note=note)
         transaction.on_commit(publish, robust=True)
     return _standing(locked)
-
-
-def _time_has_changed(actor: Actor) -> bool:
-    record, now = _record(actor), timezone.now()
-    return any(
-        apply(record=record, event=event, policy=_policy(), at=now).reason for event in TimeEvent
-    )
 
 
 def _settle(address: str) -> Standing:

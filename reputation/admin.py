@@ -19,11 +19,11 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from reputation import chart
-from reputation.actors import change_by_operator, scores_now
+from reputation.actors import change_by_operator, is_due, scores_now
 from reputation.address import AddressError, actor_named
 from reputation.counts import hour_of
 from reputation.models import Actor, DailyTotal, HourlyCount, StatusChange
-from reputation.transitions import OperatorEvent
+from reputation.transitions import OperatorEvent, Status
 
 if TYPE_CHECKING:
     ActorAdminBase = admin.ModelAdmin[Actor]
@@ -149,8 +149,9 @@ class ActorAdmin(ActorAdminBase):
     @admin.display(description="Standing")
     def standing(self, actor: Actor) -> str:
         """Where it stands and since when, in a sentence."""
-        if actor.banned_until is not None and actor.banned_until <= timezone.now():
-            return "Its ban has ended: its next request finds it on probation, with scores of 0."
+        if is_due(actor=actor):
+            what = "ban has ended" if actor.status == Status.BANNED else "merit has faded"
+            return f"Its {what}: its next request finds it on probation."
         latest = actor.status_changes.order_by("-at", "-pk").first()
         if latest is None:
             return "On probation since it was first seen."

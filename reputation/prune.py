@@ -13,7 +13,8 @@ off goes on with the next run.
 """
 
 import datetime as dt
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -91,33 +92,30 @@ def _in_batches(forget: Callable[[], int]) -> int:
 
 
 def _forget_counts(old: QuerySet[HourlyCount]) -> int:
-    pks = list(
-        old.select_for_update().order_by("pk").values_list("pk", flat=True)[:ADDRESSES_A_QUERY]
-    )
+    oldest = old.select_for_update().order_by("hour").values_list("pk", flat=True)
+    pks = list(oldest[:ADDRESSES_A_QUERY])
     rows = HourlyCount.objects.filter(pk__in=pks)
-    _add_to_days(rows)
+    _add_to_totals(_by_day(rows))
     rows.delete()
     return len(pks)
 
 
 def _forget_actors(idle: QuerySet[Actor]) -> int:
-    # Locked, and looked at once more by that: nobody who sends meanwhile is forgotten. In the order
-    # in which everyone locks several.
-    batch = list(idle.select_for_update().order_by("address")[:ADDRESSES_A_QUERY])
+    longest = list(idle.order_by("last_seen").values_list("pk", flat=True)[:ADDRESSES_A_QUERY])
+    # Locked, in the order in which everyone locks several, and asked again: nobody who sent
+    # something meanwhile is forgotten.
+    batch = list(idle.select_for_update().filter(pk__in=longest).order_by("address"))
     pks = [actor.pk for actor in batch]
     counts = HourlyCount.objects.filter(actor__in=pks)
-    _add_to_days(counts)
-    counts.delete()
-    last_seen: dict[dt.date, int] = {}
+    totals = _by_day(counts)
     for actor in batch:
         if actor.last_seen is not None:
-            day = actor.last_seen.astimezone(dt.UTC).date()
-            last_seen[day] = last_seen.get(day, 0) + 1
-    for day in sorted(last_seen):
-        _add_to_day(day, actors=last_seen[day])
+            totals[actor.last_seen.astimezone(dt.UTC).date()].actors += 1
+    _add_to_totals(totals)
+    counts.delete()
     # Past the model, which lets no actor go without its history: that stays, on purpose.
     Actor.objects.filter(pk__in=pks)._raw_delete(Actor.objects.db)
-    return len(batch)
+    return len(longest)
 
 
 def _forget_history(old: QuerySet[StatusChange]) -> int:
@@ -127,7 +125,9 @@ def _forget_history(old: QuerySet[StatusChange]) -> int:
     return len(pks)
 
 
-def _add_to_days(counts: QuerySet[HourlyCount]) -> None:
+def _by_day(counts: QuerySet[HourlyCount]) -> defaultdict[dt.date, DailyTotal]:
+    """What the counts add to the totals of their days; the rows aren't saved."""
+    totals: defaultdict[dt.date, DailyTotal] = defaultdict(DailyTotal)
     days = (
         counts.annotate(day=TruncDate("hour", tzinfo=dt.UTC))
         .values("day")
@@ -135,13 +135,15 @@ def _add_to_days(counts: QuerySet[HourlyCount]) -> None:
         .annotate(accepted_bars=Sum("accepted"), refused_bars=Sum("refused"))
     )
     for row in days:
-        _add_to_day(row["day"], accepted=row["accepted_bars"], refused=row["refused_bars"])
+        totals[row["day"]] = DailyTotal(accepted=row["accepted_bars"], refused=row["refused_bars"])
+    return totals
 
 
-def _add_to_day(day: dt.date, *, accepted: int = 0, refused: int = 0, actors: int = 0) -> None:
-    DailyTotal.objects.get_or_create(day=day)
-    DailyTotal.objects.filter(day=day).update(
-        accepted=F("accepted") + accepted,
-        refused=F("refused") + refused,
-        actors=F("actors") + actors,
-    )
+def _add_to_totals(totals: Mapping[dt.date, DailyTotal]) -> None:
+    for day in sorted(totals):
+        DailyTotal.objects.get_or_create(day=day)
+        DailyTotal.objects.filter(day=day).update(
+            accepted=F("accepted") + totals[day].accepted,
+            refused=F("refused") + totals[day].refused,
+            actors=F("actors") + totals[day].actors,
+        )

@@ -12,7 +12,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from reputation.actors import record_outcome, standing
+from reputation.actors import record_claims, record_outcome, standing
 from reputation.admin import ActorAdmin
 from reputation.models import Actor, StatusChange
 from reputation.transitions import Outcome
@@ -135,6 +135,15 @@ class TestActorPage:
     def test_says_so_when_a_ban_has_ended(self, operator: Client) -> None:
         actor = Actor.objects.create(address=IPV4, status="BANNED", banned_until=timezone.now())
         assert "Its ban has ended" in operator.get(page(actor)).content.decode()
+
+    def test_says_so_when_merit_has_faded(self, operator: Client, clock: Clock) -> None:
+        record_claims(confirmed={IPV4: 100}, contradicted={})
+        actor = Actor.objects.get()
+        assert "Trusted since" in operator.get(page(actor)).content.decode()
+        clock.move(hours=24 * 13)
+        assert "Trusted since" in operator.get(page(actor)).content.decode()
+        Actor.objects.update(confirmed_score=49)
+        assert "Its merit has faded" in operator.get(page(actor)).content.decode()
 
     @pytest.mark.parametrize(
         ("event", "status"), [("BAN", "BANNED"), ("TRUST", "TRUSTED"), ("RESET", "PROBATION")]
