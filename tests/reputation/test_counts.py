@@ -180,6 +180,28 @@ class TestCrash:
         assert actors.flush() == 1
         assert totals() == {HOME: 3, AWAY: 1}
 
+    def test_leaves_a_batch_that_a_late_deletion_spares(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A flush comes to its deletion after another one did it, took more, and crashed."""
+        run, late = counts._run, iter([True])
+
+        def run_late(script: str, keys: list[str], *arguments: Any) -> Any:
+            if script is counts._DROP and next(late, False):
+                run(script, keys, *arguments)
+                count_some()
+                with monkeypatch.context() as broken:
+                    broken.setattr(counts, "_add", crash)
+                    with pytest.raises(CrashError):
+                        actors.flush()
+            return run(script, keys, *arguments)
+
+        monkeypatch.setattr(counts, "_run", run_late)
+        count_some()
+        actors.flush()
+        actors.flush()
+        assert totals() == {HOME: 4, AWAY: 2}
+
     def test_by_the_loss_of_the_cache_breaks_nothing(self, clean_server: redis.Redis) -> None:
         count_some()
         clean_server.flushall()

@@ -10,13 +10,15 @@ from reputation import actors
 from reputation.actors import change_by_operator, record_outcome
 from reputation.counts import hour_of
 from reputation.models import Actor, DailyTotal, HourlyCount, StatusChange
+from reputation.prune import Limits
+from reputation.prune import prune as prune_all
 from reputation.transitions import OperatorEvent, Outcome
-from tests.reputation.conftest import Clock
+from tests.reputation.conftest import Clock, at_once
 
 HOME, AWAY = "203.0.113.9", "198.51.100.7"
 DAY = 24  # hours
 
-pytestmark = [pytest.mark.usefixtures("clean_server"), pytest.mark.django_db]
+pytestmark = pytest.mark.usefixtures("clean_server")
 
 
 def prune(*options: str) -> str:
@@ -41,6 +43,7 @@ def days() -> dict[dt.date, tuple[int, int, int]]:
     }
 
 
+@pytest.mark.django_db
 class TestActors:
     def test_go_when_they_were_idle_for_long(self, clock: Clock) -> None:
         judge()
@@ -97,6 +100,30 @@ class TestActors:
         assert Actor.objects.get().failed_updates == 0
 
 
+def test_whoever_sends_meanwhile_is_not_forgotten(shared_database: None) -> None:
+    long_ago = timezone.now() - dt.timedelta(days=100)
+    addresses = [f"192.0.2.{n}" for n in range(40)]
+    Actor.objects.bulk_create(
+        [Actor(address=address, last_seen=long_ago, failed_updates=1) for address in addresses]
+    )
+    day = dt.timedelta(days=1)
+    turns = iter("ps" * 2)
+
+    def prune_or_send() -> None:
+        if next(turns) == "p":
+            prune_all(Limits(hourly_counts=day, idle_actors=day, history=day))
+            return
+        for address in addresses:
+            judge(Outcome.IMPLAUSIBLE, address=address)
+
+    at_once(prune_or_send, threads=4)
+    failures = dict(Actor.objects.values_list("address", "failed_updates"))
+    # Two, and the one from before if the first of them was faster than the pruning.
+    assert set(failures) == set(addresses)
+    assert set(failures.values()) <= {2, 3}
+
+
+@pytest.mark.django_db
 class TestCounts:
     def test_become_totals_of_their_days(self, clock: Clock) -> None:
         today = clock.now().astimezone(dt.UTC).date()
@@ -125,6 +152,7 @@ class TestCounts:
         assert not HourlyCount.objects.exists()
 
 
+@pytest.mark.django_db
 class TestHistory:
     def test_outlives_its_actor_and_is_its_own_again(self, clock: Clock) -> None:
         judge(Outcome.IMPLAUSIBLE, 6)
@@ -150,6 +178,7 @@ class TestHistory:
         assert StatusChange.objects.count() == 1
 
 
+@pytest.mark.django_db
 class TestCommand:
     def test_only_says_what_would_go_when_asked_so(self, clock: Clock) -> None:
         judge()
