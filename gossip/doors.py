@@ -83,21 +83,33 @@ class PublicGossip(QuickViewSet):
 
     def _record(self, actor: str, gossip: wire.Gossip, judged: Sequence[trust.Judged]) -> None:
         """Count the request's one outcome (a failure wins), before anything is answered or laid: an
-        actor that can't be recorded gets nothing served."""
-        evidence = [entry.encode().decode() for entry in gossip.entries if isinstance(entry, Bar)]
-        if Objection.IMPLAUSIBLE in judged:
-            outcome = Outcome.IMPLAUSIBLE
-        elif any(isinstance(entry, Candidate) for entry in judged):
-            outcome = Outcome.ACCEPTED
+        actor that can't be recorded gets nothing served.
+
+        A failure is in SQL when this returns. An accepted update decides nothing, so it waits in
+        Redis; what it asks again is whether the actor has been banned since the request began.
+        """
+        accepted = sum(isinstance(entry, Candidate) for entry in judged)
+        refused = judged.count(Objection.IMPLAUSIBLE)
+        if refused:
+            bars = [entry for entry in gossip.entries if isinstance(entry, Bar)]
+            standing = actors.record_outcome(
+                address=actor,
+                outcome=Outcome.IMPLAUSIBLE,
+                evidence=[bar.encode().decode() for bar in bars],
+                bars=(accepted, refused),
+            )
+        elif accepted:
+            standing = actors.standing(address=actor)
         else:
             return
-        standing = actors.record_outcome(address=actor, outcome=outcome, evidence=evidence)
         if standing.banned:
             # With this request, or by someone else meanwhile: its good bars aren't laid either.
             access.store().withdraw_actors([actor])
-            if outcome is Outcome.IMPLAUSIBLE:
+            if refused:
                 raise Refusal(status.HTTP_400_BAD_REQUEST, Objection.IMPLAUSIBLE.value)
             raise Refusal(status.HTTP_403_FORBIDDEN, BANNED)
+        if not refused:
+            actors.count(address=actor, accepted=accepted)
 
     def _lay(self, actor: str, judged: Sequence[trust.Judged], *, trusted: bool) -> list[Fate]:
         candidates = [entry for entry in judged if isinstance(entry, Candidate)]

@@ -120,8 +120,20 @@ PUBLIC_BARS = env.choice(
 )
 CLAIMS_PER_HOUR = env.integer("CLAIMS_PER_HOUR", 10, low=1, high=100_000)  # of one actor
 BAN_AFTER_FAILURES = env.integer("BAN_AFTER_FAILURES", 5, low=0, high=1_000_000)
+# Hours. A contributor errs for a day (an anchor that an adjustment moved), not day after day.
+FAILURE_HALF_LIFE = env.number("FAILURE_HALF_LIFE", 24, low=0.001, high=87_600)
 BAN_HOURS = env.number("BAN_HOURS", 24, low=0.001, high=87_600)
-TRUST_AFTER_SUCCESSES = env.integer("TRUST_AFTER_SUCCESSES", 100, low=1, high=1_000_000)
+# Addresses change hands, so a ban for failures must end.
+MAX_BAN_HOURS = env.number("MAX_BAN_HOURS", 720, low=0.001, high=87_600)
+if MAX_BAN_HOURS < BAN_HOURS:
+    raise SettingsError("MAX_BAN_HOURS", "must not be less than BAN_HOURS", f"{BAN_HOURS:g}")
+TRUST_AFTER_CONFIRMED = env.integer("TRUST_AFTER_CONFIRMED", 100, low=1, high=1_000_000)
+# Hours. Longer than the exchange's longest holiday (Tết, nine days), in which nothing is confirmed.
+CONFIRMED_HALF_LIFE = env.number("CONFIRMED_HALF_LIFE", 336, low=0.001, high=87_600)
+# Days for which prune_actors leaves hourly counts, idle actors, and the history of forgotten ones.
+KEEP_HOURLY_COUNTS = env.integer("KEEP_HOURLY_COUNTS", 30, low=1, high=3_650)
+KEEP_IDLE_ACTORS = env.integer("KEEP_IDLE_ACTORS", 90, low=1, high=3_650)
+KEEP_HISTORY = env.integer("KEEP_HISTORY", 730, low=1, high=36_500)
 PUBLIC_RATE = env.rate("PUBLIC_RATE", "20/2s")
 TRUSTED_RATE = env.rate("TRUSTED_RATE", "100/2s")
 TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")

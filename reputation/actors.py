@@ -5,6 +5,9 @@ that all processes share; SQL is asked once in ``STANDING_LIFETIME`` per actor, 
 change is committed first and then written over the cached standing, so that it acts at once
 everywhere.
 
+Failures, and whatever changes a status, are in SQL before they are answered. Accepted updates are
+counted in Redis and flushed (reputation.counts).
+
 Cached standings can't go stale by a race: a reader only fills a gap (``add``), and a writer
 publishes what is committed while it holds the actor's row, so that the last to publish is right.
 
@@ -14,7 +17,7 @@ of the database and of Redis pass through: the doors answer 503 to both.
 
 import datetime as dt
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -23,9 +26,13 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from reputation.counts import ADDRESSES_A_QUERY, Counts, add_bars, hour_of, locked
+from reputation.counts import count as count
+from reputation.counts import flush as flush
 from reputation.evidence import bounded
 from reputation.models import Actor, StatusChange
 from reputation.transitions import (
+    ClaimEvent,
     Event,
     OperatorEvent,
     Outcome,
@@ -34,11 +41,12 @@ from reputation.transitions import (
     Status,
     TimeEvent,
     apply,
+    fade,
 )
 
 STANDING_LIFETIME = 60.0  # seconds
-# SQLite before 3.32 takes at most 999 parameters in a query.
-_ADDRESSES_A_QUERY = 500
+# Actors whose claims are recorded in one transaction, which holds their rows.
+_ACTORS_A_TRANSACTION = 100
 
 logger = logging.getLogger(__name__)
 
@@ -68,31 +76,83 @@ def standing(*, address: str) -> Standing:
     if known is not None and not known.ban_is_over(timezone.now()):
         return known
     actor = Actor.objects.filter(address=address).first()
-    if actor is not None and _record(actor).ban_is_over(timezone.now()):
-        return _end_ban(address)
+    if actor is not None and is_due(actor=actor):
+        return _settle(address)
     found = Standing() if actor is None else _standing(actor)
     cache.add(_key(address), _entry(found), timeout=_lifetime(found))
     return found
 
 
-def record_outcome(*, address: str, outcome: Outcome, evidence: object) -> Standing:
+def record_outcome(
+    *,
+    address: str,
+    outcome: Outcome,
+    evidence: object,
+    bars: tuple[int, int] | None = None,
+) -> Standing:
     """Count an outcome and judge the actor by it; committed when this returns.
 
     ``evidence`` is what was sent, anything that JSON holds; a bounded part of it is kept with a
-    change of status. Returns the standing after the outcome. Not to be called in a transaction.
+    change of status. ``bars`` says how many were accepted and how many refused; None: one. Returns
+    the standing after the outcome. Not to be called in a transaction.
     """
     now = timezone.now()
+    accepted, refused = bars or ((1, 0) if outcome is Outcome.ACCEPTED else (0, 1))
     with transaction.atomic(durable=True):
         actor, _created = Actor.objects.select_for_update().get_or_create(
             address=address, defaults={"first_seen": now}
         )
-        changed = _apply(actor, TimeEvent.BAN_ENDED, at=now)
+        changed = _apply_time(actor, at=now)
         if actor.status != Status.BANNED:
             actor.last_seen = now
             changed |= _apply(actor, outcome, at=now, evidence=evidence)
+            add_bars(hour_of(now), {actor.pk: Counts(0, accepted, refused)})
     if changed:
         _publish(address)
     return _standing(actor)
+
+
+def record_claims(
+    *,
+    confirmed: Mapping[str, int],
+    contradicted: Mapping[str, int],
+    evidence: object = None,
+) -> dict[str, Standing]:
+    """Judge actors by their bars, so many for each address, that a trusted source has confirmed or
+    contradicted; committed and published when this returns. Returns the standings that changed.
+
+    What speaks for and against an actor in one call is settled first, so that no order of its bars
+    earns a guesser what another wouldn't. ``evidence`` is kept, a bounded part of it, with each
+    change of status. Not to be called in a transaction.
+    """
+    net = {
+        address: confirmed.get(address, 0) - contradicted.get(address, 0)
+        for address in sorted(confirmed.keys() | contradicted.keys())
+    }
+    judged = [address for address, claims in net.items() if claims]
+    changed: dict[str, Standing] = {}
+    for start in range(0, len(judged), _ACTORS_A_TRANSACTION):
+        part = judged[start : start + _ACTORS_A_TRANSACTION]
+        changed.update(_record_claims({address: net[address] for address in part}, evidence))
+    return changed
+
+
+def _record_claims(net: Mapping[str, int], evidence: object) -> dict[str, Standing]:
+    now = timezone.now()
+    changed = {}
+    with transaction.atomic(durable=True):
+        pks = locked(net.keys(), first_seen=now)
+        actors = Actor.objects.in_bulk(pks.values())
+        for address, claims in net.items():
+            actor = actors[pks[address]]
+            event = ClaimEvent.CONFIRMED if claims > 0 else ClaimEvent.CONTRADICTED
+            has_changed = _apply_time(actor, at=now)
+            has_changed |= _apply(actor, event, times=abs(claims), at=now, evidence=evidence)
+            if has_changed:
+                changed[address] = _standing(actor)
+    for address in changed:
+        _publish(address)
+    return changed
 
 
 def banned_among(*, addresses: Collection[str]) -> set[str]:
@@ -100,14 +160,27 @@ def banned_among(*, addresses: Collection[str]) -> set[str]:
     still_banned = Q(banned_until__isnull=True) | Q(banned_until__gt=timezone.now())
     wanted = sorted(set(addresses))
     banned: set[str] = set()
-    for start in range(0, len(wanted), _ADDRESSES_A_QUERY):
-        part = wanted[start : start + _ADDRESSES_A_QUERY]
+    for start in range(0, len(wanted), ADDRESSES_A_QUERY):
+        part = wanted[start : start + ADDRESSES_A_QUERY]
         banned.update(
             Actor.objects.filter(still_banned, status=Status.BANNED, address__in=part).values_list(
                 "address", flat=True
             )
         )
     return banned
+
+
+def is_due(*, actor: Actor) -> bool:
+    """Whether time has changed an actor's status, and nobody has looked yet."""
+    record, now = _record(actor), timezone.now()
+    return any(
+        apply(record=record, event=event, policy=_policy(), at=now).reason for event in TimeEvent
+    )
+
+
+def scores_now(*, actor: Actor) -> Record:
+    """An actor's record with its scores as they have faded until now."""
+    return fade(_record(actor), _policy(), timezone.now())
 
 
 def change_by_operator(
@@ -130,12 +203,20 @@ def change_by_operator(
     return _standing(locked)
 
 
-def _end_ban(address: str) -> Standing:
+def _settle(address: str) -> Standing:
+    """Write down what time has done to an actor."""
     with transaction.atomic(durable=True):
-        actor = Actor.objects.select_for_update().get(address=address)
-        _apply(actor, TimeEvent.BAN_ENDED, at=timezone.now())
+        actor = Actor.objects.select_for_update().filter(address=address).first()
+        if actor is None:  # pruned meanwhile
+            return Standing()
+        _apply_time(actor, at=timezone.now())
     _publish(address)
     return _standing(actor)
+
+
+def _apply_time(actor: Actor, *, at: dt.datetime) -> bool:
+    changed = [_apply(actor, event, at=at) for event in TimeEvent]
+    return any(changed)
 
 
 def _apply(
@@ -143,53 +224,61 @@ def _apply(
     event: Event,
     *,
     at: dt.datetime,
+    times: int = 1,
     evidence: object = None,
     operator: str = "",
     note: str = "",
 ) -> bool:
     """Apply the table to a locked row and save it; True if there was a reason to write down."""
-    before = _record(actor)
-    transition = apply(record=before, event=event, policy=_policy(), at=at)
-    if transition.record == before and not transition.reason:
-        return False
-    actor.status = transition.record.status.value
-    actor.successful_updates = transition.record.successful_updates
-    actor.failed_updates = transition.record.failed_updates
-    actor.banned_until = transition.record.banned_until
-    actor.save()
-    if not transition.reason:
-        return False
-    reason = f"{transition.reason}. {note}" if note else transition.reason
-    StatusChange.objects.create(
-        actor=actor,
-        at=at,
-        from_status=before.status.value,
-        to_status=actor.status,
-        reason=reason,
-        evidence={} if evidence is None else bounded(evidence),
-        by_operator=operator,
-    )
-    logger.info(
-        "Actor %s: %s → %s: %s", actor.address, before.status, actor.status, transition.reason
-    )
-    return True
+    record = first = _record(actor)
+    policy, changes = _policy(), []
+    for _ in range(times):
+        before = record
+        transition = apply(record=before, event=event, policy=policy, at=at)
+        record = transition.record
+        if transition.reason:
+            reason = f"{transition.reason}. {note}" if note else transition.reason
+            changes.append(
+                StatusChange(
+                    actor=actor,
+                    at=at,
+                    from_status=before.status.value,
+                    to_status=record.status.value,
+                    reason=reason,
+                    evidence={} if evidence is None else bounded(evidence),
+                    by_operator=operator,
+                )
+            )
+            logger.info(
+                "Actor %s: %s → %s: %s",
+                actor.address,
+                before.status,
+                record.status,
+                transition.reason,
+            )
+    if record != first or changes:
+        for name in Record.__slots__:
+            setattr(actor, name, getattr(record, name))
+        actor.touched_by_operator |= bool(operator)
+        actor.save()
+        StatusChange.objects.bulk_create(changes)
+    return bool(changes)
 
 
 def _policy() -> Policy:
     return Policy(
         ban_after_failures=settings.BAN_AFTER_FAILURES,
-        trust_after_successes=settings.TRUST_AFTER_SUCCESSES,
+        failure_half_life=dt.timedelta(hours=settings.FAILURE_HALF_LIFE),
+        trust_after_confirmed=settings.TRUST_AFTER_CONFIRMED,
+        confirmed_half_life=dt.timedelta(hours=settings.CONFIRMED_HALF_LIFE),
         ban_duration=dt.timedelta(hours=settings.BAN_HOURS),
+        max_ban_duration=dt.timedelta(hours=settings.MAX_BAN_HOURS),
     )
 
 
 def _record(actor: Actor) -> Record:
-    return Record(
-        status=Status(actor.status),
-        successful_updates=actor.successful_updates,
-        failed_updates=actor.failed_updates,
-        banned_until=actor.banned_until,
-    )
+    kept = {name: getattr(actor, name) for name in Record.__slots__}
+    return Record(**{**kept, "status": Status(actor.status)})
 
 
 def _standing(actor: Actor) -> Standing:
@@ -199,7 +288,9 @@ def _standing(actor: Actor) -> Standing:
 def _publish(address: str) -> None:
     """Write the committed standing over the cached one, under the row's lock."""
     with transaction.atomic():
-        current = _standing(Actor.objects.select_for_update().get(address=address))
+        actor = Actor.objects.select_for_update().filter(address=address).first()
+        # None: it was pruned meanwhile.
+        current = Standing() if actor is None else _standing(actor)
         cache.set(_key(address), _entry(current), timeout=_lifetime(current))
 
 

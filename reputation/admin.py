@@ -1,31 +1,38 @@
 """The operator's view of reputation: find an actor, see why it stands where it stands, change it.
 
 Changes go through change_by_operator and nothing else; counts and status are never edited, changes
-of status never touched, and no actor is deleted, since its history would go with it.
+of status never touched, and no actor is deleted: prune_actors knows which may go.
 """
 
 import contextlib
+import datetime as dt
+import functools
 from typing import TYPE_CHECKING, Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils import timezone
+from django.utils.safestring import SafeString
 
-from reputation.actors import change_by_operator
+from reputation import chart
+from reputation.actors import change_by_operator, is_due, scores_now
 from reputation.address import AddressError, actor_named
-from reputation.models import Actor, StatusChange
-from reputation.transitions import OperatorEvent
+from reputation.counts import hour_of
+from reputation.models import Actor, DailyTotal, HourlyCount, StatusChange
+from reputation.transitions import OperatorEvent, Status
 
 if TYPE_CHECKING:
     ActorAdminBase = admin.ModelAdmin[Actor]
     StatusChangeAdminBase = admin.ModelAdmin[StatusChange]
+    DailyTotalAdminBase = admin.ModelAdmin[DailyTotal]
     StatusChangeInlineBase = admin.TabularInline[StatusChange, Actor]
     ActorFormBase = forms.ModelForm[Actor]
 else:
-    ActorAdminBase = StatusChangeAdminBase = admin.ModelAdmin
+    ActorAdminBase = StatusChangeAdminBase = DailyTotalAdminBase = admin.ModelAdmin
     StatusChangeInlineBase = admin.TabularInline
     ActorFormBase = forms.ModelForm
 
@@ -88,6 +95,32 @@ class StatusChangeInline(ReadOnly, StatusChangeInlineBase):
     can_delete = False
 
 
+class Activity:
+    """An actor's bars of the last days: a chart, in words, and the days one by one.
+
+    The template asks for it, and only where it may be seen.
+    """
+
+    def __init__(self, actor_pk: int) -> None:
+        self._actor_pk = actor_pk
+        self._until = hour_of(timezone.now())
+
+    @functools.cached_property
+    def _hours(self) -> dict[dt.datetime, chart.Hour]:
+        since = self._until - dt.timedelta(hours=chart.HOURS)
+        rows = HourlyCount.objects.filter(actor=self._actor_pk, hour__gt=since)
+        return {row.hour: chart.Hour(row.accepted, row.refused) for row in rows}
+
+    def text(self) -> str:
+        return chart.describe(self._hours, until=self._until)
+
+    def svg(self) -> SafeString:
+        return chart.draw(self._hours, until=self._until, text=self.text())
+
+    def days(self) -> list[chart.Day]:
+        return chart.by_day(self._hours, until=self._until)
+
+
 @admin.register(Actor)
 class ActorAdmin(ActorAdminBase):
     form = ActorForm
@@ -108,7 +141,7 @@ class ActorAdmin(ActorAdminBase):
     def get_readonly_fields(self, request: HttpRequest, obj: Actor | None = None) -> list[str]:
         if obj is None:
             return []
-        return [*RECORD, "first_seen", "standing"]
+        return [*RECORD, "first_seen", "scores", "bans", "standing"]
 
     def get_inlines(self, request: HttpRequest, obj: Actor | None) -> list[Any]:
         return [] if obj is None else [StatusChangeInline]
@@ -116,8 +149,9 @@ class ActorAdmin(ActorAdminBase):
     @admin.display(description="Standing")
     def standing(self, actor: Actor) -> str:
         """Where it stands and since when, in a sentence."""
-        if actor.banned_until is not None and actor.banned_until <= timezone.now():
-            return "Its ban has ended: its next request finds it on probation, with counts of 0."
+        if is_due(actor=actor):
+            what = "ban has ended" if actor.status == Status.BANNED else "merit has faded"
+            return f"Its {what}: its next request finds it on probation."
         latest = actor.status_changes.order_by("-at", "-pk").first()
         if latest is None:
             return "On probation since it was first seen."
@@ -126,8 +160,30 @@ class ActorAdmin(ActorAdminBase):
             latest.reason
         )
 
+    @admin.display(description="Scores now")
+    def scores(self, actor: Actor) -> str:
+        now = scores_now(actor=actor)
+        trust = "; trusted by hand" if now.trusted_by_hand else ""
+        return (
+            f"{now.failure_score:.2f} of {settings.BAN_AFTER_FAILURES} failures allowed, "
+            f"{now.confirmed_score:.1f} of {settings.TRUST_AFTER_CONFIRMED} confirmed bars needed"
+            f"{trust}"
+        )
+
     def has_delete_permission(self, request: HttpRequest, obj: Actor | None = None) -> bool:
         return False
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        # Django answers what isn't a number as it does for an actor that isn't there.
+        activity = Activity(int(object_id)) if object_id.isdecimal() else None
+        context = {**(extra_context or {}), "activity": activity}
+        return super().change_view(request, object_id, form_url, context)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Actor], search_term: str
@@ -140,6 +196,7 @@ class ActorAdmin(ActorAdminBase):
     def save_model(self, request: HttpRequest, obj: Actor, form: ActorForm, change: bool) -> None:
         # A known actor isn't saved: its counts may have grown since the form was read.
         if not change:
+            obj.touched_by_operator = True
             super().save_model(request, obj, form, change)
         if event := form.cleaned_data["event"]:
             change_by_operator(
@@ -184,7 +241,29 @@ class ActorAdmin(ActorAdminBase):
 
 @admin.register(StatusChange)
 class StatusChangeAdmin(ReadOnly, StatusChangeAdminBase):
-    list_display = ["at", "actor", "from_status", "to_status", "reason", "by_operator"]
+    list_display = ["at", "address", "from_status", "to_status", "reason", "by_operator"]
     list_filter = ["to_status", "at"]
-    list_select_related = ["actor"]
+    # Not its actor: that may have been forgotten.
+    fields = ["at", "address", "from_status", "to_status", "reason", "evidence", "by_operator"]
+    readonly_fields = ["address"]
+    search_fields = ["reason"]
+    search_help_text = "Any address of an actor, or a part of the reason."
     ordering = ["-at", "-pk"]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[StatusChange], search_term: str
+    ) -> tuple[QuerySet[StatusChange], bool]:
+        try:
+            return queryset.filter(actor_id=actor_named(search_term)), False
+        except AddressError:
+            return super().get_search_results(request, queryset, search_term)
+
+    @admin.display(description="Actor", ordering="actor_id")
+    def address(self, change: StatusChange) -> str:
+        return change.actor_id
+
+
+@admin.register(DailyTotal)
+class DailyTotalAdmin(ReadOnly, DailyTotalAdminBase):
+    list_display = ["day", "accepted", "refused", "actors"]
+    ordering = ["-day"]

@@ -1,7 +1,10 @@
 """What is remembered of public contributors, in SQL: it survives every restart.
 
-Rows change through reputation.actors only; it keeps the shared cache in step with them.
+Rows change through reputation.actors, reputation.counts and reputation.prune only; they keep the
+shared cache in step, and the history whole.
 """
+
+from typing import Any, NoReturn, Self
 
 from django.db import models
 from django.db.models import Q
@@ -25,8 +28,24 @@ class Actor(models.Model):
     )
     successful_updates = models.PositiveBigIntegerField(default=0, editable=False)
     failed_updates = models.PositiveBigIntegerField(default=0, editable=False)
+    failure_score = models.FloatField(
+        default=0.0, editable=False, help_text="Implausible updates, fading since scored_at."
+    )
+    confirmed_score = models.FloatField(
+        default=0.0, editable=False, help_text="Confirmed bars, fading since scored_at."
+    )
+    scored_at = models.DateTimeField(null=True, blank=True, editable=False)
+    bans = models.PositiveIntegerField(
+        default=0, editable=False, help_text="For failures, since an operator's last reset."
+    )
+    trusted_by_hand = models.BooleanField(
+        default=False, editable=False, help_text="Trust that doesn't fade."
+    )
     banned_until = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="Empty for a ban without end."
+    )
+    touched_by_operator = models.BooleanField(
+        default=False, editable=False, help_text="An operator's actor is never pruned."
     )
     first_seen = models.DateTimeField(
         default=timezone.now, editable=False, help_text="First update, or added by an operator."
@@ -49,17 +68,66 @@ class Actor(models.Model):
                 name="actor_only_a_ban_ends",
                 violation_error_message="Only a banned actor has an end of its ban.",
             ),
+            models.CheckConstraint(
+                condition=Q(status=Status.TRUSTED.value) | Q(trusted_by_hand=False),
+                name="actor_only_trust_is_by_hand",
+                violation_error_message="Only a trusted actor is trusted by hand.",
+            ),
+            models.CheckConstraint(
+                condition=Q(failure_score__gte=0) & Q(confirmed_score__gte=0),
+                name="actor_scores_from_0",
+                violation_error_message="A score is at least 0.",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.address
 
 
+class AppendOnlyError(Exception):
+    """History was to be changed."""
+
+
+def _refuse() -> NoReturn:
+    raise AppendOnlyError("changes of status are added, never changed or deleted")
+
+
+class AppendOnly(models.QuerySet["StatusChange"]):
+    def update(self, **kwargs: Any) -> NoReturn:
+        _refuse()
+
+    def bulk_update(self, *args: Any, **kwargs: Any) -> NoReturn:
+        _refuse()
+
+    def delete(self) -> NoReturn:
+        _refuse()
+
+    def bulk_create(self, objs: Any, *args: Any, **kwargs: Any) -> list["StatusChange"]:
+        if args or kwargs.get("update_conflicts"):
+            _refuse()
+        return super().bulk_create(objs, **kwargs)
+
+    def without_actor(self) -> Self:
+        """Changes of addresses that nothing else is known of any more."""
+        known = Actor.objects.filter(address=models.OuterRef("actor_id"))
+        return self.filter(~models.Exists(known))
+
+
 class StatusChange(models.Model):
-    """Why an actor stands where it stands. Rows are added, never changed or deleted."""
+    """Why an actor stands where it stands. Rows are added, never changed or deleted.
+
+    They belong to the address: pruning an actor leaves its history, which is its own again when the
+    address comes back. So there is no constraint, and ``actor`` may not be found; ``actor_id`` is
+    the address. Deleting an actor through the model is refused while it has a history.
+    """
 
     actor = models.ForeignKey(
-        Actor, on_delete=models.PROTECT, related_name="status_changes", db_index=False
+        Actor,
+        to_field="address",
+        on_delete=models.PROTECT,
+        related_name="status_changes",
+        db_index=False,
+        db_constraint=False,
     )
     at = models.DateTimeField(default=timezone.now, db_index=True)
     from_status = models.CharField(max_length=9, choices=STATUS_CHOICES)
@@ -69,6 +137,8 @@ class StatusChange(models.Model):
     by_operator = models.CharField(
         max_length=150, blank=True, help_text="Empty for a change that the rules made."
     )
+
+    objects = AppendOnly.as_manager()
 
     class Meta:
         indexes = [models.Index(fields=["actor", "-at"], name="status_change_by_actor")]
@@ -82,3 +152,52 @@ class StatusChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.from_status} → {self.to_status}: {self.reason}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if not self._state.adding:
+            _refuse()
+        super().save(*args, **{**kwargs, "force_insert": True})
+
+    def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
+        _refuse()
+
+
+class HourlyCount(models.Model):
+    """How many bars of an actor were accepted, and refused as implausible, in the hour from
+    ``hour``."""
+
+    actor = models.ForeignKey(Actor, on_delete=models.CASCADE, related_name="hourly_counts")
+    hour = models.DateTimeField(db_index=True)
+    accepted = models.PositiveBigIntegerField(default=0)
+    refused = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["actor", "hour"], name="hourly_count_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H:%M}: {self.accepted} accepted, {self.refused} refused"
+
+
+class DailyTotal(models.Model):
+    """What is left of hourly counts and of actors that were forgotten: sums of a day in UTC."""
+
+    day = models.DateField(primary_key=True)
+    accepted = models.PositiveBigIntegerField(default=0, help_text="Bars of that day.")
+    refused = models.PositiveBigIntegerField(default=0, help_text="Bars of that day.")
+    actors = models.PositiveBigIntegerField(
+        default=0, help_text="Forgotten actors that were last seen on that day."
+    )
+
+    def __str__(self) -> str:
+        return f"{self.day}: {self.accepted} accepted, {self.refused} refused"
+
+
+class Flushed(models.Model):
+    """One row: the batch of counts that came into SQL last, so that none comes twice."""
+
+    batch = models.CharField(max_length=32)
+
+    def __str__(self) -> str:
+        return self.batch

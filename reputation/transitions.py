@@ -1,23 +1,36 @@
 """What an actor's record becomes with each event: the rules of reputation, in one table.
 
 The rules
-- An accepted update counts as a success, an implausible one as a failure.
-- More failures than the policy allows (5) ban, whatever the status: the sixth failure does.
-- PROBATION becomes TRUSTED after enough successes (100) with few failures: at most one in
-  ``SUCCESSES_PER_FAILURE`` successes.
-- A ban for failures ends by itself after a time (24 h); a ban by an operator has no end.
+- An implausible update adds 1 to the failure score, a confirmed one adds 1 to the confirmed score,
+  a contradicted one takes 1 from it. An accepted update adds to neither: nobody knows yet if it's
+  true.
+- Both scores fade with time, by half in a half-life of their own, and end at 0 below ``FLOOR``.
+- A failure score above what the policy allows (5) bans, whatever the status: the sixth failure in
+  quick succession does. Above half of that, TRUSTED becomes PROBATION.
+- PROBATION becomes TRUSTED when the confirmed score reaches the policy's (100), with a failure
+  score below 1; and PROBATION again when it has faded below half of that.
+- A ban for failures ends by itself: after 24 h, the next one after twice as long, up to a limit. A
+  ban by an operator has no end.
 - A banned actor's outcomes change nothing, not even its counts.
 - An operator may ban, trust or reset an actor in any status.
 
 The theory
-- A record is what is counted since its actor last began: the end of a ban and a reset begin it anew
-  and clear both counts. If successes stayed, an actor that once earned trust would be TRUSTED again
-  with its first accepted update after a ban; so trust is earned again, in full. What was cleared
-  stands in the reason of the change.
-- Trust given by hand clears the failures and keeps the successes: an actor unbanned that way must
-  not be banned again by its next mistake, and its successes still tell the operator who it is.
-- The end of a ban is an event like any other. Whoever looks at an actor first after its ban has
-  ended applies it; a second one finds it applied, because its row asks for BANNED.
+- Scores are counters that decay, as the peer scores of gossipsub 1.1 are: an old mistake is
+  forgiven, an old merit runs out. They never meet: no merit pays for a failure, or an actor could
+  buy lies with true bars, which are cheap to repeat.
+- The confirmed score is capped (as gossipsub caps its counters), so that no long past, however
+  good, takes longer than two half-lives, or 1.5 times the policy's number of contradictions, to
+  lose trust.
+- Half of what earned trust keeps it, and half of what bans loses it, so that an actor at the edge
+  doesn't change sides with every bar.
+- Time is a datetime of the wall clock, which may be set back: then nothing fades, and nothing
+  grows.
+- The end of a ban clears both scores: the actor begins anew, and earns trust again in full. How
+  often it was banned stays until an operator resets it. The totals of updates are never cleared.
+- Trust by hand doesn't fade: an operator knows something that no bar says. Failures lose it as any.
+- What time does is an event like any other. Whoever looks at an actor first after its ban has ended
+  or its merit has faded applies it; a second one finds it applied, because its row asks for the
+  status before.
 - Guards look at the record with the event already counted. The first row that fits decides.
 - An operator's event always gives a reason, so that it leaves a trace where the status stays, too.
 
@@ -25,13 +38,15 @@ Nothing here knows of storage, settings or the time of day: values in, values ou
 """
 
 import datetime as dt
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-# True bars are cheap to repeat, so they must not outweigh lies one by one: at 50, the policy's 100
-# successes bear two failures, and the five that are survived before a ban ask for 250.
-SUCCESSES_PER_FAILURE = 50
+# Below it a score is 0: gossipsub's "decay to zero".
+FLOOR = 0.01
+# The confirmed score goes up to so many times what makes TRUSTED.
+CONFIRMED_CAP = 2.0
 
 
 class Status(StrEnum):
@@ -47,6 +62,13 @@ class Outcome(StrEnum):
     IMPLAUSIBLE = "IMPLAUSIBLE"
 
 
+class ClaimEvent(StrEnum):
+    """What a trusted source later said of an accepted bar."""
+
+    CONFIRMED = "CONFIRMED"
+    CONTRADICTED = "CONTRADICTED"
+
+
 class OperatorEvent(StrEnum):
     BAN = "BAN"
     TRUST = "TRUST"
@@ -55,27 +77,41 @@ class OperatorEvent(StrEnum):
 
 class TimeEvent(StrEnum):
     BAN_ENDED = "BAN_ENDED"
+    MERIT_FADED = "MERIT_FADED"
 
 
-Event = Outcome | OperatorEvent | TimeEvent
+Event = Outcome | ClaimEvent | OperatorEvent | TimeEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """``ban_after_failures`` failures are survived; ``ban_duration`` is a ban's for failures."""
+    """``ban_after_failures`` failures are survived; ``ban_duration`` is a first ban's for failures,
+    ``max_ban_duration`` the longest."""
 
     ban_after_failures: int = 5
-    trust_after_successes: int = 100
+    failure_half_life: dt.timedelta = dt.timedelta(hours=24)
+    trust_after_confirmed: int = 100
+    confirmed_half_life: dt.timedelta = dt.timedelta(days=14)
     ban_duration: dt.timedelta = dt.timedelta(hours=24)
+    max_ban_duration: dt.timedelta = dt.timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """``banned_until`` is set for a ban that ends by itself, and for nothing else."""
+    """The scores are those of ``scored_at``; ``fade`` tells today's.
+
+    ``successful_updates`` and ``failed_updates`` are totals that decide nothing. ``bans`` counts
+    bans for failures. ``banned_until`` is set for a ban that ends by itself, and for nothing else.
+    """
 
     status: Status = Status.PROBATION
     successful_updates: int = 0
     failed_updates: int = 0
+    failure_score: float = 0.0
+    confirmed_score: float = 0.0
+    scored_at: dt.datetime | None = None
+    bans: int = 0
+    trusted_by_hand: bool = False
     banned_until: dt.datetime | None = None
 
     def ban_is_over(self, at: dt.datetime) -> bool:
@@ -90,6 +126,59 @@ class Transition:
     reason: str = ""
 
 
+# --- What an event counts -------------------------------------------------------------------------
+
+
+def fade(record: Record, policy: Policy, at: dt.datetime) -> Record:
+    """The record with its scores as they are ``at``; no score grows by it, whatever the clock
+    did."""
+    since = dt.timedelta(0) if record.scored_at is None else at - record.scored_at
+    return replace(
+        record,
+        failure_score=_faded(record.failure_score, since / policy.failure_half_life),
+        confirmed_score=_faded(record.confirmed_score, since / policy.confirmed_half_life),
+        scored_at=at,
+    )
+
+
+def _faded(score: float, half_lives: float) -> float:
+    left = score * 0.5 ** max(0.0, half_lives)
+    return left if left >= FLOOR else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    successful: int = 0
+    failed: int = 0
+    failure_score: float = 0.0
+    confirmed_score: float = 0.0
+
+
+NOTHING = Count()
+COUNTS: Mapping[Event, Count] = {
+    Outcome.ACCEPTED: Count(successful=1),
+    Outcome.IMPLAUSIBLE: Count(failed=1, failure_score=1),
+    ClaimEvent.CONFIRMED: Count(confirmed_score=1),
+    ClaimEvent.CONTRADICTED: Count(confirmed_score=-1),
+}
+
+
+def _counted(record: Record, event: Event, policy: Policy) -> Record:
+    count = COUNTS.get(event, NOTHING)
+    if record.status is Status.BANNED:
+        return record
+    confirmed = record.confirmed_score + count.confirmed_score
+    return replace(
+        record,
+        successful_updates=record.successful_updates + count.successful,
+        failed_updates=record.failed_updates + count.failed,
+        failure_score=record.failure_score + count.failure_score,
+        confirmed_score=max(0.0, min(confirmed, CONFIRMED_CAP * policy.trust_after_confirmed)),
+    )
+
+
+# --- Guards and effects ---------------------------------------------------------------------------
+
 Guard = Callable[[Record, Policy, dt.datetime], bool]
 Effect = Callable[[Record, Policy, dt.datetime], Record]
 
@@ -99,38 +188,63 @@ def _always(_record: Record, _policy: Policy, _at: dt.datetime) -> bool:
 
 
 def _too_many_failures(record: Record, policy: Policy, _at: dt.datetime) -> bool:
-    return record.failed_updates > policy.ban_after_failures
+    return record.failure_score > policy.ban_after_failures
+
+
+def _half_too_many_failures(record: Record, policy: Policy, _at: dt.datetime) -> bool:
+    return record.failure_score > policy.ban_after_failures / 2
 
 
 def _trust_is_earned(record: Record, policy: Policy, _at: dt.datetime) -> bool:
-    return record.successful_updates >= max(
-        policy.trust_after_successes, record.failed_updates * SUCCESSES_PER_FAILURE
-    )
+    # Rounded: a hundred bars that were confirmed one after another are 99.9 with the last one.
+    enough = record.confirmed_score >= policy.trust_after_confirmed - 0.5
+    return enough and record.failure_score < 1
+
+
+def _merit_has_faded(record: Record, policy: Policy, _at: dt.datetime) -> bool:
+    faded = record.confirmed_score < policy.trust_after_confirmed / 2
+    return faded and not record.trusted_by_hand
 
 
 def _ban_is_over(record: Record, _policy: Policy, at: dt.datetime) -> bool:
     return record.ban_is_over(at)
 
 
+def _as_counted(record: Record, _policy: Policy, _at: dt.datetime) -> Record:
+    return replace(record, banned_until=None, trusted_by_hand=False)
+
+
 def _ban_for_a_time(record: Record, policy: Policy, at: dt.datetime) -> Record:
-    return replace(record, banned_until=at + policy.ban_duration)
+    # In floats: a timedelta overflows where a float is only large.
+    seconds = min(
+        policy.ban_duration.total_seconds() * 2.0 ** min(record.bans, 100),
+        policy.max_ban_duration.total_seconds(),
+    )
+    until = at + dt.timedelta(seconds=seconds)
+    return replace(record, banned_until=until, bans=record.bans + 1, trusted_by_hand=False)
 
 
-def _keep_counts(record: Record, _policy: Policy, _at: dt.datetime) -> Record:
-    return replace(record, banned_until=None)
+def _clear_scores(record: Record, _policy: Policy, _at: dt.datetime) -> Record:
+    return replace(
+        record, banned_until=None, trusted_by_hand=False, failure_score=0.0, confirmed_score=0.0
+    )
 
 
-def _clear_failures(record: Record, _policy: Policy, _at: dt.datetime) -> Record:
-    return replace(record, banned_until=None, failed_updates=0)
+def _trust_by_hand(record: Record, _policy: Policy, _at: dt.datetime) -> Record:
+    # Without its failures: or an actor unbanned that way would be banned by its next mistake.
+    return replace(record, banned_until=None, trusted_by_hand=True, failure_score=0.0)
 
 
-def _begin_anew(_record: Record, _policy: Policy, _at: dt.datetime) -> Record:
-    return Record()
+def _begin_anew(record: Record, policy: Policy, at: dt.datetime) -> Record:
+    return replace(_clear_scores(record, policy, at), bans=0)
+
+
+# --- The table ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``reason`` may name ``successes``, ``failures`` and ``allowed`` failures."""
+    """``reason`` may name the fields that ``_reason`` fills in."""
 
     statuses: tuple[Status, ...]
     event: Event
@@ -141,48 +255,56 @@ class Row:
 
 
 P, T, B = Status.PROBATION, Status.TRUSTED, Status.BANNED
-_COUNTS = "{successes} accepted and {failures} implausible updates"
+_TOTALS = ", at {successes} accepted and {failures} implausible updates"
 
 # fmt: off
 TABLE: tuple[Row, ...] = (
     Row((P, T), Outcome.IMPLAUSIBLE, _too_many_failures, B, _ban_for_a_time,
-        "{failures} implausible updates, more than the {allowed} allowed"),
-    Row((P,), Outcome.ACCEPTED, _trust_is_earned, T, _keep_counts, "earned trust with " + _COUNTS),
-    Row((B,), TimeEvent.BAN_ENDED, _ban_is_over, P, _begin_anew,
-        "the ban has ended; cleared " + _COUNTS),
-    Row((P, T, B), OperatorEvent.BAN, _always, B, _keep_counts,
-        "banned by hand, without end, at " + _COUNTS),
-    Row((P, T, B), OperatorEvent.TRUST, _always, T, _clear_failures,
-        "trusted by hand; cleared {failures} implausible updates"),
-    Row((P, T, B), OperatorEvent.RESET, _always, P, _begin_anew,
-        "reset by hand; cleared " + _COUNTS),
+        "{failure_score} implausible updates, more than the {allowed} allowed"),
+    Row((T,), Outcome.IMPLAUSIBLE, _half_too_many_failures, P, _as_counted,
+        "lost trust: {failure_score} implausible updates, more than half of the {allowed} allowed"),
+    Row((P,), ClaimEvent.CONFIRMED, _trust_is_earned, T, _as_counted,
+        "earned trust with a score of {confirmed_score} confirmed bars" + _TOTALS),
+    Row((T,), ClaimEvent.CONTRADICTED, _merit_has_faded, P, _as_counted,
+        "lost trust: contradicted down to a score of {confirmed_score} confirmed bars, less than "
+        "half of the {needed} that earn it"),
+    Row((T,), TimeEvent.MERIT_FADED, _merit_has_faded, P, _as_counted,
+        "lost trust: faded to a score of {confirmed_score} confirmed bars, less than half of the "
+        "{needed} that earn it"),
+    Row((B,), TimeEvent.BAN_ENDED, _ban_is_over, P, _clear_scores, "the ban has ended" + _TOTALS),
+    Row((P, T, B), OperatorEvent.BAN, _always, B, _as_counted,
+        "banned by hand, without end" + _TOTALS),
+    Row((P, T, B), OperatorEvent.TRUST, _always, T, _trust_by_hand, "trusted by hand" + _TOTALS),
+    Row((P, T, B), OperatorEvent.RESET, _always, P, _begin_anew, "reset by hand" + _TOTALS),
 )
 # fmt: on
 
 
 def apply(*, record: Record, event: Event, policy: Policy, at: dt.datetime) -> Transition:
-    """The record after ``event``, which happened ``at`` (an aware datetime), and why it changed."""
-    counted = _counted(record, event)
+    """The record after ``event``, which happened ``at`` (an aware datetime), and why it changed.
+
+    An event that counts nothing and that no row takes leaves the very record it was given.
+    """
+    counted = _counted(fade(record, policy, at), event, policy)
     for row in TABLE:
         if row.event is event and record.status in row.statuses and row.guard(counted, policy, at):
             after = replace(row.effect(counted, policy, at), status=row.next_status)
             return Transition(after, _reason(row, counted, policy))
-    return Transition(counted)
-
-
-def _counted(record: Record, event: Event) -> Record:
-    if record.status is Status.BANNED:
-        return record
-    if event is Outcome.ACCEPTED:
-        return replace(record, successful_updates=record.successful_updates + 1)
-    if event is Outcome.IMPLAUSIBLE:
-        return replace(record, failed_updates=record.failed_updates + 1)
-    return record
+    counts = event in COUNTS and record.status is not Status.BANNED
+    return Transition(counted if counts else record)
 
 
 def _reason(row: Row, counted: Record, policy: Policy) -> str:
     return row.reason.format(
         successes=counted.successful_updates,
         failures=counted.failed_updates,
+        failure_score=_in_tenths(counted.failure_score),
+        confirmed_score=_in_tenths(counted.confirmed_score),
         allowed=policy.ban_after_failures,
+        needed=policy.trust_after_confirmed,
     )
+
+
+def _in_tenths(score: float) -> str:
+    """Rounded up: six failures of the last minutes are 5.997, and 6 to a person."""
+    return f"{math.ceil(score * 10) / 10:g}"

@@ -320,9 +320,11 @@ ASKS_THE_WALL_CLOCK = {
     "proxy_site/health.py": "how long ago that was, for people",
     "proxy_site/demo.py": "the session that a rehearsal begins with",
     "proxy_site/simulator/__main__.py": "the session that a rehearsal begins with",
-    "reputation/actors.py": "when a ban ends",
-    "reputation/admin.py": "whether a ban has ended",
+    "reputation/actors.py": "when a ban ends, and how far scores have faded",
+    "reputation/admin.py": "whether a ban has ended, and how far a chart goes",
+    "reputation/counts.py": "in which hour bars were counted, for people",
     "reputation/models.py": "when a row was written",
+    "reputation/prune.py": "how old a row is",
 }
 CLOCKS = {
     *("time.time", "time.time_ns", "time.localtime", "time.gmtime", "time.ctime"),

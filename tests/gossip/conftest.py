@@ -118,6 +118,7 @@ def served(symbol: str = "VCB") -> dict[str, Any]:
 
 def footprint() -> tuple[Any, ...]:
     """What a refused request must leave as it was: the market, its overlays, and every record."""
+    actors.flush()
     state = access.store().state()
     records = Actor.objects.values_list(
         "address", "status", "successful_updates", "failed_updates", "last_seen"
@@ -126,7 +127,8 @@ def footprint() -> tuple[Any, ...]:
 
 
 def record(address: str = HOME) -> tuple[str, int, int]:
-    """An actor's status, successes and failures."""
+    """An actor's status, successes and failures, with what is counted and not yet in SQL."""
+    actors.flush()
     actor = Actor.objects.get(address=address)
     return actor.status, actor.successful_updates, actor.failed_updates
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import redis
+from django.db.models import Sum
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gossip import trust
-from reputation.models import Actor, StatusChange
+from reputation import actors
+from reputation.models import Actor, HourlyCount, StatusChange
 from reputation.transitions import OperatorEvent
 from tests.gossip.conftest import (
     ANCHORS,
@@ -110,11 +112,24 @@ class TestTaken:
         assert verdict(send_public(wire(price=66_000), address=AWAY)) == (200, "laid")
         assert served()["close"] == 66_000
 
-    def test_trust_is_earned(self, market: Store, settings: Any) -> None:
-        settings.TRUST_AFTER_SUCCESSES = 3
-        for volume in range(3):
+    def test_accepted_bars_alone_earn_no_trust(self, market: Store, settings: Any) -> None:
+        settings.TRUST_AFTER_CONFIRMED = 3
+        for volume in range(4):
             send_public(wire(volume=USUAL_VOLUME + volume))
-        assert record() == ("TRUSTED", 3, 0)
+        assert record() == ("PROBATION", 4, 0)
+
+    def test_confirmed_bars_earn_trust(self, market: Store, settings: Any) -> None:
+        settings.TRUST_AFTER_CONFIRMED = 3
+        send_public(wire())
+        actors.record_claims(confirmed={HOME: 3}, contradicted={})
+        assert record() == ("TRUSTED", 1, 0)
+
+    def test_costs_no_sql(self, market: Store, django_assert_num_queries: Any) -> None:
+        send_public(wire())
+        with django_assert_num_queries(0):
+            for volume in range(1, 6):
+                assert send_public([wire(volume=USUAL_VOLUME + volume)]).status_code == 200
+        assert record() == ("PROBATION", 6, 0)
 
     def test_the_trust_window_isnt_refreshed(self, empty_market: Store) -> None:
         empty_market.merge([a_bar(day=YESTERDAY)], Authority.INTERNAL, age=200)
@@ -262,6 +277,7 @@ class TestOfNoUse:
             bar = {**bar, **dict.fromkeys(("open", "high", "low", "close"), price)}
         assert told(send_public(bar)) == (422, detail)
         assert footprint() == before
+        actors.flush()
         assert not Actor.objects.exists()
 
     def test_a_volume_smaller_than_an_overlays_is_of_no_use(self, market: Store) -> None:
@@ -306,6 +322,13 @@ class TestList:
         send_public([wire("PVS"), LIE, LIE, LIE, wire("ACV")])
         assert record() == ("PROBATION", 0, 1)
 
+    def test_is_counted_bar_by_bar_for_the_chart(self, market: Store) -> None:
+        send_public([wire("PVS"), LIE, LIE, LIE, wire("ZZZ")])
+        send_public([wire("PVS"), wire("ACV"), wire("ZZZ")])
+        actors.flush()
+        sums = HourlyCount.objects.aggregate(Sum("accepted"), Sum("refused"))
+        assert sums == {"accepted__sum": 3, "refused__sum": 3}
+
     def test_is_one_success_if_none_is(self, market: Store) -> None:
         send_public([wire("PVS"), wire("ZZZ"), 7, wire("ACV")])
         assert record() == ("PROBATION", 1, 0)
@@ -313,6 +336,7 @@ class TestList:
     def test_of_no_use_counts_nothing(self, market: Store) -> None:
         assert told(send_public([wire("ZZZ"), wire("FPT")])) == (422, "unknown symbol")
         assert told(send_public([7, wire("FPT")]))[0] == 400
+        actors.flush()
         assert not Actor.objects.exists()
 
     def test_that_is_refused_whole_names_the_failure(self, market: Store) -> None:
@@ -613,16 +637,22 @@ class TestAway:
             self.refuses(send_public(wire()))
         assert footprint() == before
 
-    @pytest.mark.parametrize("known", [True, False])
-    def test_without_the_database(self, known: bool, market: Store) -> None:
-        """A known actor's standing is cached, so that the failure comes with its record only."""
-        if known:
-            send_public(b"{")
+    def test_without_the_database(self, market: Store) -> None:
         before = footprint()
         with database_away():
             self.refuses(send_public(wire(price=65_000)))
             self.refuses(send_public(LIE))
         assert footprint() == before
+
+    def test_without_the_database_but_with_a_cached_standing(self, market: Store) -> None:
+        """What is plausible waits in the cache to be counted; a failure must be written down."""
+        send_public(b"{")
+        with database_away():
+            before = access.store().overlays()
+            self.refuses(send_public([wire("PVS"), LIE]))
+            assert access.store().overlays() == before
+            assert verdict(send_public(wire(price=65_000))) == (200, "laid")
+        assert record() == ("PROBATION", 1, 0)
 
 
 @hypothesis_settings(

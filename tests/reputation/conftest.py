@@ -1,11 +1,16 @@
-"""Fixtures of reputation: an SQL database that threads share as processes do."""
+"""Fixtures of reputation: an SQL database that threads share as processes do, and a clock."""
 
-from collections.abc import Iterator
+import datetime as dt
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connections
+from django.db import connection, connections
+from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
 
@@ -36,3 +41,39 @@ def shared_database(
                 connections["default"] = of_all_tests
             else:
                 call_command("flush", verbosity=0, interactive=False)
+
+
+def at_once(call: Callable[[], Any], *, threads: int) -> list[Any]:
+    """The answers of ``call`` from threads that start together, each with its own connections."""
+    start = threading.Barrier(threads)
+
+    def run() -> Any:
+        start.wait()
+        try:
+            return call()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(threads) as pool:
+        return [future.result() for future in [pool.submit(run) for _ in range(threads)]]
+
+
+class Clock:
+    """The wall clock of reputation, which goes on from wherever it is moved to."""
+
+    def __init__(self) -> None:
+        self._now = timezone.now
+        self._moved = dt.timedelta(0)
+
+    def now(self) -> dt.datetime:
+        return self._now() + self._moved
+
+    def move(self, *, hours: float) -> None:
+        self._moved += dt.timedelta(hours=hours)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(timezone, "now", clock.now)
+    return clock

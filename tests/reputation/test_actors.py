@@ -1,13 +1,11 @@
 import datetime as dt
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import redis
 from django.core.cache import cache
-from django.db import IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db.models import Sum
 from django.utils import timezone
 
 from reputation import actors
@@ -16,12 +14,14 @@ from reputation.actors import (
     Standing,
     banned_among,
     change_by_operator,
+    record_claims,
     record_outcome,
     standing,
 )
 from reputation.evidence import MAX_EVIDENCE
-from reputation.models import Actor, StatusChange
+from reputation.models import Actor, AppendOnlyError, HourlyCount, StatusChange
 from reputation.transitions import OperatorEvent, Outcome, Status
+from tests.reputation.conftest import Clock, at_once
 
 HOME = "203.0.113.9"
 LIE = {"symbol": "VCB", "close": 150380}
@@ -35,25 +35,14 @@ def judge(outcome: Outcome, times: int = 1, *, address: str = HOME) -> Standing:
     return latest
 
 
+def claim(confirmed: int, *, address: str = HOME) -> dict[str, Standing]:
+    return record_claims(confirmed={address: confirmed}, contradicted={})
+
+
 def let_ban_end(address: str = HOME) -> None:
     """As if the ban's time had passed; no process noticed yet."""
     Actor.objects.filter(address=address).update(banned_until=timezone.now())
     cache.clear()
-
-
-def at_once(call: Callable[[], Any], *, threads: int) -> list[Any]:
-    """The answers of ``call`` from threads that start together, each with its own connections."""
-    start = threading.Barrier(threads)
-
-    def run() -> Any:
-        start.wait()
-        try:
-            return call()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(threads) as pool:
-        return [future.result() for future in [pool.submit(run) for _ in range(threads)]]
 
 
 @pytest.mark.django_db
@@ -80,9 +69,9 @@ class TestRecordOutcome:
 
     def test_follows_the_settings(self, settings: Any) -> None:
         settings.BAN_AFTER_FAILURES, settings.BAN_HOURS = 1, 2.5
-        settings.TRUST_AFTER_SUCCESSES = 3
-        assert judge(Outcome.ACCEPTED, 2, address="198.51.100.7") == Standing(Status.PROBATION)
-        assert judge(Outcome.ACCEPTED, address="198.51.100.7").trusted
+        settings.TRUST_AFTER_CONFIRMED = 3
+        assert claim(2, address="198.51.100.7") == {}
+        assert claim(1, address="198.51.100.7") == {"198.51.100.7": Standing(Status.TRUSTED)}
         before = timezone.now()
         until = judge(Outcome.IMPLAUSIBLE, 2).banned_until
         assert until is not None
@@ -96,16 +85,50 @@ class TestRecordOutcome:
         assert Actor.objects.values().get(address=HOME) == row
         assert StatusChange.objects.count() == 1
 
-    def test_after_a_ban_counts_from_zero(self) -> None:
+    def test_fades_with_the_half_life_of_the_settings(self, settings: Any, clock: Clock) -> None:
+        settings.FAILURE_HALF_LIFE = 2
+        judge(Outcome.IMPLAUSIBLE, 4)
+        clock.move(hours=2)
+        judge(Outcome.IMPLAUSIBLE)
+        assert Actor.objects.get().failure_score == pytest.approx(3, abs=0.01)
+
+    def test_forgives_failures_that_come_one_by_one(self, clock: Clock) -> None:
+        for _ in range(12):
+            assert not judge(Outcome.IMPLAUSIBLE).banned
+            clock.move(hours=12)
+        assert Actor.objects.get().failed_updates == 12
+
+    def test_bans_all_the_same_when_the_clock_is_set_back(self, clock: Clock) -> None:
+        judge(Outcome.IMPLAUSIBLE, 4)
+        clock.move(hours=-1_000)
+        assert not judge(Outcome.IMPLAUSIBLE).banned
+        assert judge(Outcome.IMPLAUSIBLE).banned
+
+    def test_bans_twice_as_long_the_second_time(self, clock: Clock) -> None:
+        judge(Outcome.IMPLAUSIBLE, 6)
+        clock.move(hours=24)
+        until = judge(Outcome.IMPLAUSIBLE, 6).banned_until
+        assert until is not None
+        assert dt.timedelta(hours=47.9) < until - clock.now() <= dt.timedelta(hours=48)
+
+    def test_counts_the_bars_of_the_hour(self) -> None:
+        record_outcome(address=HOME, outcome=Outcome.IMPLAUSIBLE, evidence=LIE, bars=(7, 2))
+        judge(Outcome.IMPLAUSIBLE)
+        judge(Outcome.ACCEPTED)
+        hours = HourlyCount.objects.aggregate(Sum("accepted"), Sum("refused"))
+        assert hours == {"accepted__sum": 8, "refused__sum": 3}
+
+    def test_after_a_ban_scores_from_zero(self) -> None:
         judge(Outcome.ACCEPTED, 3)
         judge(Outcome.IMPLAUSIBLE, 6)
         let_ban_end()
         assert judge(Outcome.IMPLAUSIBLE) == Standing(Status.PROBATION)
         actor = Actor.objects.get(address=HOME)
-        assert (actor.successful_updates, actor.failed_updates) == (0, 1)
+        assert (actor.successful_updates, actor.failed_updates) == (3, 7)
+        assert actor.failure_score == 1
         ended = StatusChange.objects.latest("pk")
         assert (ended.from_status, ended.to_status) == ("BANNED", "PROBATION")
-        assert ended.reason == "the ban has ended; cleared 3 accepted and 6 implausible updates"
+        assert ended.reason == "the ban has ended, at 3 accepted and 6 implausible updates"
 
     def test_bounds_the_evidence(self) -> None:
         judge(Outcome.IMPLAUSIBLE, 5)
@@ -208,11 +231,30 @@ class TestStanding:
         judge(Outcome.IMPLAUSIBLE)
         assert standing(address=HOME).banned
 
-    def test_changes_at_once_with_trust_by_outcomes(self, settings: Any) -> None:
-        settings.TRUST_AFTER_SUCCESSES = 2
-        judge(Outcome.ACCEPTED)
+    def test_changes_at_once_with_trust_by_claims(self, settings: Any) -> None:
+        settings.TRUST_AFTER_CONFIRMED = 2
+        claim(1)
         assert not standing(address=HOME).trusted
-        judge(Outcome.ACCEPTED)
+        claim(1)
+        assert standing(address=HOME).trusted
+
+    def test_changes_when_merit_has_faded_and_is_written_down_once(
+        self, settings: Any, clock: Clock, server: redis.Redis
+    ) -> None:
+        claim(settings.TRUST_AFTER_CONFIRMED)
+        for hours, expected in [(335, Status.TRUSTED), (2, Status.PROBATION), (1, "PROBATION")]:
+            clock.move(hours=hours)
+            server.flushall()
+            assert standing(address=HOME).status == expected
+        faded = StatusChange.objects.latest("pk")
+        assert (faded.from_status, faded.to_status) == ("TRUSTED", "PROBATION")
+        assert StatusChange.objects.count() == 2
+
+    def test_of_trust_by_hand_doesnt_fade(self, clock: Clock, server: redis.Redis) -> None:
+        actor = Actor.objects.create(address=HOME)
+        change_by_operator(actor=actor, event=OperatorEvent.TRUST, operator="eve")
+        clock.move(hours=100_000)
+        server.flushall()
         assert standing(address=HOME).trusted
 
     def test_of_an_ended_ban_is_probation_written_down_once(self) -> None:
@@ -221,7 +263,7 @@ class TestStanding:
         assert standing(address=HOME) == Standing(Status.PROBATION)
         assert standing(address=HOME) == Standing(Status.PROBATION)
         actor = Actor.objects.get(address=HOME)
-        assert (actor.status, actor.failed_updates) == ("PROBATION", 0)
+        assert (actor.status, actor.failure_score) == ("PROBATION", 0)
         assert actor.banned_until is None
         assert [change.to_status for change in StatusChange.objects.order_by("pk")] == [
             "BANNED",
@@ -311,10 +353,11 @@ class TestOperator:
         actor = Actor.objects.get()
         change_by_operator(actor=actor, event=OperatorEvent.RESET, operator="eve")
         actor.refresh_from_db()
-        assert (actor.status, actor.failed_updates) == ("PROBATION", 0)
+        assert (actor.status, actor.failure_score) == ("PROBATION", 0)
         assert StatusChange.objects.get().reason == (
-            "reset by hand; cleared 0 accepted and 4 implausible updates"
+            "reset by hand, at 0 accepted and 4 implausible updates"
         )
+        assert actor.touched_by_operator
 
     def test_loses_no_count_made_since_the_actor_was_read(self) -> None:
         judge(Outcome.ACCEPTED)
@@ -322,6 +365,51 @@ class TestOperator:
         judge(Outcome.ACCEPTED, 2)
         change_by_operator(actor=stale, event=OperatorEvent.TRUST, operator="eve")
         assert Actor.objects.get().successful_updates == 3
+
+
+@pytest.mark.django_db
+class TestClaims:
+    def test_earn_trust_and_leave_the_evidence(self) -> None:
+        changed = record_claims(confirmed={HOME: 100}, contradicted={}, evidence=LIE)
+        assert changed == {HOME: Standing(Status.TRUSTED)}
+        change = StatusChange.objects.get()
+        assert (change.from_status, change.to_status) == ("PROBATION", "TRUSTED")
+        assert change.evidence == LIE
+
+    def test_are_each_actors_own(self) -> None:
+        changed = record_claims(
+            confirmed={HOME: 100, "192.0.2.1": 150, "192.0.2.2": 99},
+            contradicted={"192.0.2.1": 51, "192.0.2.3": 4},
+        )
+        assert set(changed) == {HOME}
+        scores = dict(Actor.objects.values_list("address", "confirmed_score"))
+        assert scores == {HOME: 100, "192.0.2.1": 99, "192.0.2.2": 99, "192.0.2.3": 0}
+
+    def test_for_and_against_in_one_call_earn_nothing(self) -> None:
+        assert record_claims(confirmed={HOME: 5_000}, contradicted={HOME: 5_000}) == {}
+        assert not Actor.objects.exists()
+
+    def test_against_take_trust(self) -> None:
+        claim(100)
+        assert record_claims(confirmed={}, contradicted={HOME: 51})[HOME].status == "PROBATION"
+        assert StatusChange.objects.latest("pk").reason.startswith("lost trust: contradicted")
+
+    def test_of_a_banned_actor_change_nothing(self) -> None:
+        judge(Outcome.IMPLAUSIBLE, 6)
+        row = Actor.objects.values().get()
+        assert claim(1_000) == {}
+        assert Actor.objects.values().get() == row
+
+    def test_count_no_update(self) -> None:
+        claim(3)
+        actor = Actor.objects.get()
+        assert (actor.successful_updates, actor.failed_updates) == (0, 0)
+        assert actor.last_seen is not None
+
+    def test_of_many_actors_are_taken(self) -> None:
+        confirmed = {f"10.0.{n // 256}.{n % 256}": 100 for n in range(250)}
+        assert len(record_claims(confirmed=confirmed, contradicted={})) == 250
+        assert Actor.objects.filter(status="TRUSTED").count() == 250
 
 
 class TestConcurrency:
@@ -372,6 +460,9 @@ class TestDatabase:
             {"status": ""},
             {"successful_updates": -1},
             {"failed_updates": -1},
+            {"failure_score": -0.1},
+            {"confirmed_score": -1},
+            {"trusted_by_hand": True},
             {"status": "PROBATION", "banned_until": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)},
             {"status": "TRUSTED", "banned_until": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)},
             {"address": "198.51.100.7"},
@@ -395,3 +486,55 @@ class TestDatabase:
         judge(Outcome.IMPLAUSIBLE, 6)
         with pytest.raises(IntegrityError), transaction.atomic():
             Actor.objects.all().delete()
+
+
+@pytest.mark.django_db
+class TestHistory:
+    @pytest.fixture
+    def change(self) -> StatusChange:
+        judge(Outcome.IMPLAUSIBLE, 6)
+        return StatusChange.objects.get()
+
+    def test_is_neither_changed_nor_deleted_through_the_model(self, change: StatusChange) -> None:
+        change.reason = "forged"
+        for forbidden in (
+            change.save,
+            change.delete,
+            StatusChange.objects.all().delete,
+            lambda: StatusChange.objects.update(reason="forged"),
+            lambda: StatusChange.objects.bulk_update([change], ["reason"]),
+            lambda: change.actor.status_changes.all().delete(),
+            lambda: StatusChange.objects.update_or_create(pk=change.pk, defaults={"reason": "x"}),
+            lambda: StatusChange.objects.bulk_create(
+                [change],
+                update_conflicts=True,
+                unique_fields=["id"],
+                update_fields=["reason"],
+            ),
+        ):
+            with pytest.raises(AppendOnlyError), transaction.atomic():
+                forbidden()
+        assert StatusChange.objects.get().reason == "6 implausible updates, more than the 5 allowed"
+
+    def test_is_not_changed_past_the_model_either(self, change: StatusChange) -> None:
+        with (
+            pytest.raises(DatabaseError, match="never changed"),
+            transaction.atomic(),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("UPDATE reputation_statuschange SET reason = 'forged'")
+
+    @pytest.mark.skipif("connection.vendor != 'postgresql'")
+    def test_is_not_deleted_past_the_model_while_its_actor_is_there(
+        self, change: StatusChange
+    ) -> None:
+        with (
+            pytest.raises(DatabaseError, match="never changed"),
+            transaction.atomic(),
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("DELETE FROM reputation_statuschange")
+
+    def test_keeps_its_actor_from_being_deleted(self, change: StatusChange) -> None:
+        with pytest.raises(IntegrityError), transaction.atomic():
+            change.actor.delete()

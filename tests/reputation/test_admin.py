@@ -1,18 +1,22 @@
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.core.management import call_command
 from django.db.models import F
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from reputation.actors import record_outcome, standing
+from reputation.actors import record_claims, record_outcome, standing
 from reputation.admin import ActorAdmin
 from reputation.models import Actor, StatusChange
 from reputation.transitions import Outcome
+from tests.reputation.conftest import Clock
 
 IPV4, IPV6 = "203.0.113.9", "2001:db8:1:2::/64"
 LIST = "/admin/reputation/actor/"
@@ -132,6 +136,15 @@ class TestActorPage:
         actor = Actor.objects.create(address=IPV4, status="BANNED", banned_until=timezone.now())
         assert "Its ban has ended" in operator.get(page(actor)).content.decode()
 
+    def test_says_so_when_merit_has_faded(self, operator: Client, clock: Clock) -> None:
+        record_claims(confirmed={IPV4: 100}, contradicted={})
+        actor = Actor.objects.get()
+        assert "Trusted since" in operator.get(page(actor)).content.decode()
+        clock.move(hours=24 * 13)
+        assert "Trusted since" in operator.get(page(actor)).content.decode()
+        Actor.objects.update(confirmed_score=49)
+        assert "Its merit has faded" in operator.get(page(actor)).content.decode()
+
     @pytest.mark.parametrize(
         ("event", "status"), [("BAN", "BANNED"), ("TRUST", "TRUSTED"), ("RESET", "PROBATION")]
     )
@@ -211,6 +224,40 @@ class TestActorPage:
         submit(operator, actor, event="TRUST")
         # Each time the page was opened, pressed, and shown again.
         assert (before, Actor.objects.get().successful_updates) == (3, 6)
+
+
+class TestActivity:
+    def test_is_drawn_and_told(self, viewer: Client, actor: Actor) -> None:
+        record_outcome(address=IPV4, outcome=Outcome.IMPLAUSIBLE, evidence={}, bars=(1_200, 3))
+        html = viewer.get(page(actor)).content.decode()
+        assert html.count('role="img"') == 1
+        text = "In the last 7 days 1,200 bars were accepted and 3 bars were refused."
+        assert html.count(text) == 2  # the drawing's own text, and beside it
+        assert "<td>1200</td><td>3</td>" in html
+
+    def test_of_nothing_is_an_empty_chart(self, viewer: Client, actor: Actor) -> None:
+        html = viewer.get(page(actor)).content.decode()
+        assert "0 bars were accepted and 0 bars were refused." in html
+
+    def test_is_nothing_that_a_strict_policy_blocks(self, viewer: Client, actor: Actor) -> None:
+        record_outcome(address=IPV4, outcome=Outcome.IMPLAUSIBLE, evidence={})
+        html = viewer.get(page(actor)).content.decode()
+        assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]* src=)[^>]*>\s*\w", html)
+
+    def test_of_another_actor_isnt_shown(self, viewer: Client, actor: Actor) -> None:
+        record_outcome(address=IPV6, outcome=Outcome.ACCEPTED, evidence={})
+        assert "0 bars were accepted" in viewer.get(page(actor)).content.decode()
+
+    @pytest.mark.parametrize("pk", ["999999", "nonsense"])
+    def test_of_an_actor_that_isnt_there_is_no_error(self, operator: Client, pk: str) -> None:
+        assert operator.get(f"{LIST}{pk}/change/").status_code == 302
+
+    def test_shows_scores_as_they_are_now(self, viewer: Client, actor: Actor, clock: Clock) -> None:
+        for _ in range(4):
+            record_outcome(address=IPV4, outcome=Outcome.IMPLAUSIBLE, evidence={})
+        clock.move(hours=24)
+        html = viewer.get(page(actor)).content.decode()
+        assert "2.00 of 5 failures allowed, 0.0 of 100 confirmed bars needed" in html
 
 
 class TestListActions:
@@ -322,6 +369,23 @@ class TestHistory:
     def test_is_listed(self, viewer: Client, operator: Client, actor: Actor) -> None:
         submit(operator, actor, event="BAN", note="known liar")
         assert "known liar" in viewer.get("/admin/reputation/statuschange/").content.decode()
+
+    def test_of_an_actor_that_was_pruned_is_shown(
+        self, log_in: Callable[..., Client], clock: Clock
+    ) -> None:
+        for _ in range(6):
+            record_outcome(address=IPV6, outcome=Outcome.IMPLAUSIBLE, evidence={})
+        clock.move(hours=24 * 92)
+        call_command("prune_actors", stdout=StringIO())
+        assert not Actor.objects.exists()
+        change = StatusChange.objects.get()
+        viewer = log_in("vic", "view_actor", "view_statuschange")
+        for url in (
+            "/admin/reputation/statuschange/",
+            "/admin/reputation/statuschange/?q=2001:db8:1:2::77",
+            reverse("admin:reputation_statuschange_change", args=[change.pk]),
+        ):
+            assert IPV6 in viewer.get(url).content.decode()
 
     def test_is_hidden_from_staff_without_permission(self, log_in: Callable[..., Client]) -> None:
         outsider = log_in("oz")

@@ -17,6 +17,7 @@ from gossip.delivery import Delivery, Peer, PeerKind
 from proxy_site import embedded
 from proxy_site.housekeeping import Housekeeping, end_standing_of_banned, settle_claims
 from proxy_site.worker import Pace, Source, Worker
+from reputation import actors
 from tickers import access
 from tickers.bar import epoch_of
 from tickers.clock_skew import ClockSkew
@@ -116,6 +117,7 @@ def housekeeping() -> Housekeeping:
     return Housekeeping(
         {
             "ending what the banned have standing": lambda: end_standing_of_banned(store),
+            "counting bars in the database": actors.flush,
             "settling claims": lambda: settle_claims(Claims(store), lifetime=settings.TRUST_WINDOW),
         }
     )
