@@ -30,9 +30,10 @@ from django_redis import get_redis_connection
 
 from reputation.models import Actor, Flushed, HourlyCount
 
-# Of actors and hours that wait together, at most; some 100 bytes each. A flood from more addresses
-# than that in two seconds is counted as one.
-MAX_WAITING = 50_000
+# So many actors (each in an hour) wait together at most: a flood from more addresses in two seconds
+# is counted as one. To flush them takes one to two seconds, in which SQLite lets nobody else write;
+# who must write waits for five.
+MAX_WAITING = 10_000
 # SQLite before 3.32 takes at most 999 parameters in a query.
 ADDRESSES_A_QUERY = 500
 

@@ -16,6 +16,7 @@ ROOT = HERE.parents[2]
 
 
 @pytest.mark.skipif(not postgres.find().url, reason=f"no PostgreSQL: {postgres.find().what}")
+@pytest.mark.timeout(240)
 def test_reputation_is_kept_by_postgresql_as_by_sqlite() -> None:
     server = postgres.find().url
     # Django makes test_NAME and drops it at the end; the process id keeps two runs apart.
@@ -31,7 +32,7 @@ def test_reputation_is_kept_by_postgresql_as_by_sqlite() -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=110,
+            timeout=220,
         )
     finally:
         postgres.drop(server, f"test_{name}")
