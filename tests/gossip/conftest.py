@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import redis
 from django.conf import settings as node_settings
 from django.db import connections
 from django.test import Client
+from hypothesis import strategies as st
 
 from reputation.models import Actor
 from tickers import access
@@ -126,6 +128,35 @@ def record(address: str = HOME) -> tuple[str, int, int]:
     """An actor's status, successes and failures."""
     actor = Actor.objects.get(address=address)
     return actor.status, actor.successful_updates, actor.failed_updates
+
+
+# --- What may be sent ---------------------------------------------------------------------------
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+prices = st.sampled_from([64_300, 1659.7, 0, -0.0, -1, 1e308, 1e12, 10**400, True, "64300", None])
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "symbol": st.sampled_from(["VCB", "vcb", "", "V B", "\ud800", "ß", "A" * 17]) | st.none(),
+        "time": st.sampled_from(["2025-08-15", "2025-08-15T23:59:59Z", "0000-00-00", "", 1]),
+        **dict.fromkeys(("open", "high", "low", "close"), prices),
+        "volume": prices | st.sampled_from([2**53, 2**53 - 1, 1.5, 5.0]),
+    },
+).map(lambda changes: {**wire(), **changes})
+
+
+def satisfies_the_rules(bar: Bar) -> bool:
+    return (
+        all(math.isfinite(price) and price > 0 for price in bar.prices)
+        and bar.low <= bar.close <= bar.high
+        and isinstance(bar.volume, int)
+        and 0 <= bar.volume < 2**53
+    )
 
 
 # --- What can be away -----------------------------------------------------------------------------

@@ -18,10 +18,13 @@ from tests.gossip.conftest import (
     a_bar,
     cache_away,
     database_away,
+    fields,
     fill_market,
     footprint,
     forget,
+    json_values,
     merge_core,
+    satisfies_the_rules,
     send,
     send_public,
     send_trusted,
@@ -29,7 +32,6 @@ from tests.gossip.conftest import (
     store_away,
     wire,
 )
-from tests.gossip.test_wire import fields, json_values, satisfies_the_rules
 from tickers import access
 from tickers.bar import parse
 from tickers.store import Authority, Store
