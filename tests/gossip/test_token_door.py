@@ -247,6 +247,15 @@ class TestRefused:
         assert footprint() == before
         assert send_trusted(bar.ljust(1_000_000)).status_code == 200
 
+    @pytest.mark.parametrize(
+        ("length", "status"),
+        [("abc", 400), ("-1", 400), ("1_0", 400), ("\u0661", 400), ("9" * 5_000, 413)],
+    )
+    def test_a_length_that_is_none(self, length: str, status: int, market: Store) -> None:
+        before = footprint()
+        assert told(send_trusted(wire(), CONTENT_LENGTH=length))[0] == status
+        assert footprint() == before
+
     def test_a_list_of_more_than_a_thousand_bars(self, market: Store) -> None:
         before = footprint()
         answer = send_trusted([wire()] * 1_001)
