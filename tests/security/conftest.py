@@ -9,12 +9,12 @@ import pytest
 from django.conf import settings as node_settings
 from jsonschema import Draft202012Validator
 
-from gossip.plausibility import band, within_band
 from proxy_site.api_document import FILE
 from tests.gossip.conftest import empty_market, market, satisfies_the_rules
 from tickers import access
 from tickers.bar import Bar, epoch_of, parse
 from tickers.store import Store
+from tickers.universe import Exchange
 
 __all__ = ["empty_market", "market"]  # fixtures of the doors' tests
 
@@ -73,8 +73,10 @@ def check_market(store: Store) -> None:
         bar = check_bar(overlay.json)
         assert (bar.symbol, bar.volume) == (symbol, overlay.volume)
         assert overlay.day == bar.epoch == epoch_of(trading_day)
-        limit = band(node_settings.UNIVERSE.exchange(symbol), node_settings.MAX_PRICE_CHANGE)
-        assert within_band(bar, Decimal(newest[symbol].anchor), limit)
+        is_upcom = node_settings.UNIVERSE.exchange(symbol) is Exchange.UPCOM
+        anchor = Decimal(newest[symbol].anchor)
+        room = anchor * Decimal("0.15" if is_upcom else "0.10")
+        assert all(abs(Decimal(repr(price)) - anchor) <= room for price in bar.prices)
         assert bar.opens_inside
 
 

@@ -8,7 +8,7 @@ import pytest
 import schemathesis
 from django.conf import settings as node_settings
 from django.core.handlers.wsgi import WSGIHandler
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
 from jsonschema import Draft202012Validator
 from schemathesis.checks import not_a_server_error
@@ -38,6 +38,7 @@ def bounded(examples: int) -> hypothesis_settings:
         deadline=None,
         max_examples=examples,
         derandomize=True,
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
 
