@@ -256,8 +256,8 @@ def test_whatever_headers_are_sent_the_market_stays_sound(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-@bounded(2_000)
+@pytest.mark.timeout(300)
+@bounded(500)
 @given(requests=st.lists(plain | odd, min_size=1, max_size=6))
 def test_whatever_is_sent_the_market_stays_sound(
     requests: list[Request], proxies: None, clean_server: redis.Redis

@@ -68,7 +68,7 @@ def test_every_operation_answers_as_described(case: schemathesis.Case, market: S
 
 @pytest.mark.slow
 @API.parametrize()
-@bounded(1_000)
+@bounded(300)
 def test_every_operation_answers_as_described_to_many(
     case: schemathesis.Case, market: Store
 ) -> None:
