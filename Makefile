@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# The Django plugin reads the settings, which refuse to load without tokens.
-MYPY_ENV := ENV_FILE=/dev/null PRIMARY_TOKEN=type-checking-1 SECONDARY_TOKEN=type-checking-2
+# mypy's Django plugin and the OpenAPI document read the settings, which don't load without tokens.
+TOOLS_ENV := ENV_FILE=/dev/null PRIMARY_TOKEN=type-checking-1 SECONDARY_TOKEN=type-checking-2
 
 # Many tests wait for real servers, so two at a time take little more than half as long.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: install demo run test test-all lint format check bench lock clean
+.PHONY: install demo run test test-all lint format check bench openapi lock clean
 
 install: $(STAMP)
 
@@ -35,7 +35,7 @@ test-all: install
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(MYPY_ENV) $(BIN)/mypy
+	$(TOOLS_ENV) $(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: install
@@ -49,6 +49,10 @@ bench: install
 	@for name in reads gossip isolation cycle growth peers serving; do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
+
+# What GET /openapi.json serves; a test says when it is stale.
+openapi: install
+	$(TOOLS_ENV) $(BIN)/python manage.py write_openapi
 
 # Versions and hashes only: no addresses, so that any package index serves them.
 lock: install

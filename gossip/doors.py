@@ -27,6 +27,7 @@ from tickers.viewset import QuickViewSet
 Fate = Verdict | Objection | BarError
 
 BANNED = "Source IP is banned"
+LONGEST_LENGTH = 20  # digits of a Content-Length; Python reads 4,300 at most
 
 
 class TokenAuthentication(BaseAuthentication):
@@ -121,11 +122,11 @@ class PublicGossip(QuickViewSet):
 
 
 def check_size(request: Request) -> None:
-    try:
-        length = int(request.META.get("CONTENT_LENGTH") or 0)
-    except ValueError:
-        length = 0
-    if length > settings.MAX_BODY:
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not (length.isascii() and length.isdigit()):
+        # gunicorn refuses these itself; of another server Django would fail at them.
+        raise Refusal(status.HTTP_400_BAD_REQUEST, "Content-Length must be a number.")
+    if len(length) > LONGEST_LENGTH or int(length) > settings.MAX_BODY:
         _too_large()
 
 

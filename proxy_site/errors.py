@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import redis
+from django.core.exceptions import SuspiciousOperation
 from django.db import DatabaseError
 from django.http import HttpRequest, JsonResponse
 from rest_framework.exceptions import APIException
@@ -14,6 +15,7 @@ from tickers.snapshot import StaleError
 
 logger = logging.getLogger(__name__)
 
+UNREADABLE = "The request can't be read."
 RETRY_AFTER = "2"  # seconds: a store fails over or restarts within a few
 
 
@@ -24,6 +26,9 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
         logger.error("answering 503: %s can't be reached (%s)", unreachable, error)
         detail = f"The node's {unreachable} can't be reached; try again soon."
         return Response({"detail": detail}, status=503, headers={"Retry-After": RETRY_AFTER})
+    if isinstance(error, SuspiciousOperation):
+        # More parameters than Django reads. Answered here, so that the view adds its headers.
+        return Response({"detail": UNREADABLE}, status=400)
     if isinstance(error, APIException) and isinstance(error.detail, list):
         error.detail = error.detail[0]
     return exception_handler(error, context)
@@ -49,4 +54,4 @@ def server_error(request: HttpRequest) -> JsonResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
-    return JsonResponse({"detail": "The request can't be read."}, status=400)
+    return JsonResponse({"detail": UNREADABLE}, status=400)

@@ -20,8 +20,8 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.middleware.security import SecurityMiddleware
 from whitenoise.middleware import WhiteNoiseMiddleware
 
-API = ("/tickers", "/gossip", "/public/gossip", "/health")
-WITHOUT_DATABASE = ("/tickers", "/gossip")  # nor has the home page one
+API = ("/tickers", "/gossip", "/public/gossip", "/health", "/openapi.json")
+WITHOUT_DATABASE = ("/tickers", "/gossip", "/openapi.json")  # nor has the home page one
 
 
 def release_signals() -> None:

@@ -5,6 +5,7 @@ from django.urls import path
 from rest_framework.routers import SimpleRouter
 
 from gossip.doors import PublicGossip, TrustedGossip
+from proxy_site.api_document import ApiDocument
 from proxy_site.health import Health
 from proxy_site.home import Home
 from tickers.api import TickersViewSet
@@ -15,6 +16,7 @@ router.register("gossip", TrustedGossip, basename="gossip")
 router.register("public/gossip", PublicGossip, basename="public-gossip")
 
 router.register("health", Health, basename="health")
+router.register(r"openapi\.json", ApiDocument, basename="openapi")
 
 urlpatterns = [
     path("", Home.as_view(), name="home"),

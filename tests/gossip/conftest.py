@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from django.conf import settings as node_settings
 from django.core.cache import cache
 from django.db import connections
 from django.test import Client
+from hypothesis import strategies as st
 
 from reputation import actors
 from reputation.models import Actor
@@ -146,6 +148,35 @@ def make_late(server: redis.Redis, *, seconds: int) -> None:
     parts = reads.hget(f"{ROOT}:last", "VCB").split(b" ", 7)
     parts[6] = str(int(parts[6]) - seconds * 1_000).encode()
     reads.hset(f"{ROOT}:last", "VCB", b" ".join(parts))
+
+
+# --- What may be sent ---------------------------------------------------------------------------
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+prices = st.sampled_from([64_300, 1659.7, 0, -0.0, -1, 1e308, 1e12, 10**400, True, "64300", None])
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "symbol": st.sampled_from(["VCB", "vcb", "", "V B", "\ud800", "ß", "A" * 17]) | st.none(),
+        "time": st.sampled_from(["2025-08-15", "2025-08-15T23:59:59Z", "0000-00-00", "", 1]),
+        **dict.fromkeys(("open", "high", "low", "close"), prices),
+        "volume": prices | st.sampled_from([2**53, 2**53 - 1, 1.5, 5.0]),
+    },
+).map(lambda changes: {**wire(), **changes})
+
+
+def satisfies_the_rules(bar: Bar) -> bool:
+    return (
+        all(math.isfinite(price) and price > 0 for price in bar.prices)
+        and bar.low <= bar.close <= bar.high
+        and isinstance(bar.volume, int)
+        and 0 <= bar.volume < 2**53
+    )
 
 
 # --- What can be away -----------------------------------------------------------------------------

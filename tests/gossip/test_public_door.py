@@ -27,10 +27,13 @@ from tests.gossip.conftest import (
     by_operator,
     cache_away,
     database_away,
+    fields,
     footprint,
+    json_values,
     make_late,
     merge_core,
     record,
+    satisfies_the_rules,
     send_public,
     send_trusted,
     served,
@@ -38,7 +41,6 @@ from tests.gossip.conftest import (
     store_lost,
     wire,
 )
-from tests.gossip.test_wire import fields, json_values, satisfies_the_rules
 from tickers import access
 from tickers.bar import parse
 from tickers.store import Authority, Store

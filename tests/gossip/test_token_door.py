@@ -18,10 +18,13 @@ from tests.gossip.conftest import (
     a_bar,
     cache_away,
     database_away,
+    fields,
     fill_market,
     footprint,
     forget,
+    json_values,
     merge_core,
+    satisfies_the_rules,
     send,
     send_public,
     send_trusted,
@@ -29,7 +32,6 @@ from tests.gossip.conftest import (
     store_away,
     wire,
 )
-from tests.gossip.test_wire import fields, json_values, satisfies_the_rules
 from tickers import access
 from tickers.bar import parse
 from tickers.store import Authority, Store
@@ -244,6 +246,15 @@ class TestRefused:
         assert told(send_trusted(bar.ljust(1_000_001)))[0] == 413
         assert footprint() == before
         assert send_trusted(bar.ljust(1_000_000)).status_code == 200
+
+    @pytest.mark.parametrize(
+        ("length", "status"),
+        [("abc", 400), ("-1", 400), ("1_0", 400), ("\u0661", 400), ("9" * 5_000, 413)],
+    )
+    def test_a_length_that_is_none(self, length: str, status: int, market: Store) -> None:
+        before = footprint()
+        assert told(send_trusted(wire(), CONTENT_LENGTH=length))[0] == status
+        assert footprint() == before
 
     def test_a_list_of_more_than_a_thousand_bars(self, market: Store) -> None:
         before = footprint()

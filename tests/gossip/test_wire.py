@@ -1,14 +1,12 @@
 import json
-import math
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gossip.wire import MAX_LIST, TooLongError, WireError, decode
-from tests.gossip.conftest import a_bar, wire
-from tickers.bar import Bar, BarError
+from tests.gossip.conftest import a_bar, fields, json_values, satisfies_the_rules, wire
+from tickers.bar import BarError
 
 
 def encoded(body: object) -> bytes:
@@ -100,32 +98,6 @@ class TestListLength:
     def test_too_long_is_said_of_anything_that_long(self) -> None:
         with pytest.raises(TooLongError):
             decode(encoded([0] * 1_001))
-
-
-json_values: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=10,
-)
-prices = st.sampled_from([64_300, 1659.7, 0, -0.0, -1, 1e308, 1e12, 10**400, True, "64300", None])
-fields = st.fixed_dictionaries(
-    {},
-    optional={
-        "symbol": st.sampled_from(["VCB", "vcb", "", "V B", "\ud800", "ß", "A" * 17]) | st.none(),
-        "time": st.sampled_from(["2025-08-15", "2025-08-15T23:59:59Z", "0000-00-00", "", 1]),
-        **dict.fromkeys(("open", "high", "low", "close"), prices),
-        "volume": prices | st.sampled_from([2**53, 2**53 - 1, 1.5, 5.0]),
-    },
-).map(lambda changes: {**wire(), **changes})
-
-
-def satisfies_the_rules(bar: Bar) -> bool:
-    return (
-        all(math.isfinite(price) and price > 0 for price in bar.prices)
-        and bar.low <= bar.close <= bar.high
-        and isinstance(bar.volume, int)
-        and 0 <= bar.volume < 2**53
-    )
 
 
 @given(body=st.one_of(st.binary(), st.one_of(fields, st.lists(fields), json_values).map(encoded)))

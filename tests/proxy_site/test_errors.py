@@ -89,6 +89,8 @@ class TestUnreadable:
         answer = CLIENT.get("/tickers", {"symbol": ["VCB"] * 1_001})
         assert answer.status_code == 400
         assert check_shape(answer) == "The request can't be read."
+        assert answer["Access-Control-Allow-Origin"] == "*"
+        assert answer["Cache-Control"] == "no-store"
 
 
 class TestFailure:

@@ -1,0 +1,37 @@
+"""GET /openapi.json: the API described for programs.
+
+The document is a file that `make openapi` writes: a web process neither makes it nor imports the
+library that does (proxy_site/openapi/).
+"""
+
+import functools
+import hashlib
+from pathlib import Path
+
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.cache import get_conditional_response
+from rest_framework.request import Request
+
+from tickers.viewset import QuickViewSet
+
+FILE = Path(__file__).with_name("openapi.json")
+
+
+class ApiDocument(QuickViewSet):
+    def list(self, request: Request) -> HttpResponseBase:
+        body, etag = document()
+        response: HttpResponseBase | None = get_conditional_response(request._request, etag=etag)
+        if response is None or response.status_code != 304:
+            response = HttpResponse(body, content_type="application/json")
+        response["ETag"] = etag
+        response["Cache-Control"] = "public, max-age=300"
+        response["Access-Control-Allow-Origin"] = "*"
+        return response
+
+
+@functools.cache
+def document() -> tuple[bytes, str]:
+    """The file's bytes and their ETag."""
+    body = FILE.read_bytes()
+    return body, f'"{hashlib.sha256(body).hexdigest()[:16]}"'
