@@ -2,7 +2,7 @@
 
 import multiprocessing
 
-from proxy_site.settings import PORT
+from proxy_site.settings import PORT, TRUSTED_PROXIES
 
 wsgi_app = "proxy_site.wsgi:application"
 bind = f"0.0.0.0:{PORT}"
@@ -27,3 +27,8 @@ accesslog = None  # a line a request would cost more than the request; the proxy
 errorlog = "-"
 # Its path is the user's, not the node's: two nodes of one user would share it.
 control_socket_disable = True
+# Who may say that a request came by HTTPS. By default gunicorn believes any local client, and any
+# of three headers, of which a proxy may pass on those that it doesn't set itself.
+forwarded_allow_ips = ",".join(TRUSTED_PROXIES)
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
+forwarder_headers = ""  # nor may a request name another path than its own
