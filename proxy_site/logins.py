@@ -3,22 +3,22 @@
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from reputation.address import UnknownClientError, actor_of, client_of
 
 
-def client_ip(request: HttpRequest) -> str:
-    """The actor's address: of an IPv6 /64, which is one actor, the first."""
+def client_ip(request: HttpRequest) -> str | None:
+    """The actor's address: of an IPv6 /64, which is one actor, the first. None for those that can't
+    be told apart: they are counted together."""
     try:
         client = client_of(
             peer=request.META.get("REMOTE_ADDR", ""),
             forwarded_for=request.META.get("HTTP_X_FORWARDED_FOR"),
             trusted_proxies=settings.TRUSTED_PROXIES,
         )
-    except UnknownClientError as error:
-        raise SuspiciousOperation(str(error)) from error  # which is answered 400
+    except UnknownClientError:
+        return None
     return actor_of(client).partition("/")[0]
 
 

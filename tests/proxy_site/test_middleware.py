@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis
+from axes.middleware import AxesMiddleware
 from django.conf import settings
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections
@@ -17,6 +18,7 @@ from django.test import Client, RequestFactory
 from django.utils.module_loading import import_string
 
 from proxy_site import middleware
+from proxy_site.environment import Environment, SettingsError
 from tests.gossip.conftest import forget
 from tests.tickers.conftest import a_store, bar, lead
 from tickers.store import Authority
@@ -32,7 +34,7 @@ def node(clean_server: redis.Redis) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "wanted", [SecurityMiddleware, CsrfViewMiddleware, XFrameOptionsMiddleware]
+    "wanted", [SecurityMiddleware, CsrfViewMiddleware, XFrameOptionsMiddleware, AxesMiddleware]
 )
 def test_the_protection_that_silenced_checks_look_for_is_there(wanted: type) -> None:
     assert any(
@@ -42,9 +44,21 @@ def test_the_protection_that_silenced_checks_look_for_is_there(wanted: type) -> 
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("path", ["/", "/admin/login/"])
+@pytest.mark.parametrize("path", ["/", "/admin/", "/admin/login/", "/nothing", "/static/x"])
 def test_pages_have_the_headers_of_pages(client: Client, path: str) -> None:
     answer = client.get(path)
+    policy = dict(
+        part.strip().split(" ", 1) for part in answer["Content-Security-Policy"].split(";")
+    )
+    assert policy == {
+        "default-src": "'self'",
+        "img-src": "'self' data:",
+        "object-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'self'",
+        "frame-ancestors": "'none'",
+    }
+    assert "camera=()" in answer["Permissions-Policy"]
     assert answer["X-Frame-Options"] == "DENY"
     assert answer["Referrer-Policy"] == "same-origin"
     assert answer["Cross-Origin-Opener-Policy"] == "same-origin"
@@ -62,7 +76,16 @@ def test_a_form_without_its_token_is_refused() -> None:
 def test_the_api_says_that_its_json_is_nothing_else(client: Client, path: str) -> None:
     answer = client.get(path)
     assert answer["X-Content-Type-Options"] == "nosniff"
+    assert "Content-Security-Policy" not in answer
     assert not answer.cookies
+
+
+@pytest.mark.parametrize("prefix", [*middleware.API, *middleware.WITHOUT_DATABASE, "/static"])
+def test_the_admin_cant_be_where_it_would_be_taken_for_the_api(prefix: str) -> None:
+    """It would have neither session nor database, and none of the headers."""
+    for path in (prefix, f"{prefix}-admin/", f"{prefix}/admin"):
+        with pytest.raises(SettingsError):
+            Environment({"ADMIN_PATH": path}).path("ADMIN_PATH", "admin/")
 
 
 def receivers(signal: Any) -> list[Any]:
