@@ -6,7 +6,7 @@ from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
 
-class Worker(ThreadWorker):
+class Worker(ThreadWorker):  # type: ignore[misc]  # it has no types
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """gunicorn quotes a broken request in its log and in its answer: a header without its colon
         may hold a peer's token. What kind of mistake it is stays."""
