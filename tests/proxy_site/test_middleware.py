@@ -23,6 +23,11 @@ from tests.gossip.conftest import forget
 from tests.tickers.conftest import a_store, bar, lead
 from tickers.store import Authority
 
+FOR_ALL = {
+    "proxy_site.middleware.DatabaseConnections",
+    "django.middleware.common.CommonMiddleware",
+}
+
 
 @pytest.fixture(autouse=True)
 def node(clean_server: redis.Redis) -> Iterator[None]:
@@ -86,6 +91,12 @@ def test_the_admin_cant_be_where_it_would_be_taken_for_the_api(prefix: str) -> N
     for path in (prefix, f"{prefix}-admin/", f"{prefix}/admin"):
         with pytest.raises(SettingsError):
             Environment({"ADMIN_PATH": path}).path("ADMIN_PATH", "admin/")
+
+
+def test_the_api_passes_by_all_that_only_pages_need() -> None:
+    for name in settings.MIDDLEWARE:
+        if name not in FOR_ALL:
+            assert issubclass(import_string(name), middleware.ForPages), name
 
 
 def receivers(signal: Any) -> list[Any]:
