@@ -9,7 +9,7 @@ TOOLS_ENV := ENV_FILE=/dev/null PRIMARY_TOKEN=type-checking-1 SECONDARY_TOKEN=ty
 # Many tests wait for real servers, so two at a time take little more than half as long.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: install demo run test test-all lint format check bench openapi lock clean
+.PHONY: install demo run test test-all lint format audit check bench openapi lock clean
 
 install: $(STAMP)
 
@@ -42,7 +42,10 @@ format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-check: lint test
+audit: install
+	@.ci/audit
+
+check: lint audit test
 
 # Needs wrk, and nginx for its column; half an hour. benchmarks/README.md has the tables.
 bench: install

@@ -2,7 +2,7 @@
 
 import multiprocessing
 
-from proxy_site.settings import PORT
+from proxy_site.settings import PORT, TRUSTED_PROXIES
 
 wsgi_app = "proxy_site.wsgi:application"
 bind = f"0.0.0.0:{PORT}"
@@ -11,7 +11,7 @@ workers = multiprocessing.cpu_count()
 # Reads come from memory, and a thread waits for Redis, SQL or a slow client while others answer.
 # gevent read a third faster, but one process waiting for SQL would keep everybody waiting, and a
 # post beside readers of the whole market took longer; sync workers keep no connection alive.
-worker_class = "gthread"
+worker_class = "proxy_site.gunicorn_worker.Worker"  # gthread
 # More cost reads some percent, fewer let two slow clients block a worker.
 threads = 4
 # preload_app stays off: what takes memory is the market, which is read after the fork, and a
@@ -27,3 +27,8 @@ accesslog = None  # a line a request would cost more than the request; the proxy
 errorlog = "-"
 # Its path is the user's, not the node's: two nodes of one user would share it.
 control_socket_disable = True
+# Who may say that a request came by HTTPS. By default gunicorn believes any local client, and any
+# of three headers, of which a proxy may pass on those that it doesn't set itself.
+forwarded_allow_ips = ",".join(TRUSTED_PROXIES)
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
+forwarder_headers = ""  # nor may a request name another path than its own

@@ -6,13 +6,13 @@ from typing import Any, NoReturn
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, UnreadablePostError
-from rest_framework import exceptions, status
+from rest_framework import status
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from gossip import token, trust, wire
+from gossip import token, token_failures, token_use, trust, wire
 from gossip.plausibility import Objection
 from gossip.refusal import Refusal
 from gossip.trust import Candidate
@@ -41,12 +41,10 @@ class TokenAuthentication(BaseAuthentication):
 
 
 class HasToken(BasePermission):
-    message = "Invalid or missing token"
-
     def has_permission(self, request: Request, view: object) -> bool:
         tokens = (settings.PRIMARY_TOKEN, settings.SECONDARY_TOKEN)
         if not token.is_valid(request.META.get("HTTP_AUTHORIZATION", ""), tokens):
-            raise exceptions.NotAuthenticated(self.message)
+            token_failures.refuse(request)
         return True
 
 
@@ -60,6 +58,10 @@ class TrustedGossip(QuickViewSet):
         gossip = read_gossip(request)
         bars = [entry for entry in gossip.entries if isinstance(entry, Bar)]
         verdicts = iter(access.store().merge(bars, Authority.INTERNAL).verdicts if bars else ())
+        if bars and token.is_valid(
+            request.META.get("HTTP_AUTHORIZATION", ""), (settings.SECONDARY_TOKEN,)
+        ):
+            token_use.note(access.store())
         return answer(
             gossip,
             [entry if isinstance(entry, BarError) else next(verdicts) for entry in gossip.entries],

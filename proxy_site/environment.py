@@ -28,6 +28,20 @@ _POSTGRES = ("postgres", "postgresql", "psql", "pgsql")
 _ENV_LINE = re.compile(r"(export )?[A-Za-z_0-9]+=.*")
 
 
+# Where the API and the files are; a page's path that begins like one would be taken for it.
+TAKEN_PATHS = ("tickers", "gossip", "public", "health", "static")
+_PATH = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+
+
+class Secret(str):
+    """A setting that doesn't show itself where values are shown: diffsettings, tracebacks, repr."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'********'"
+
+
 class SettingsError(SystemExit):
     """A variable is missing or wrong: ends the process with the line that the operator reads."""
 
@@ -161,6 +175,19 @@ class Environment:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise SettingsError(name, "must be a time zone of the tz database", default) from None
 
+    def path(self, name: str, default: str) -> str:
+        """A path below the node's address, ending in a slash: ``admin/``."""
+        value = self.text(name, default).strip("/")
+        if not _PATH.fullmatch(value):
+            raise SettingsError(
+                name, "must be a path of letters, digits, - and _", f"{default.rstrip('/')}/"
+            )
+        if value.startswith(TAKEN_PATHS):
+            raise SettingsError(
+                name, f"must not begin with {', '.join(TAKEN_PATHS)}: they are taken", default
+            )
+        return f"{value}/"
+
     def token(self, name: str) -> str:
         example = "$(openssl rand -hex 32)"
         value = self.text(name)
@@ -169,25 +196,25 @@ class Environment:
         if not value.isascii() or not value.isprintable() or " " in value:
             raise SettingsError(name, "must be printable ASCII without spaces", example)
         if self.development:
-            return value
+            return Secret(value)
         if len(value) < MINIMUM_SECRET:
             raise SettingsError(name, f"is shorter than {MINIMUM_SECRET} characters", example)
         if value.startswith(PLACEHOLDER):
             raise SettingsError(name, "still has the value of the example file", example)
-        return value
+        return Secret(value)
 
     def secret_key(self, name: str) -> str:
         example = "$(openssl rand -hex 40)"
         value = self.text(name)
         if not value and self.development:
-            return "development-only-not-a-secret"
+            return Secret("development-only-not-a-secret")
         if not value:
             raise SettingsError(name, "is missing: it signs the admin's sessions", example)
         if not self.development and value.startswith((PLACEHOLDER, "django-insecure")):
             raise SettingsError(name, "still has the value of an example", example)
         if not self.development and (len(value) < 50 or len(set(value)) < 5):
             raise SettingsError(name, "must be at least 50 characters, not all alike", example)
-        return value
+        return Secret(value)
 
     def url(self, name: str, default: str = "", *, example: str) -> str:
         """An http or https URL; ``default`` when unset or empty."""

@@ -20,6 +20,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
+from gossip import token_failures
 from proxy_site import server_check
 from tickers import access, clock_skew
 from tickers.snapshot import StaleError
@@ -46,6 +47,7 @@ class Health(ViewSet):
             **market,
             **pace(market["worker"]),
             **memory(),
+            "token_failures_last_hour": token_failures_last_hour(problems),
             "peers": {
                 "internal": len(settings.INTERNAL_PEER_URLS),
                 "public": len(settings.PUBLIC_PEER_URLS),
@@ -158,6 +160,15 @@ def check_database(problems: list[str]) -> None:
             cursor.execute("SELECT 1")
     except DatabaseError as error:
         problems.append(f"the database can't be reached ({type(error).__name__})")
+
+
+def token_failures_last_hour(problems: list[str]) -> int | None:
+    """Told, not complained of: else anyone could make a node look degraded."""
+    try:
+        return token_failures.in_the_last_hour()
+    except redis.RedisError as error:
+        problems.append(f"the cache can't be reached ({type(error).__name__})")
+        return None
 
 
 def pace(worker: dict[str, Any]) -> dict[str, Any]:

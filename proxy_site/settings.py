@@ -3,6 +3,7 @@
 .env.example explains each. A missing or wrong value ends the process with one line.
 """
 
+import datetime as dt
 import os
 from pathlib import Path
 from urllib.parse import quote
@@ -137,6 +138,7 @@ KEEP_HISTORY = env.integer("KEEP_HISTORY", 730, low=1, high=36_500)
 PUBLIC_RATE = env.rate("PUBLIC_RATE", "20/2s")
 TRUSTED_RATE = env.rate("TRUSTED_RATE", "100/2s")
 TRUSTED_PROXIES = env.networks("TRUSTED_PROXIES")
+TOKEN_FAILURE_RATE = env.rate("TOKEN_FAILURE_RATE", "10/1m")
 
 # --- Storage ----------------------------------------------------------------------------------
 if env.production and not env.text("REDIS_URL"):
@@ -187,7 +189,7 @@ DEBUG = False
 ROOT_URLCONF = "proxy_site.urls"
 WSGI_APPLICATION = "proxy_site.wsgi.application"
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "proxy_site.admin_config.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -195,6 +197,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "rest_framework",
+    "axes",
     "reputation",
     "proxy_site",
 ]
@@ -208,9 +211,10 @@ MIDDLEWARE = [
     "proxy_site.middleware.PageLogins",
     "proxy_site.middleware.PageMessages",
     "proxy_site.middleware.PageFrames",
+    "proxy_site.middleware.PageLockouts",
 ]
-# They look for Django's own classes by name; ours are those (proxy_site/middleware.py).
-SILENCED_SYSTEM_CHECKS = ["security.W001", "security.W002", "security.W003"]
+# They look for classes by name; ours are those (proxy_site/middleware.py).
+SILENCED_SYSTEM_CHECKS = ["security.W001", "security.W002", "security.W003", "axes.W002"]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -228,6 +232,39 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+
+# --- The admin ----------------------------------------------------------------------------------
+ADMIN_PATH = env.path("ADMIN_PATH", "admin/")
+# Failed logins from one address (an IPv6 /64 is one) until it is locked out, and for how long.
+LOGIN_FAILURES = env.integer("LOGIN_FAILURES", 5, low=1, high=1_000)
+LOGIN_LOCKOUT_MINUTES = env.number("LOGIN_LOCKOUT_MINUTES", 15, low=0.1, high=10_080)
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+AXES_FAILURE_LIMIT = LOGIN_FAILURES
+AXES_COOLOFF_TIME = dt.timedelta(minutes=LOGIN_LOCKOUT_MINUTES)
+# Not the user's name: whoever knows it could lock its owner out.
+AXES_LOCKOUT_PARAMETERS = ["ip_address"]
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_ONLY_ADMIN_SITE = True
+AXES_CLIENT_IP_CALLABLE = "proxy_site.logins.client_ip"
+AXES_LOCKOUT_CALLABLE = "proxy_site.logins.locked_out"
+AXES_VERBOSE = False  # its log lines name the address, not what was typed
+AXES_SENSITIVE_PARAMETERS = ["username", "otp_token", "csrfmiddlewaretoken"]
+
+ADMIN_SECOND_FACTOR = env.flag("ADMIN_SECOND_FACTOR", default=False)
+if ADMIN_SECOND_FACTOR:
+    INSTALLED_APPS += ["django_otp", "django_otp.plugins.otp_totp"]
+    MIDDLEWARE.insert(
+        MIDDLEWARE.index("proxy_site.middleware.PageLogins") + 1,
+        "proxy_site.middleware.PageSecondFactor",
+    )
+    OTP_TOTP_ISSUER = NODE_NAME
+    OTP_ADMIN_HIDE_SENSITIVE_DATA = True
+
+# --- HTTP ---------------------------------------------------------------------------------------
 # API addresses have no trailing slash; POST bodies must not be lost to a redirect.
 APPEND_SLASH = False
 LANGUAGE_CODE = "en"
@@ -264,14 +301,13 @@ REST_FRAMEWORK = {
 if env.production:
     # Only people's pages are redirected: a redirected POST would already have sent its token.
     SECURE_SSL_REDIRECT = env.flag("SECURE_SSL_REDIRECT", default=True)
-    SECURE_REDIRECT_EXEMPT = [r"^(?!admin)"]
+    SECURE_REDIRECT_EXEMPT = [rf"^(?!{ADMIN_PATH.rstrip('/')})"]
     SECURE_HSTS_SECONDS = env.integer("SECURE_HSTS_SECONDS", 31_536_000, low=0, high=63_072_000)
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
-    if TRUSTED_PROXIES:
-        SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# Not SECURE_PROXY_SSL_HEADER, which believes everybody: gunicorn.conf.py believes TRUSTED_PROXIES.
 X_FRAME_OPTIONS = "DENY"
 CSRF_TRUSTED_ORIGINS = env.urls("CSRF_TRUSTED_ORIGINS", example="https://api.example.com")
 

@@ -1,5 +1,6 @@
 """Every address of a node."""
 
+from django.conf import settings
 from django.contrib import admin
 from django.urls import path
 from rest_framework.routers import SimpleRouter
@@ -21,7 +22,7 @@ router.register(r"openapi\.json", ApiDocument, basename="openapi")
 urlpatterns = [
     path("", Home.as_view(), name="home"),
     *router.urls,
-    path("admin/", admin.site.urls),
+    path(settings.ADMIN_PATH, admin.site.urls),
 ]
 
 handler400 = "proxy_site.errors.bad_request"

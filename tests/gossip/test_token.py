@@ -1,8 +1,10 @@
+import hmac
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossip.token import is_valid
+from gossip.token import fingerprint, is_valid
 
 PRIMARY, SECONDARY = "correct-horse-battery", "staple-of-the-exchange"
 TOKENS = (PRIMARY, SECONDARY)
@@ -65,3 +67,26 @@ def test_anything_else_is_refused(authorization: str) -> None:
 def test_no_text_is_a_token_but_the_tokens(text: str) -> None:
     assert not is_valid(text, TOKENS)
     assert is_valid(f"Bearer {text}", TOKENS) == (text.strip(" ") in TOKENS)
+
+
+@pytest.mark.parametrize("given", [PRIMARY, SECONDARY, "wrong"])
+def test_each_is_compared_in_constant_time_whichever_fits(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How long it takes must not tell which one, or how much of one, was right."""
+    compared = []
+    compare = hmac.compare_digest
+
+    def note(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", note)
+    is_valid(f"Bearer {given}", TOKENS)
+    assert compared == [(given.encode(), token.encode()) for token in TOKENS]
+
+
+def test_a_fingerprint_tells_tokens_apart_and_shows_none() -> None:
+    assert fingerprint(PRIMARY) != fingerprint(SECONDARY)
+    assert len(fingerprint(PRIMARY)) == 8
+    assert fingerprint("abc") == "ba7816bf"  # as sha256sum says

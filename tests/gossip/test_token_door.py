@@ -2,17 +2,24 @@
 
 import io
 import json
+import sys
 from typing import Any
 
 import pytest
+from django.test import RequestFactory
+from django.views.debug import ExceptionReporter
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from gossip import rotation, token_failures, token_use
+from gossip import token as token_door
 from gossip.wire import MAX_LIST
 from tests.gossip.conftest import (
     ANCHORS,
+    AWAY,
     CLIENT,
+    HOME,
     TODAY,
     YESTERDAY,
     a_bar,
@@ -86,6 +93,143 @@ class TestToken:
         answer = CLIENT.get("/gossip", headers=headers)
         assert told(answer) == (405, 'Method "GET" not allowed.')
         assert "POST" in answer["Allow"]
+
+
+class TestFailures:
+    """Ten of one address a minute are answered 401, by TOKEN_FAILURE_RATE; then it is 429."""
+
+    @pytest.fixture(autouse=True)
+    def rate(self, settings: Any) -> None:
+        # A day's window doesn't end within a test.
+        settings.TOKEN_FAILURE_RATE = "3/1d"
+
+    def fail(self, times: int = 1, **options: Any) -> Any:
+        for _ in range(times):
+            answer = send_trusted(wire(), token="wrong-token", **options)
+        return answer
+
+    def test_too_many_from_one_address_are_told_when_to_come_back(self, market: Store) -> None:
+        assert [self.fail().status_code for _ in range(5)] == [401, 401, 401, 429, 429]
+        answer = self.fail()
+        assert 1 <= int(answer["Retry-After"]) <= 86_400
+        assert "WWW-Authenticate" not in answer
+        assert self.fail(address=AWAY).status_code == 401
+
+    def test_who_has_a_token_is_never_locked_out(self, market: Store, settings: Any) -> None:
+        assert self.fail(5).status_code == 429
+        for token in (settings.PRIMARY_TOKEN, settings.SECONDARY_TOKEN):
+            assert send_trusted(wire(), token=token).status_code == 200
+        assert self.fail().status_code == 429
+
+    def test_what_succeeds_is_not_counted(self, market: Store) -> None:
+        for _ in range(10):
+            assert send_trusted(wire()).status_code == 200
+        assert send_trusted(b"{").status_code == 400
+        assert self.fail().status_code == 401
+        assert token_failures.in_the_last_hour() == 1
+
+    def test_a_missing_token_counts_like_a_wrong_one(self, market: Store) -> None:
+        answers = [CLIENT.get("/gossip", REMOTE_ADDR=HOME).status_code for _ in range(4)]
+        assert answers == [401, 401, 401, 429]
+
+    def test_an_ipv6_network_is_one_sender(self, market: Store) -> None:
+        statuses = [self.fail(address=f"2001:db8:1:2::{n}").status_code for n in range(4)]
+        assert statuses == [401, 401, 401, 429]
+        assert self.fail(address="2001:db8:1:3::1").status_code == 401
+
+    def test_only_a_trusted_proxy_says_for_whom_it_sends(
+        self, market: Store, settings: Any
+    ) -> None:
+        spoofed = [self.fail(headers=self.forwarded(f"192.0.2.{n}")).status_code for n in range(4)]
+        assert spoofed == [401, 401, 401, 429]
+        settings.TRUSTED_PROXIES = [AWAY]
+        through_proxy = [
+            self.fail(address=AWAY, headers=self.forwarded(f"192.0.2.{n}")).status_code
+            for n in range(4)
+        ]
+        assert through_proxy == [401] * 4
+
+    def test_senders_whose_address_is_unknown_are_limited_together(
+        self, market: Store, settings: Any
+    ) -> None:
+        """401, not 400: a peer that asks must learn that its token is wrong."""
+        settings.TRUSTED_PROXIES = [AWAY]
+        assert [self.fail(address=AWAY).status_code for _ in range(4)] == [401, 401, 401, 429]
+        assert send_trusted(wire(), address=AWAY).status_code == 200
+
+    def forwarded(self, client: str) -> dict[str, str]:
+        return {"Authorization": "Bearer wrong-token", "X-Forwarded-For": client}
+
+    def test_without_the_cache_a_wrong_token_learns_nothing_and_a_valid_one_needs_none(
+        self, market: Store, settings: Any
+    ) -> None:
+        with cache_away(settings):
+            answer = self.fail()
+            assert answer.status_code == 503
+            assert int(answer["Retry-After"]) > 0
+            assert send_trusted(wire(volume=78)).status_code == 200
+        assert served()["volume"] == 78
+
+    def test_a_flood_writes_few_lines_that_name_the_address_and_no_token(
+        self, market: Store, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.fail(20)
+        lines = [r.getMessage() for r in caplog.records if r.name == "gossip.token_failures"]
+        assert lines == [f"no valid token from {HOME}"] * 3 + [f"over 3/1d failures of {HOME}: 429"]
+        assert "wrong-token" not in caplog.text
+
+    def test_health_counts_them_and_stays_healthy_about_it(self, market: Store) -> None:
+        def health() -> dict[str, Any]:
+            return dict(CLIENT.get("/health").json())
+
+        before = health()
+        assert before["token_failures_last_hour"] == 0
+        self.fail(5)
+        self.fail(address=AWAY)
+        after = health()
+        assert after["token_failures_last_hour"] == 6
+        assert after["problems"] == before["problems"]
+
+
+class TestSecondaryUse:
+    """Which token peers send with decides when the old one may go."""
+
+    @pytest.fixture(autouse=True)
+    def fresh(self, market: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(token_use, "_noted_at", float("-inf"))
+
+    def test_bars_that_came_with_it_are_noted(self, market: Store, settings: Any) -> None:
+        assert send_trusted(wire()).status_code == 200
+        assert token_use.seconds_since(market) is None
+        assert send_trusted(wire(), token=settings.SECONDARY_TOKEN).status_code == 200
+        since = token_use.seconds_since(market)
+        assert since is not None
+        assert 0 <= since < 60
+
+    def test_a_request_without_a_bar_isnt(self, market: Store, settings: Any) -> None:
+        answer = send_trusted(rotation.PROBE, token=settings.SECONDARY_TOKEN)
+        assert answer.status_code == 400
+        assert token_use.seconds_since(market) is None
+
+
+class TestErrorReport:
+    """Django's own report of a failure, with the request and the variables of every frame."""
+
+    def test_shows_no_token(self, settings: Any) -> None:
+        header = f"Bearer {settings.SECONDARY_TOKEN}"
+        request = RequestFactory().post("/gossip", headers={"Authorization": header})
+        broken: Any = (settings.PRIMARY_TOKEN, settings.SECONDARY_TOKEN, None)
+        try:
+            token_door.is_valid(header, broken)
+        except AttributeError:
+            reporter = ExceptionReporter(request, *sys.exc_info())
+        report = reporter.get_traceback_data()
+        (frame,) = [frame for frame in report["frames"] if frame["function"] == "is_valid"]
+        shown = str([frame["vars"], report["request_meta"], report["filtered_POST_items"]])
+        assert "HTTP_AUTHORIZATION" in shown
+        assert "tests-primary-token" not in shown
+        assert "tests-secondary-token" not in shown
+        assert "tests-primary-token" not in str(report["settings"])
 
 
 class TestTaken:

@@ -7,7 +7,10 @@ front of each counts what its peers are answered.
 import datetime as dt
 import itertools
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,11 +21,12 @@ import pytest
 import requests
 
 from gossip import token
+from gossip.rotation import PROBE
 from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer
 from tests.environment import clean
 from tests.faults.conftest import Process, StoreServer, Yard
 from tests.faults.proxies import Door, pass_on_to
-from tests.network.nodes import run, wait_for
+from tests.network.nodes import ROOT, run, wait_for
 from tickers.universe import Universe
 
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
@@ -59,6 +63,7 @@ class RotatingNode:
             "TICKERS": ",".join(UNIVERSE.symbols),
             "HISTORY_START": HISTORY_START.isoformat(),
             "DEBUG_SYSTEM_TIME": NOON.isoformat(),
+            "TOKEN_FAILURE_RATE": "100/1m",
         }
         self._running: list[Process] = []
 
@@ -83,6 +88,21 @@ class RotatingNode:
             os.kill(process.pid, signal.SIGTERM)
         for process in self._running:
             wait_for(lambda p=process: not p.lives, f"{process.name} to leave", self)
+
+    def asks(self, tokens: tuple[str, str]) -> tuple[int, str]:
+        """What `manage.py rotate_token` exits with and says, with these tokens in its settings."""
+        primary, secondary = tokens
+        done = subprocess.run(
+            [sys.executable, "manage.py", "rotate_token"],
+            cwd=ROOT,
+            env={**self._environment, "PRIMARY_TOKEN": primary, "SECONDARY_TOKEN": secondary},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.stderr == ""
+        return done.returncode, done.stdout
 
     def newest(self) -> dict[str, Any]:
         """symbol → its last trusted bar; empty while the node doesn't answer."""
@@ -175,6 +195,56 @@ def test_no_bar_is_refused_while_three_nodes_are_restarted_in_turn(yard: Yard) -
     # Both tokens were in use, so a door that forgot one of them would have been seen.
     used = {request.authorization for request, reply in answers if reply.status == 200}
     assert used == {f"Bearer {OLD}", f"Bearer {NEW}"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_command_leads_two_nodes_through_a_rotation(yard: Yard) -> None:
+    """Each step is done when the command says that it is safe, and no bar is refused."""
+    with Exchange() as exchange, network(2, yard, exchange) as nodes:
+        first, second = nodes
+        for node in nodes:
+            node.start(BEGIN)
+        with exchange.moving():
+            assert all(node.asks(BEGIN)[0] == 0 for node in nodes)
+
+            with_new = STEPS["the new token as the secondary"]
+            restart(first, with_new)
+            code, text = first.asks(with_new)
+            assert code == 1
+            assert f"step 1 (or 3) isn't done on these: {second.door.url[7:]}." in text
+            restart(second, with_new)
+            for node in nodes:
+                code, text = node.asks(with_new)
+                assert code == 0
+                assert "swap the two now" in text
+
+            swapped = STEPS["the two swapped"]
+            restart(first, swapped)
+            wait_for_gossip(second)
+            code, text = second.asks(with_new)  # whose secondary the first sends with by now
+            assert code == 0
+            assert re.search(r"with the secondary token \d+ s ago: keep it", text)
+            restart(second, swapped)
+            assert all(node.asks(swapped)[0] == 0 for node in nodes)
+
+            last = STEPS["another secondary"]
+            restart(first, last)
+            assert first.asks(last)[0] == 1
+            restart(second, last)
+            texts = [node.asks(last) for node in nodes]
+            assert [code for code, _ in texts] == [0, 0]
+        wait_for(lambda: is_right(exchange, nodes), "the same market everywhere", *nodes)
+        gossip = [pair for node in nodes for pair in node.door.seen if pair[0].body != PROBE]
+    assert [reply.status for _, reply in gossip if reply.status not in (200, None)] == []
+    for _, text in texts:
+        assert all(token.fingerprint(one) in text for one in last)
+        assert not any(one in text for one in (OLD, SPARE, NEW, NEXT))
+
+
+def restart(node: RotatingNode, tokens: tuple[str, str]) -> None:
+    node.stop()
+    node.start(tokens)
 
 
 @contextmanager

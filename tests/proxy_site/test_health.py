@@ -310,4 +310,4 @@ class TestStoreAway:
 
     def test_everything_may_be_away(self, healthy: Store, settings: Any) -> None:
         with store_away(settings), cache_away(settings), database_away():
-            assert len(health(503)["problems"]) == 2
+            assert len(health(503)["problems"]) == 3

@@ -279,7 +279,9 @@ class Browser:
         return answer["result"].get("value")
 
     def open(self, address: str) -> None:
+        before = self._loads()
         self.command("Page.navigate", url=address)
+        self._wait_for_load(before)
         self.wait_for("document.readyState === 'complete'")
 
     def wait_for(self, condition: str) -> None:
@@ -322,6 +324,19 @@ class Browser:
                 and event["params"]["entry"]["level"] in ("error", "warning")
             )
         ]
+
+    def press(self, selector: str) -> None:
+        """Click on what leads to another page, and wait until that is there."""
+        before = self._loads()
+        self.evaluate(f"setTimeout(() => document.querySelector({json.dumps(selector)}).click())")
+        self._wait_for_load(before)
+
+    def _wait_for_load(self, before: int) -> None:
+        while self._loads() == before:
+            self.events.append(self._read())
+
+    def _loads(self) -> int:
+        return sum(event["method"] == "Page.loadEventFired" for event in self.events)
 
     def wait_for_statuses(self, path: str, count: int) -> list[int]:
         while len(statuses := self._statuses(path)) < count:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from axes.middleware import AxesMiddleware
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.middleware.clickjacking import XFrameOptionsMiddleware
@@ -18,9 +19,15 @@ from django.test import Client, RequestFactory
 from django.utils.module_loading import import_string
 
 from proxy_site import middleware
+from proxy_site.environment import Environment, SettingsError
 from tests.gossip.conftest import forget
 from tests.tickers.conftest import a_store, bar, lead
 from tickers.store import Authority
+
+FOR_ALL = {
+    "proxy_site.middleware.DatabaseConnections",
+    "django.middleware.common.CommonMiddleware",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +40,7 @@ def node(clean_server: redis.Redis) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    "wanted", [SecurityMiddleware, CsrfViewMiddleware, XFrameOptionsMiddleware]
+    "wanted", [SecurityMiddleware, CsrfViewMiddleware, XFrameOptionsMiddleware, AxesMiddleware]
 )
 def test_the_protection_that_silenced_checks_look_for_is_there(wanted: type) -> None:
     assert any(
@@ -43,9 +50,21 @@ def test_the_protection_that_silenced_checks_look_for_is_there(wanted: type) -> 
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("path", ["/", "/admin/login/"])
+@pytest.mark.parametrize("path", ["/", "/admin/", "/admin/login/", "/nothing", "/static/x"])
 def test_pages_have_the_headers_of_pages(client: Client, path: str) -> None:
     answer = client.get(path)
+    policy = dict(
+        part.strip().split(" ", 1) for part in answer["Content-Security-Policy"].split(";")
+    )
+    assert policy == {
+        "default-src": "'self'",
+        "img-src": "'self' data:",
+        "object-src": "'none'",
+        "base-uri": "'none'",
+        "form-action": "'self'",
+        "frame-ancestors": "'none'",
+    }
+    assert "camera=()" in answer["Permissions-Policy"]
     assert answer["X-Frame-Options"] == "DENY"
     assert answer["Referrer-Policy"] == "same-origin"
     assert answer["Cross-Origin-Opener-Policy"] == "same-origin"
@@ -63,7 +82,22 @@ def test_a_form_without_its_token_is_refused() -> None:
 def test_the_api_says_that_its_json_is_nothing_else(client: Client, path: str) -> None:
     answer = client.get(path)
     assert answer["X-Content-Type-Options"] == "nosniff"
+    assert "Content-Security-Policy" not in answer
     assert not answer.cookies
+
+
+@pytest.mark.parametrize("prefix", [*middleware.API, *middleware.WITHOUT_DATABASE, "/static"])
+def test_the_admin_cant_be_where_it_would_be_taken_for_the_api(prefix: str) -> None:
+    """It would have neither session nor database, and none of the headers."""
+    for path in (prefix, f"{prefix}-admin/", f"{prefix}/admin"):
+        with pytest.raises(SettingsError):
+            Environment({"ADMIN_PATH": path}).path("ADMIN_PATH", "admin/")
+
+
+def test_the_api_passes_by_all_that_only_pages_need() -> None:
+    for name in settings.MIDDLEWARE:
+        if name not in FOR_ALL:
+            assert issubclass(import_string(name), middleware.ForPages), name
 
 
 RECEIVERS = """

@@ -127,6 +127,11 @@ class TestDefaults:
             ("PUBLIC_RATE", "20/2s"),
             ("TRUSTED_RATE", "100/2s"),
             ("TRUSTED_PROXIES", []),
+            ("TOKEN_FAILURE_RATE", "10/1m"),
+            ("ADMIN_PATH", "admin/"),
+            ("ADMIN_SECOND_FACTOR", False),
+            ("LOGIN_FAILURES", 5),
+            ("LOGIN_LOCKOUT_MINUTES", 15),
             ("CSRF_TRUSTED_ORIGINS", []),
             ("LOG_LEVEL", "INFO"),
             ("DEBUG", False),
@@ -321,6 +326,16 @@ REFUSALS: list[tuple[dict[str, str], str, str]] = [
     ({"VCI_BASE_URL": "trading"}, "VCI_BASE_URL", "must be an http"),
     ({"CSRF_TRUSTED_ORIGINS": "api.test"}, "CSRF_TRUSTED_ORIGINS", "must be an http"),
     ({"CORE_NETWORK_URL": "https://me:pw@a.test"}, "CORE_NETWORK_URL", "user or password"),
+    ({"ADMIN_PATH": ""}, "ADMIN_PATH", "must be a path"),
+    ({"ADMIN_PATH": "/"}, "ADMIN_PATH", "must be a path"),
+    ({"ADMIN_PATH": "a//b"}, "ADMIN_PATH", "must be a path"),
+    ({"ADMIN_PATH": "../x"}, "ADMIN_PATH", "must be a path"),
+    ({"ADMIN_PATH": "<slug:x>/"}, "ADMIN_PATH", "must be a path"),
+    ({"ADMIN_PATH": "tickers/admin/"}, "ADMIN_PATH", "are taken"),
+    ({"ADMIN_SECOND_FACTOR": "maybe"}, "ADMIN_SECOND_FACTOR", "true or false"),
+    ({"TOKEN_FAILURE_RATE": "ten"}, "TOKEN_FAILURE_RATE", "REQUESTS/PERIOD"),
+    ({"LOGIN_FAILURES": "0"}, "LOGIN_FAILURES", "from 1 to"),
+    ({"LOGIN_LOCKOUT_MINUTES": "0"}, "LOGIN_LOCKOUT_MINUTES", "from 0.1 to"),
     ({"PORT": "0"}, "PORT", "from 1 to 65535"),
     ({"PORT": "65536"}, "PORT", "from 1 to 65535"),
     ({"PORT": "http"}, "PORT", "whole number"),
@@ -578,6 +593,32 @@ class TestValues:
         proxies = load({"TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,::1"})["TRUSTED_PROXIES"]
         assert proxies == ["127.0.0.1/32", "10.0.0.0/8", "::1/128"]
 
+    @pytest.mark.parametrize("path", ["back-office", "/back-office", "/back-office/"])
+    def test_the_admins_path_ends_in_a_slash_and_begins_with_none(self, path: str) -> None:
+        assert load({"ADMIN_PATH": path})["ADMIN_PATH"] == "back-office/"
+        assert load({"ADMIN_PATH": "a/B_1"})["ADMIN_PATH"] == "a/B_1/"
+
+    def test_only_the_admins_path_is_redirected_to_https(self) -> None:
+        (exempt,) = load(PRODUCTION | {"ADMIN_PATH": "back/office"})["SECURE_REDIRECT_EXEMPT"]
+        for path in ("tickers", "gossip", "", "admin/", "back"):
+            assert re.search(exempt, path)
+        for path in ("back/office", "back/office/", "back/office/login/"):
+            assert not re.search(exempt, path)
+
+    def test_a_secret_doesnt_show_itself(self) -> None:
+        settings = load({"SECRET_KEY": SECRET_KEY})
+        for name in ("PRIMARY_TOKEN", "SECONDARY_TOKEN", "SECRET_KEY"):
+            assert repr(settings[name]) == "'********'"
+            assert str([settings[name]]) == "['********']"
+        assert settings["PRIMARY_TOKEN"] == TOKENS["PRIMARY_TOKEN"]
+
+    def test_the_second_factor_has_its_apps_only_when_it_is_on(self) -> None:
+        names = {False: load(), True: load({"ADMIN_SECOND_FACTOR": "true"})}
+        for on, settings in names.items():
+            assert ("django_otp" in settings["INSTALLED_APPS"]) == on
+            middleware = settings["MIDDLEWARE"]
+            assert ("proxy_site.middleware.PageSecondFactor" in middleware) == on
+
     def test_the_upstream_is_a_folder(self) -> None:
         settings = load({"VCI_BASE_URL": "http://127.0.0.1:8000/api"})
         assert settings["VCI_BASE_URL"] == "http://127.0.0.1:8000/api/"
@@ -675,8 +716,8 @@ class TestProcesses:
             "manage.py", "check", "--deploy", "--fail-level", "WARNING", **TOKENS | PRODUCTION
         )
         assert (done.returncode, done.stderr) == (0, "")
-        # Three look for middleware by name; test_middleware.py looks for what it does.
-        assert "no issues (3 silenced)" in done.stdout
+        # Four look for middleware by name; test_middleware.py looks for what it does.
+        assert "no issues (4 silenced)" in done.stdout
 
     @pytest.mark.parametrize("example", [CORE_EXAMPLE, PUBLIC_EXAMPLE])
     def test_an_example_file_makes_a_node_for_development(self, example: Path) -> None:

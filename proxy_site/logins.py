@@ -1,0 +1,32 @@
+"""What django-axes asks: who is trying to log in, and what one reads who is locked out."""
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from reputation.address import UnknownClientError, actor_of, client_of
+
+
+def client_ip(request: HttpRequest) -> str | None:
+    """The actor's address: of an IPv6 /64, which is one actor, the first. None for those that can't
+    be told apart: they are counted together."""
+    try:
+        client = client_of(
+            peer=request.META.get("REMOTE_ADDR", ""),
+            forwarded_for=request.META.get("HTTP_X_FORWARDED_FOR"),
+            trusted_proxies=settings.TRUSTED_PROXIES,
+        )
+    except UnknownClientError:
+        return None
+    return actor_of(client).partition("/")[0]
+
+
+def locked_out(request: HttpRequest, *_: Any) -> HttpResponse:
+    minutes = settings.LOGIN_LOCKOUT_MINUTES
+    answer = JsonResponse(
+        {"detail": f"Too many failed logins from your address; try again in {minutes:g} minutes."},
+        status=429,
+    )
+    answer["Retry-After"] = str(round(minutes * 60))
+    return answer

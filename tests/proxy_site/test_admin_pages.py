@@ -1,0 +1,232 @@
+"""The admin under gunicorn: its pages in a real browser, under the policy for pages, and its second
+factor."""
+
+import base64
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import requests
+from django_otp.oath import TOTP
+
+from proxy_site import embedded
+from proxy_site.processes import Processes
+from tests.environment import clean
+from tests.network.nodes import ROOT, free_port, wait_for
+from tests.proxy_site.test_home import Browser, browser
+
+__all__ = ["browser"]  # a fixture
+
+PASSWORD = "correct-horse-battery-1"
+
+
+@dataclass
+class Office:
+    """A node's API, and the commands of its operator."""
+
+    url: str
+    environment: dict[str, str]
+
+    def manage(self, *command: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "manage.py", *command],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def answers(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/", timeout=10).status_code == 200
+        except requests.ConnectionError:
+            return False
+
+
+@contextmanager
+def office(folder: Path, **settings: str) -> Iterator[Office]:
+    port = free_port()
+    environment = clean(
+        PRIMARY_TOKEN="office-primary-token",
+        SECONDARY_TOKEN="office-secondary-token",
+        SECRET_KEY="office-secret-key",
+        DATA_DIR=str(folder),
+        PORT=str(port),
+        DJANGO_SUPERUSER_PASSWORD=PASSWORD,
+        **settings,
+    )
+    office = Office(f"http://127.0.0.1:{port}", environment)
+    with Processes() as processes:
+        try:
+            for command in (
+                ["migrate", "--verbosity=0"],
+                ["createsuperuser", "--noinput", "--username=chief", "--email=chief@node.test"],
+            ):
+                done = office.manage(*command)
+                assert done.returncode == 0, done.stderr
+            gunicorn = ("-m", "gunicorn", "-c", "gunicorn.conf.py", "--workers", "1")
+            log = folder / "node.log"
+            processes.start(
+                "the API", sys.executable, *gunicorn, env=environment, cwd=ROOT, log=log
+            )
+            wait_for(office.answers, "the API to answer")
+            yield office
+        finally:
+            embedded.stop(folder)  # gunicorn has started one
+
+
+# --- In a browser ---------------------------------------------------------------------------------
+
+PAGES = [
+    "",
+    "password_change/",
+    "auth/",
+    "auth/user/",
+    "auth/user/add/",
+    "auth/user/1/change/",
+    "auth/user/1/history/",
+    "auth/user/1/delete/",
+    "auth/user/?is_staff__exact=1",
+    "axes/accessattempt/",
+    "axes/accesslog/",
+    "reputation/statuschange/",
+    "reputation/actor/",
+    "reputation/actor/?q=203",
+    "reputation/actor/add/",
+]
+
+
+def submit(browser: Browser, button: str, **fields: str) -> None:
+    for name, value in fields.items():
+        browser.evaluate(f"document.querySelector('[name={name}]').value = {value!r}")
+    browser.press(button)
+
+
+def test_every_page_works_in_a_browser_and_none_breaks_the_policy(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with office(tmp_path / "office", ADMIN_PATH="back/office/") as node:
+        root = f"{node.url}/back/office/"
+        browser.open(f"{node.url}/")
+        browser.wait_for("document.querySelector('a[href=\"/back/office/\"]')")
+        browser.open(root)
+        browser.wait_for("document.querySelector('#login-form')")
+        submit(browser, "#login-form [type=submit]", username="chief", password=PASSWORD)
+        browser.wait_for("document.querySelector('#user-tools')")
+
+        browser.open(f"{root}reputation/actor/add/")
+        submit(browser, "[name=_save]", address="203.0.113.9", note="a test", event="BAN")
+        browser.wait_for("document.querySelector('.success')")
+        browser.open(f"{root}reputation/actor/1/change/")
+        assert "203.0.113.9" in browser.text("#content")
+        submit(browser, "button[value=TRUST]")
+        browser.wait_for("document.querySelector('.success')")
+
+        for page in PAGES:
+            browser.open(f"{root}{page}")
+            assert browser.evaluate("document.querySelector('#user-tools') !== null"), page
+            # Styled, so the style sheet was let in.
+            colour = "getComputedStyle(document.querySelector('#header')).backgroundColor"
+            assert browser.evaluate(colour) != "rgba(0, 0, 0, 0)"
+        # The widgets that scripts make are there.
+        browser.open(f"{root}auth/user/1/change/")
+        browser.wait_for("document.querySelectorAll('.selector-chosen').length === 2")
+        browser.wait_for("document.querySelectorAll('.vDateField + .datetimeshortcuts').length > 0")
+
+        submit(browser, "#logout-form button")
+        browser.wait_for("!document.querySelector('#user-tools')")
+        assert complaints(browser) == []
+
+        # Which sees what is refused.
+        browser.evaluate(
+            "document.body.append(Object.assign(document.createElement('script'),"
+            " {textContent: 'window.ran = true'}))"
+        )
+        assert browser.evaluate("window.ran") is None
+        (refusal,) = complaints(browser)
+        assert "Content Security Policy" in refusal
+
+
+def complaints(browser: Browser) -> list[str]:
+    """But the browser's own wish for an icon."""
+    return [text for text in browser.complaints() if "/favicon.ico" not in text]
+
+
+# --- The second factor ----------------------------------------------------------------------------
+
+
+def log_in(node: Office, session: requests.Session, code: str = "") -> bool:
+    """As a person would; whether the admin opens."""
+    page = session.get(f"{node.url}/admin/login/", timeout=10)
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+    assert token
+    form = {
+        "username": "chief",
+        "password": PASSWORD,
+        "otp_token": code,
+        "csrfmiddlewaretoken": token[1],
+    }
+    session.post(f"{node.url}/admin/login/?next=/admin/", data=form, timeout=10)
+    return is_open(node, session)
+
+
+def is_open(node: Office, session: requests.Session) -> bool:
+    answer = session.get(f"{node.url}/admin/", timeout=10, allow_redirects=False)
+    return answer.status_code == 200
+
+
+def code_of(uri: str, *, steps: int = 0) -> str:
+    """What an authenticator app shows, ``steps`` of 30 s from now."""
+    (secret,) = parse_qs(urlsplit(uri).query)["secret"]
+    totp = TOTP(base64.b32decode(secret))
+    totp.time = time.time() + 30 * steps
+    return f"{totp.token():06}"
+
+
+def uri_in(output: str) -> str:
+    found = re.search(r"^otpauth://totp/\S+$", output, re.MULTILINE)
+    assert found, output
+    return found[0]
+
+
+def test_with_the_second_factor_a_password_alone_opens_nothing(tmp_path: Path) -> None:
+    with office(tmp_path / "office", ADMIN_SECOND_FACTOR="true", NODE_NAME="saigon") as node:
+        session = requests.Session()
+        assert not log_in(node, session)
+
+        enrolled = node.manage("second_factor", "chief")
+        assert enrolled.returncode == 0, enrolled.stderr
+        uri = uri_in(enrolled.stdout)
+        assert uri.startswith("otpauth://totp/saigon%3Achief?secret=")
+        assert "▀" in enrolled.stdout  # the picture to scan
+        assert not log_in(node, session)
+        assert not log_in(node, session, "000000")
+        # A wrong code makes the next try wait a second.
+        wait_for(lambda: log_in(node, session, code_of(uri)), "the second factor to open")
+        assert not log_in(node, requests.Session(), code_of(uri))  # the same code again
+
+        again = node.manage("second_factor", "chief")
+        assert again.returncode == 1
+        assert "--replace" in again.stderr
+        replaced = node.manage("second_factor", "chief", "--replace")
+        assert not is_open(node, session)
+        assert log_in(node, requests.Session(), code_of(uri_in(replaced.stdout)))
+        assert not log_in(node, requests.Session(), code_of(uri, steps=1))
+        assert node.manage("second_factor", "nobody").returncode == 1
+        assert requests.get(f"{node.url}/tickers/group", timeout=10).status_code == 200
+
+
+def test_without_it_a_login_is_its_password(tmp_path: Path) -> None:
+    with office(tmp_path / "office") as node:
+        assert log_in(node, requests.Session())
+        refused = node.manage("second_factor", "chief")
+        assert refused.returncode == 1
+        assert "ADMIN_SECOND_FACTOR=true" in refused.stderr
