@@ -109,12 +109,16 @@ class PublicGossip(QuickViewSet):
 
 
 def check_size(request: Request) -> None:
-    try:
-        length = int(request.META.get("CONTENT_LENGTH") or 0)
-    except ValueError:
-        length = 0
-    if length > settings.MAX_BODY:
+    if announced(request) > settings.MAX_BODY:
         _too_large()
+
+
+def announced(request: Request) -> int:
+    """The bytes that the body has by its Content-Length; 0 without one."""
+    try:
+        return int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        return 0
 
 
 def _too_large() -> NoReturn:
@@ -122,6 +126,11 @@ def _too_large() -> NoReturn:
         status.HTTP_413_REQUEST_ENTITY_TOO_LARGE,
         f"A body has at most {settings.MAX_BODY} bytes; send several.",
     )
+
+
+def _ended_early() -> NoReturn:
+    # By the client, or by a server that waited long enough: 408 has a peer send it again.
+    raise Refusal(status.HTTP_408_REQUEST_TIMEOUT, "The body ended early; send it again.")
 
 
 def read_gossip(request: Request) -> wire.Gossip:
@@ -133,11 +142,14 @@ def read_gossip(request: Request) -> wire.Gossip:
     if request.META.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
         raise Refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send the body without compression")
     try:
-        return wire.decode(http_request.body)
+        body = http_request.body
+        if len(body) < announced(request):
+            _ended_early()
+        return wire.decode(body)
     except RequestDataTooBig:
         _too_large()
     except UnreadablePostError:
-        raise Refusal(status.HTTP_400_BAD_REQUEST, "The body ended early.") from None
+        _ended_early()
     except wire.TooLongError as error:
         raise Refusal(status.HTTP_413_REQUEST_ENTITY_TOO_LARGE, str(error)) from None
     except wire.WireError as error:
