@@ -150,6 +150,12 @@ class Target(Node):
                 for row in database.execute(f"SELECT * FROM {table} ORDER BY id")  # noqa: S608
             ]
 
+    def actors(self) -> dict[str, int]:
+        """address → failures."""
+        with contextlib.closing(sqlite3.connect(self.database)) as database:
+            rows = database.execute("SELECT address, failed_updates FROM reputation_actor")
+            return {str(address): int(failed) for address, failed in rows}
+
     def state(self) -> tuple[Any, ...]:
         return self.market(), self.records()
 
@@ -217,7 +223,7 @@ def target(folder: Path, *, bind: str = "", **settings: str) -> Iterator[Target]
     run(environment, "manage.py", "migrate", "--verbosity=0")
     command = ["-m", "gunicorn", "-c", "gunicorn.conf.py", "--workers", str(WORKERS)]
     if bind:
-        command += ["-b", f"127.0.0.1:{port}", "-b", f"{bind}:{port}"]
+        command += ["-b", f"{bind}:{port}"]
     try:
         with Processes() as api:
             node.master = api.start(
