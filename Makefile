@@ -46,7 +46,7 @@ check: lint test
 
 # Needs wrk, and nginx for its column; half an hour. benchmarks/README.md has the tables.
 bench: install
-	@for name in reads gossip isolation cycle growth serving; do \
+	@for name in reads gossip isolation flood cycle growth serving; do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 
