@@ -204,8 +204,9 @@ def _content(store: "redis.Redis", key: bytes) -> Any:
 
 
 @contextmanager
-def target(folder: Path, *, bind: str = "", **settings: str) -> Iterator[Target]:
-    """A node's API with one trusted bar of yesterday and one of today."""
+def target(folder: Path, *, bind: str = "", conf: str = "", **settings: str) -> Iterator[Target]:
+    """A node's API with one trusted bar of yesterday and one of today; ``conf`` is Python that
+    comes behind what gunicorn.conf.py says."""
     folder.mkdir(parents=True, exist_ok=True)
     data, port = folder / "data", free_port()
     environment = clean(
@@ -221,7 +222,9 @@ def target(folder: Path, *, bind: str = "", **settings: str) -> Iterator[Target]
     )
     node = Target("target", port, environment, folder)
     run(environment, "manage.py", "migrate", "--verbosity=0")
-    command = ["-m", "gunicorn", "-c", "gunicorn.conf.py", "--workers", str(WORKERS)]
+    adapted = folder / "gunicorn.conf.py"
+    adapted.write_text(f"{(ROOT / 'gunicorn.conf.py').read_text()}\n{conf}\n")
+    command = ["-m", "gunicorn", "-c", str(adapted), "--workers", str(WORKERS)]
     if bind:
         command += ["-b", f"{bind}:{port}"]
     try:

@@ -13,6 +13,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -577,6 +578,31 @@ class TestSlowClients:
         wait_for(lambda: all(map(is_ended, leaving)), "them to be closed", node)
         for client in leaving:
             client.close()
+
+
+@pytest.mark.slow
+def test_clients_that_read_nothing_are_left_in_time(tmp_path: Path) -> None:
+    """More of them than threads, each with more answers to come than all buffers hold."""
+    patience = "from proxy_site import slow_clients\nslow_clients.ANSWER_WITHIN = 2.0"
+    asked = b"GET /tickers HTTP/1.1\r\nHost: node.test\r\n\r\n" * 30
+    with target(tmp_path, conf=patience) as node, contextlib.ExitStack() as stack:
+        fill(node, bars=20_000)
+        readers = [stack.enter_context(connect(node.port)) for _ in range(3 * WORKERS * THREADS)]
+        for reader in readers:
+            reader.sendall(asked)
+        for _ in range(100):  # by then all of them have filled their buffers
+            assert node.works(within=15)
+
+
+def fill(node: Target, *, bars: int) -> None:
+    """History by the token door: one bar a day."""
+    start = dt.date(1950, 1, 1)
+    days = [(start + dt.timedelta(days=number)).isoformat() for number in range(bars)]
+    for first in range(0, bars, 1_000):
+        part = [a_bar("OLD", time=day) for day in days[first : first + 1_000]]
+        answer = node.send(request("/gossip", json.dumps(part).encode()))
+        assert answer is not None
+        assert answer.status == 200
 
 
 @pytest.fixture(scope="module")
