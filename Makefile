@@ -49,7 +49,7 @@ check: lint audit test
 
 # Needs wrk, and nginx for its column; half an hour. benchmarks/README.md has the tables.
 bench: install
-	@for name in reads gossip isolation cycle growth peers serving; do \
+	@for name in reads gossip isolation flood cycle growth peers serving; do \
 		$(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 

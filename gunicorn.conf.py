@@ -11,8 +11,9 @@ workers = multiprocessing.cpu_count()
 # Reads come from memory, and a thread waits for Redis, SQL or a slow client while others answer.
 # gevent read a third faster, but one process waiting for SQL would keep everybody waiting, and a
 # post beside readers of the whole market took longer; sync workers keep no connection alive.
-worker_class = "proxy_site.gunicorn_worker.Worker"  # gthread
-# More cost reads some percent, fewer let two slow clients block a worker.
+# gthread itself lets slow clients hold its threads for ever.
+worker_class = "proxy_site.gunicorn_worker.Worker"
+# More cost reads some percent, fewer make others wait for two slow clients.
 threads = 4
 # preload_app stays off: what takes memory is the market, which is read after the fork, and a
 # reload (HUP) picks up new code only without it. http_parser stays "auto": the C parser comes as

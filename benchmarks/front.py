@@ -18,8 +18,11 @@ CONFIGURATION = ROOT / "deploy" / "nginx.conf"
 
 
 @contextlib.contextmanager
-def nginx(bench: Bench) -> Iterator[int | None]:
-    """The port on which it listens; None, with the reason printed, when it can't be started."""
+def nginx(bench: Bench, *, exempt: bool = True) -> Iterator[int | None]:
+    """The port on which it listens; None, with the reason printed, when it can't be started.
+
+    ``exempt``: this machine isn't limited, as in the file.
+    """
     binary = shutil.which("nginx")
     if binary is None or not CONFIGURATION.exists():
         print("nginx or deploy/nginx.conf isn't there: gunicorn alone is measured.")
@@ -29,7 +32,8 @@ def nginx(bench: Bench) -> Iterator[int | None]:
     folder = bench.folder / "nginx"
     (folder / "cache").mkdir(parents=True)
     path = folder / "nginx.conf"
-    path.write_text(adapt(CONFIGURATION.read_text(), folder, port, free_port(), bench.port))
+    text = adapt(CONFIGURATION.read_text(), folder, port, free_port(), bench.port)
+    path.write_text(text if exempt else re.sub(r"\n *127\.0\.0\.1 +1;", "", text))
     command = [binary, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(path)]
     check = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
     if check.returncode:

@@ -124,12 +124,19 @@ class PublicGossip(QuickViewSet):
 
 
 def check_size(request: Request) -> None:
+    if announced(request) > settings.MAX_BODY:
+        _too_large()
+
+
+def announced(request: Request) -> int:
+    """The bytes that the body has by its Content-Length; 0 without one."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not (length.isascii() and length.isdigit()):
         # gunicorn refuses these itself; of another server Django would fail at them.
         raise Refusal(status.HTTP_400_BAD_REQUEST, "Content-Length must be a number.")
-    if len(length) > LONGEST_LENGTH or int(length) > settings.MAX_BODY:
+    if len(length) > LONGEST_LENGTH:
         _too_large()
+    return int(length)
 
 
 def _too_large() -> NoReturn:
@@ -137,6 +144,11 @@ def _too_large() -> NoReturn:
         status.HTTP_413_REQUEST_ENTITY_TOO_LARGE,
         f"A body has at most {settings.MAX_BODY} bytes; send several.",
     )
+
+
+def _ended_early() -> NoReturn:
+    # By the client, or by a server that waited long enough: 408 has a peer send it again.
+    raise Refusal(status.HTTP_408_REQUEST_TIMEOUT, "The body ended early; send it again.")
 
 
 def read_gossip(request: Request) -> wire.Gossip:
@@ -148,11 +160,14 @@ def read_gossip(request: Request) -> wire.Gossip:
     if request.META.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
         raise Refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send the body without compression")
     try:
-        return wire.decode(http_request.body)
+        body = http_request.body
+        if len(body) < announced(request):
+            _ended_early()
+        return wire.decode(body)
     except RequestDataTooBig:
         _too_large()
     except UnreadablePostError:
-        raise Refusal(status.HTTP_400_BAD_REQUEST, "The body ended early.") from None
+        _ended_early()
     except wire.TooLongError as error:
         raise Refusal(status.HTTP_413_REQUEST_ENTITY_TOO_LARGE, str(error)) from None
     except wire.WireError as error:

@@ -1,12 +1,14 @@
-"""gunicorn's threaded worker, which keeps what it can't parse to itself."""
+"""gunicorn's threaded worker, which waits for nobody for long, and keeps what it can't parse to
+itself."""
 
 from typing import Any
 
 from gunicorn.http.errors import ParseException
-from gunicorn.workers.gthread import ThreadWorker
+
+from proxy_site.slow_clients import ImpatientThreads
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]  # it has no types
+class Worker(ImpatientThreads):
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """gunicorn quotes a broken request in its log and in its answer: a header without its colon
         may hold a peer's token. What kind of mistake it is stays."""

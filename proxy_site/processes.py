@@ -40,8 +40,8 @@ class Processes:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         log: Path | None = None,
-    ) -> None:
-        """Start a child; its output goes to ``log``, or where ours goes."""
+    ) -> int:
+        """Start a child, and return its id; its output goes to ``log``, or where ours goes."""
         output = log.open("ab") if log else None
         process = subprocess.Popen(  # noqa: S603 - our own commands, no shell
             command,
@@ -54,6 +54,7 @@ class Processes:
             start_new_session=True,
         )
         self._children.append(Child(name, process, output))
+        return process.pid
 
     def fallen(self) -> str:
         """The name of a child that has ended, and how; "" while all live."""

@@ -434,7 +434,7 @@ class TestRefused:
         broken_off: dict[str, Any] = {"wsgi.input": Gone()}
         before = footprint()
         answer = send_trusted(wire(), **broken_off)
-        assert told(answer) == (400, "The body ended early.")
+        assert told(answer) == (408, "The body ended early; send it again.")
         assert footprint() == before
 
 

@@ -1,0 +1,122 @@
+"""gunicorn's threads, less those that a client could hold for as long as it likes.
+
+A thread of gthread reads a request until it is there, however long that takes, and gunicorn's
+``timeout`` doesn't count it: eight connections that sent half a request stopped a node of two
+workers with four threads for good. Here a request must arrive within ``READ_WITHIN``, and within
+``READ_WITHIN_WHEN_BUSY`` while others wait for a thread; an answer must be taken within
+``ANSWER_WITHIN``.
+
+And a connection that is to be closed is half-closed, and lingers until its client has closed it,
+too (RFC 9112 9.6). gthread waits for that where it hands out requests, up to two seconds for each
+client that leaves its connection open; here the poller does.
+
+A proxy in front that takes requests whole (deploy/nginx.conf) lets none of this reach a node.
+"""
+
+import contextlib
+import socket
+import time
+from dataclasses import dataclass
+from functools import partial
+from selectors import EVENT_READ
+from typing import Any
+
+from gunicorn.workers.gthread import ThreadWorker
+
+# Seconds. The main thread looks once a second, so each may take one more.
+READ_WITHIN = 10.0
+READ_WITHIN_WHEN_BUSY = 2.0
+ANSWER_WITHIN = 60.0
+LINGER = 2.0
+
+
+@dataclass(slots=True)
+class Task:
+    """What a thread has in hand; ``request`` is None until its headers have come."""
+
+    begun: float
+    request: Any = None
+
+    @property
+    def reads(self) -> bool:
+        """Whether a part of the request hasn't come, or hasn't been asked for."""
+        if self.request is None:
+            return True
+        reader = self.request.body.reader
+        # A body of known length counts it down; a chunked one forgets its parser at the end.
+        return bool(getattr(reader, "length", 0) or getattr(reader, "parser", None))
+
+
+class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._in_hand: dict[Any, Task] = {}  # connection → what its thread does
+        self._leaving: dict[Any, float] = {}  # connection → when it is closed, the first first
+
+    # --- In a thread of the pool ---
+
+    def handle(self, conn: Any) -> Any:
+        self._in_hand[conn] = Task(time.monotonic())
+        try:
+            return super().handle(conn)
+        finally:
+            del self._in_hand[conn]
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        self._in_hand[conn].request = req
+        return super().handle_request(req, conn)
+
+    # --- In the main thread ---
+
+    def murder_pending(self) -> None:
+        """gthread calls this in every turn of its loop."""
+        super().murder_pending()
+        now = time.monotonic()
+        self._cut_slow(now)
+        for conn in [conn for conn, until in self._leaving.items() if until <= now]:
+            self._end(conn)
+
+    def _cut_slow(self, now: float) -> None:
+        in_poller = len(self.keepalived_conns) + len(self.pending_conns) + len(self._leaving)
+        others_wait = self.nr_conns - in_poller > self.cfg.threads
+        read_within = READ_WITHIN_WHEN_BUSY if others_wait else READ_WITHIN
+        for conn, task in tuple(self._in_hand.items()):
+            if now - task.begun > ANSWER_WITHIN:
+                _shut(conn, socket.SHUT_RDWR)
+            elif now - task.begun > read_within and task.reads:
+                # The thread that reads sees the end of the stream, and can still answer.
+                _shut(conn, socket.SHUT_RD)
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        if fs.cancelled() or fs.exception() or fs.result():
+            super().finish_request(conn, fs)
+            return
+        self._leaving[conn] = time.monotonic() + LINGER
+        try:
+            conn.sock.setblocking(False)
+            conn.sock.shutdown(socket.SHUT_WR)
+            self.poller.register(conn.sock, EVENT_READ, partial(self._drain, conn))
+        except OSError:  # its client has gone already
+            self._end(conn)
+
+    def _drain(self, conn: Any, sock: socket.socket) -> None:
+        try:
+            gone = not sock.recv(65_536)
+        except BlockingIOError:
+            return
+        except OSError:
+            gone = True
+        if gone:
+            self._end(conn)
+
+    def _end(self, conn: Any) -> None:
+        del self._leaving[conn]
+        with contextlib.suppress(KeyError, ValueError):  # never registered
+            self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
+
+
+def _shut(conn: Any, how: int) -> None:
+    with contextlib.suppress(OSError):  # closed meanwhile
+        conn.sock.shutdown(how)
