@@ -17,6 +17,7 @@ BODIES = [
 TAKEN = shaped("Answer", "What became of the bar, or of each bar of a list.")
 NOT_A_BAR = "Not JSON, no bar, or a list without a valid bar."
 TOO_LARGE = f"The body is over 1 MB, or a list over {MAX_LIST:,} bars."
+ENDED_EARLY = "The body is shorter than its Content-Length, or came too slowly; send it again."
 NOT_JSON = "Another content type than application/json, or a compressed body."
 
 SEND_TRUSTED = {
@@ -33,6 +34,7 @@ SEND_TRUSTED = {
         200: TAKEN,
         400: NOT_A_BAR,
         401: "The token is missing or wrong.",
+        408: ENDED_EARLY,
         413: TOO_LARGE,
         415: NOT_JSON,
         422: "Of no use here: of a day to come, or of one symbol too many.",
@@ -55,6 +57,7 @@ SEND_PUBLIC = {
         202: shaped("Answer", "Held until somebody else says the same."),
         400: f"{NOT_A_BAR} Or a price is implausible, which counts against the sender.",
         403: "The sender is banned.",
+        408: ENDED_EARLY,
         413: TOO_LARGE,
         415: NOT_JSON,
         422: "Of no use here: an unknown symbol, another day, a smaller volume than what is "

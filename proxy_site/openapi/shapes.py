@@ -176,7 +176,17 @@ HEALTH = record(
         "overlays": {
             "type": ["integer", "null"],
             "minimum": 0,
-            "description": "Public bars that are served now; null while the store is away.",
+            "description": "Symbols that rest on a public bar now; null while the store is away.",
+        },
+        "held": {
+            "type": ["integer", "null"],
+            "minimum": 0,
+            "description": "Symbols of which public bars wait for a second sender.",
+        },
+        "token_failures_last_hour": {
+            "type": ["integer", "null"],
+            "minimum": 0,
+            "description": "Requests with a wrong token; null while the cache is away.",
         },
         "store": {"type": "object", "description": "Of its settings, what keeps a market safe."},
         "clock_skew_secs": {"type": "object"},
