@@ -112,16 +112,18 @@ def render(folder: Path, *, port: int, inner_port: int, node_port: int) -> str:
 
 
 @contextmanager
-def nginx(folder: Path, node_port: int) -> Iterator[Front]:
-    """nginx with the rendered configuration in front of ``node_port``."""
+def nginx(folder: Path, node_port: int, *, limits: bool = True) -> Iterator[Front]:
+    """nginx with the rendered configuration in front of ``node_port``; without ``limits`` every
+    client is one of those that it doesn't limit."""
     assert NGINX is not None, "a test that uses this is marked needs_nginx"
     folder.mkdir(parents=True, exist_ok=True)
     front = Front(free_port(), folder)
     conf = folder / "nginx.conf"
-    conf.write_text(
-        render(folder, port=front.port, inner_port=free_port(), node_port=node_port),
-        encoding="utf-8",
-    )
+    text = render(folder, port=front.port, inner_port=free_port(), node_port=node_port)
+    if not limits:
+        text, count = re.subn(r"default +0;", "default 1;", text)
+        assert count == 1
+    conf.write_text(text, encoding="utf-8")
     with Processes() as processes:
         processes.start(
             "nginx",

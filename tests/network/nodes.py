@@ -1,7 +1,7 @@
 """Whole nodes as real processes: gunicorn, a worker, and a server of their own."""
 
 import os
-import socket
+import random
 import subprocess
 import sys
 import time
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from proxy_site import embedded
+from proxy_site import embedded, processes
 from proxy_site.processes import Processes
 from tests.environment import clean
 
@@ -57,10 +57,11 @@ class Node:
 
 
 def free_port() -> int:
-    """A port that nothing listens on; the node started next takes it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on; the node started next takes it.
+
+    Below those that the kernel gives to clients: a flood's would take it before the node does.
+    """
+    return processes.free_port(random.randrange(10_000, 32_000), set())
 
 
 @contextmanager
@@ -87,12 +88,12 @@ def running(name: str, folder: Path, port: int, **settings: str) -> Iterator[Nod
     node = Node(name, port, environment, folder)
     run(environment, "manage.py", "migrate", "--verbosity=0")
     try:
-        with Processes() as processes:
+        with Processes() as children:
             for what, *command in (
                 ("API", "-m", "gunicorn", "-c", "gunicorn.conf.py", "--workers", "2"),
                 ("worker", "manage.py", "run_worker"),
             ):
-                processes.start(
+                children.start(
                     f"{name}'s {what}",
                     sys.executable,
                     *command,
