@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from gossip.claims import NEAR, Claim, Claims, Fate, fate
 from tests.gossip.conftest import ANCHORS, AWAY, HOME, a_bar, merge_core, send_public, wire
+from tests.tickers.conftest import wait_until
 from tickers import access
-from tickers.bar import epoch_of
+from tickers.bar import Bar, epoch_of
 from tickers.store import Authority, Newest, Store
 
 CLOSE = ANCHORS["VCB"]
@@ -95,13 +96,25 @@ def say(price: float, volume: int, address: str = HOME) -> int:
     return int(send_public(wire(price=price, volume=volume), address=address).status_code)
 
 
+def merge_later(*bars: Bar) -> None:
+    """Merge bars that came after what was claimed: the store's time is in milliseconds."""
+    claimed = now()
+    wait_until(lambda: now() > claimed)
+    merge_core(*bars)
+
+
+def now() -> int:
+    seconds, microseconds = cast(tuple[int, int], access.store().client.time())
+    return seconds * 1_000 + microseconds // 1_000
+
+
 @pytest.mark.django_db
 class TestInANode:
     def test_news_that_comes_true_is_confirmed_once(self, market: Store) -> None:
         merge_core(a_bar(volume=1_000))
         assert say(UP, 2_000) == 200
         assert settle() == (Counter(), Counter())
-        merge_core(a_bar(price=UP, volume=3_000))
+        merge_later(a_bar(price=UP, volume=3_000))
         assert settle() == (Counter({HOME: 1}), Counter())
         assert settle() == (Counter(), Counter())
 
@@ -109,27 +122,27 @@ class TestInANode:
         merge_core(a_bar(volume=1_000))
         assert say(CLOSE, 1_000) == 200
         assert say(CLOSE, 2_000) == 200  # some more shares at the price that we serve
-        merge_core(a_bar(volume=3_000))
+        merge_later(a_bar(volume=3_000))
         assert settle() == (Counter(), Counter())
 
     def test_nor_does_an_echo_of_another_senders_bar(self, market: Store) -> None:
         merge_core(a_bar(volume=1_000))
         assert say(UP, 2_000, HOME) == 200
         assert say(UP, 2_500, AWAY) == 200
-        merge_core(a_bar(price=UP, volume=3_000))
+        merge_later(a_bar(price=UP, volume=3_000))
         assert settle() == (Counter({HOME: 1}), Counter())
 
     def test_news_that_does_not_come_true_is_contradicted(self, market: Store) -> None:
         merge_core(a_bar(volume=1_000))
         say(UP, 2_000)
-        merge_core(a_bar(price=CLOSE - 500, volume=3_000))
+        merge_later(a_bar(price=CLOSE - 500, volume=3_000))
         assert settle() == (Counter(), Counter({HOME: 1}))
 
     def test_sending_again_doesnt_hold_off_the_judgement(self, market: Store) -> None:
         merge_core(a_bar(volume=1_000))
         say(UP, 2_000)
         say(UP + 100, 2_500)
-        merge_core(a_bar(price=UP, volume=3_000))
+        merge_later(a_bar(price=UP, volume=3_000))
         assert settle() == (Counter({HOME: 1}), Counter())
 
     def test_an_actor_makes_few_claims_an_hour(self, market: Store, settings: Any) -> None:
@@ -138,7 +151,7 @@ class TestInANode:
         merge_core(*(a_bar(symbol, volume=1_000) for symbol in symbols))
         news = {symbol: ANCHORS[symbol] * 1.02 for symbol in symbols}
         send_public([wire(symbol, price=news[symbol], volume=2_000) for symbol in symbols])
-        merge_core(*(a_bar(symbol, price=news[symbol], volume=3_000) for symbol in symbols))
+        merge_later(*(a_bar(symbol, price=news[symbol], volume=3_000) for symbol in symbols))
         assert settle() == (Counter({HOME: 2}), Counter())
 
     def test_what_no_trusted_bar_catches_up_with_lapses(self, market: Store) -> None:
@@ -146,8 +159,8 @@ class TestInANode:
         say(UP, 1_000_000)
         store = access.store()
         claims = Claims(store)
-        merge_core(a_bar(price=UP, volume=3_000))
+        merge_later(a_bar(price=UP, volume=3_000))
         assert settle() == (Counter(), Counter())
         assert claims.settle(lifetime=-1) == (Counter(), Counter())
-        merge_core(a_bar(price=UP, volume=2_000_000))
+        merge_later(a_bar(price=UP, volume=2_000_000))
         assert settle() == (Counter(), Counter())
