@@ -1,6 +1,7 @@
 """How gunicorn serves a node. benchmarks/README.md has what each alternative was measured to do."""
 
 import multiprocessing
+from typing import Any
 
 from proxy_site.settings import PORT, TRUSTED_PROXIES
 
@@ -33,3 +34,8 @@ control_socket_disable = True
 forwarded_allow_ips = ",".join(TRUSTED_PROXIES)
 secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
 forwarder_headers = ""  # nor may a request name another path than its own
+
+
+def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:
+    forwards = "HTTP_X_FORWARDED_FOR" in environ
+    worker.answered(environ["REMOTE_ADDR"], resp.status_code, forwards=forwards)

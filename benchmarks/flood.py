@@ -18,6 +18,7 @@ from benchmarks import front, harness, isolation, servers
 from benchmarks.harness import ROOT, Figure, Run, verdict
 
 CONNECTIONS = 16
+PEER = "127.0.0.2"  # not the flood's address
 AT_MOST = 2.0  # times the quiet p99 of a post
 
 
@@ -58,13 +59,13 @@ def beside_floods(ports: dict[str, int], run: Run) -> tuple[str, list[dict[str, 
     beside: dict[str, list[float]] = {name: [] for name in ports}
     floods: dict[str, list[Flood]] = {name: [] for name in ports}
     for port in ports.values():
-        isolation.posts(port, names, seconds=1)
+        isolation.posts(port, names, seconds=1, source=PEER)
     for _ in range(run.rounds):
         for name, port in ports.items():
-            times = isolation.posts(port, names, seconds=seconds)
+            times = isolation.posts(port, names, seconds=seconds, source=PEER)
             quiet[name].append(harness.percentile(times, 99))
             with flooding(port, seconds + 1) as flood:
-                times = isolation.posts(port, names, seconds=seconds)
+                times = isolation.posts(port, names, seconds=seconds, source=PEER)
             beside[name].append(harness.percentile(times, 99))
             floods[name] += flood
     rows, figures = [], []

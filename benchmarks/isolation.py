@@ -89,9 +89,11 @@ def reading(url: str, seconds: int) -> Iterator[list[Load]]:
         raise SystemExit("the readers failed: see above")
 
 
-def posts(port: int, names: list[str], *, seconds: float) -> list[float]:
+def posts(port: int, names: list[str], *, seconds: float, source: str = "127.0.0.1") -> list[float]:
     """How long each post took, in milliseconds; one that is late is not waited for by the next."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", port, timeout=30, source_address=(source, 0)
+    )
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
     times: list[float] = []
     with contextlib.closing(connection):

@@ -5,10 +5,10 @@ from typing import Any
 
 from gunicorn.http.errors import ParseException
 
-from proxy_site.slow_clients import ImpatientThreads
+from proxy_site.resting import RestingSenders
 
 
-class Worker(ImpatientThreads):
+class Worker(RestingSenders):
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """gunicorn quotes a broken request in its log and in its answer: a header without its colon
         may hold a peer's token. What kind of mistake it is stays."""

@@ -91,6 +91,16 @@ def client_of(*, peer: str, forwarded_for: str | None, trusted_proxies: Collecti
     )
 
 
+def may_be_proxy(*, peer: str, forwards: bool, trusted_proxies: Collection[str]) -> bool:
+    """Whether others may call through the other end of a connection: it is a trusted proxy, or it
+    has a private address and says that it forwards, as one does that the settings forgot."""
+    try:
+        address = _parse(peer)
+    except AddressError:
+        return True  # a unix socket, say
+    return _within(address, _networks(tuple(trusted_proxies))) or (forwards and address.is_private)
+
+
 def _peer(text: str) -> Address:
     if not text:
         raise UnknownClientError(

@@ -10,6 +10,7 @@ from reputation.address import (
     actor_named,
     actor_of,
     client_of,
+    may_be_proxy,
 )
 
 PROXIES = ["127.0.0.1/32", "10.0.0.0/8", "fd00::/8"]
@@ -213,3 +214,21 @@ class TestClientBehindTrustedProxies:
     def test_is_nobody_else_when_the_proxy_itself_names_garbage(self, made_up: str) -> None:
         with pytest.raises(UnknownClientError):
             behind_proxy(f"{made_up}, unknown, 10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwards", "expected"),
+    [
+        ("10.0.0.1", False, True),  # trusted
+        ("14.225.0.9", True, False),  # anyone may send a header
+        ("192.168.1.1", True, True),
+        ("127.0.0.1", True, True),
+        ("::1", True, True),
+        ("::ffff:192.168.1.1", True, True),
+        ("192.168.1.1", False, False),
+        ("", False, True),
+    ],
+)
+def test_who_may_be_a_proxy(peer: str, forwards: bool, expected: bool) -> None:
+    found = may_be_proxy(peer=peer, forwards=forwards, trusted_proxies=["10.0.0.0/8"])
+    assert found is expected
