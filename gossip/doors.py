@@ -95,12 +95,15 @@ class PublicGossip(QuickViewSet):
         refused = judged.count(Objection.IMPLAUSIBLE)
         if refused:
             bars = [entry for entry in gossip.entries if isinstance(entry, Bar)]
-            standing = actors.record_outcome(
-                address=actor,
-                outcome=Outcome.IMPLAUSIBLE,
-                evidence=[bar.encode().decode() for bar in bars],
-                bars=(accepted, refused),
-            )
+            try:
+                standing = actors.record_outcome(
+                    address=actor,
+                    outcome=Outcome.IMPLAUSIBLE,
+                    evidence=[bar.encode().decode() for bar in bars],
+                    bars=(accepted, refused),
+                )
+            except actors.BannedError:
+                raise Refusal(status.HTTP_403_FORBIDDEN, BANNED) from None
         elif accepted:
             standing = actors.standing(address=actor)
         else:

@@ -3,12 +3,14 @@
 A thread of gthread reads a request until it is there, however long that takes, and gunicorn's
 ``timeout`` doesn't count it: eight connections that sent half a request stopped a node of two
 workers with four threads for good. Here a request must arrive within ``READ_WITHIN``, and within
-``READ_WITHIN_WHEN_BUSY`` while others wait for a thread; an answer must be taken within
-``ANSWER_WITHIN``.
+``READ_WITHIN_WHEN_BUSY`` while no thread is free; an answer must be taken within ``ANSWER_WITHIN``.
 
 And a connection that is to be closed is half-closed, and lingers until its client has closed it,
 too (RFC 9112 9.6). gthread waits for that where it hands out requests, up to two seconds for each
 client that leaves its connection open; here the poller does.
+
+And a worker whose threads are all busy accepts nothing: where two workers race for connections,
+one that woke first had all sixteen of a client's, and the other nothing to do.
 
 A proxy in front that takes requests whole (deploy/nginx.conf) lets none of this reach a node.
 """
@@ -51,6 +53,7 @@ class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._in_hand: dict[Any, Task] = {}  # connection → what its thread does
+        self._queued = 0  # connections that have a thread, or wait for one
         self._leaving: dict[Any, float] = {}  # connection → when it is closed, the first first
 
     # --- In a thread of the pool ---
@@ -68,6 +71,20 @@ class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
 
     # --- In the main thread ---
 
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """gthread calls this in every turn of its loop. A worker without a free thread leaves new
+        connections to the others: whichever woke first would take them all."""
+        super().set_accept_enabled(enabled and not self._all_are_busy())
+
+    def _all_are_busy(self) -> bool:
+        return bool(self._queued >= self.cfg.threads)
+
+    def enqueue_req(self, conn: Any) -> None:
+        self._queued += 1
+        super().enqueue_req(conn)
+        if self._all_are_busy():
+            super().set_accept_enabled(False)
+
     def murder_pending(self) -> None:
         """gthread calls this in every turn of its loop."""
         super().murder_pending()
@@ -77,9 +94,7 @@ class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
             self._end(conn)
 
     def _cut_slow(self, now: float) -> None:
-        in_poller = len(self.keepalived_conns) + len(self.pending_conns) + len(self._leaving)
-        others_wait = self.nr_conns - in_poller > self.cfg.threads
-        read_within = READ_WITHIN_WHEN_BUSY if others_wait else READ_WITHIN
+        read_within = READ_WITHIN_WHEN_BUSY if self._all_are_busy() else READ_WITHIN
         for conn, task in tuple(self._in_hand.items()):
             if now - task.begun > ANSWER_WITHIN:
                 _shut(conn, socket.SHUT_RDWR)
@@ -88,6 +103,7 @@ class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
                 _shut(conn, socket.SHUT_RD)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
+        self._queued -= 1
         if fs.cancelled() or fs.exception() or fs.result():
             super().finish_request(conn, fs)
             return

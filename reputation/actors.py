@@ -70,6 +70,10 @@ class Standing:
         return self.banned_until is not None and self.banned_until <= at
 
 
+class BannedError(Exception):
+    """The actor was banned already, whatever a cached standing said."""
+
+
 def standing(*, address: str) -> Standing:
     """Where an actor stands now; one that was never judged is on PROBATION."""
     known = _cached(address)
@@ -94,7 +98,8 @@ def record_outcome(
 
     ``evidence`` is what was sent, anything that JSON holds; a bounded part of it is kept with a
     change of status. ``bars`` says how many were accepted and how many refused; None: one. Returns
-    the standing after the outcome. Not to be called in a transaction.
+    the standing after the outcome; raises BannedError, and counts nothing, for an actor that was
+    banned before. Not to be called in a transaction.
     """
     now = timezone.now()
     accepted, refused = bars or ((1, 0) if outcome is Outcome.ACCEPTED else (0, 1))
@@ -103,12 +108,19 @@ def record_outcome(
             address=address, defaults={"first_seen": now}
         )
         changed = _apply_time(actor, at=now)
-        if actor.status != Status.BANNED:
+        was_banned = actor.status == Status.BANNED
+        if not was_banned:
             actor.last_seen = now
             changed |= _apply(actor, outcome, at=now, evidence=evidence)
             add_bars(hour_of(now), {actor.pk: Counts(0, accepted, refused)})
-    if changed:
+        if changed:
+            # Forgotten before the commit: a process that is killed between it and what follows
+            # leaves no standing from before, under which a banned actor would go on.
+            cache.delete(_key(address))
+    if changed or was_banned:
         _publish(address)
+    if was_banned:
+        raise BannedError(address)
     return _standing(actor)
 
 

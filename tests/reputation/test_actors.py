@@ -1,4 +1,5 @@
 import datetime as dt
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from django.utils import timezone
 from reputation import actors
 from reputation.actors import (
     STANDING_LIFETIME,
+    BannedError,
     Standing,
     banned_among,
     change_by_operator,
@@ -23,7 +25,7 @@ from reputation.models import Actor, AppendOnlyError, HourlyCount, StatusChange
 from reputation.transitions import OperatorEvent, Outcome, Status
 from tests.reputation.conftest import Clock, at_once
 
-HOME = "203.0.113.9"
+HOME, AWAY = "203.0.113.9", "198.51.100.7"
 LIE = {"symbol": "VCB", "close": 150380}
 
 pytestmark = pytest.mark.usefixtures("clean_server")
@@ -80,10 +82,21 @@ class TestRecordOutcome:
     def test_of_a_banned_actor_changes_nothing(self) -> None:
         judge(Outcome.IMPLAUSIBLE, 6)
         row = Actor.objects.values().get(address=HOME)
-        assert judge(Outcome.IMPLAUSIBLE).banned
-        assert judge(Outcome.ACCEPTED).banned
+        for outcome in Outcome:
+            with pytest.raises(BannedError):
+                judge(outcome)
         assert Actor.objects.values().get(address=HOME) == row
         assert StatusChange.objects.count() == 1
+
+    def test_of_a_banned_actor_mends_a_standing_from_before(self) -> None:
+        """As a process leaves it that is killed before it has told of a ban."""
+        Actor.objects.create(address=AWAY, status="PROBATION")
+        assert not standing(address=AWAY).banned
+        Actor.objects.filter(address=AWAY).update(status="BANNED")
+        assert not standing(address=AWAY).banned
+        with pytest.raises(BannedError):
+            record_outcome(address=AWAY, outcome=Outcome.IMPLAUSIBLE, evidence=None)
+        assert standing(address=AWAY).banned
 
     def test_fades_with_the_half_life_of_the_settings(self, settings: Any, clock: Clock) -> None:
         settings.FAILURE_HALF_LIFE = 2
@@ -428,8 +441,14 @@ class TestConcurrency:
         assert (actor.successful_updates, actor.failed_updates) == (80, 80)
 
     def test_the_sixth_failure_bans_once(self, shared_database: None) -> None:
-        standings = at_once(lambda: judge(Outcome.IMPLAUSIBLE), threads=12)
-        assert sum(not standing_after.banned for standing_after in standings) == 5
+        def fail() -> str:
+            try:
+                return str(judge(Outcome.IMPLAUSIBLE).status)
+            except BannedError:
+                return "before"
+
+        found = Counter(at_once(fail, threads=12))
+        assert found == {"PROBATION": 5, "BANNED": 1, "before": 6}
         assert Actor.objects.get().failed_updates == 6
         assert StatusChange.objects.count() == 1
 

@@ -11,6 +11,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -535,6 +536,17 @@ class TestSlowClients:
                 # Two rounds of them may be before it at one worker, at three seconds each.
                 assert node.works(within=15)
         assert node.state()[1] == before
+
+    def test_one_free_thread_is_found(self, node: Target) -> None:
+        """Whichever worker has it: one without accepts nothing."""
+        for _ in range(5):
+            with contextlib.ExitStack() as stack:
+                for _ in range(WORKERS * THREADS - 1):
+                    client = stack.enter_context(connect(node.port))
+                    client.sendall(head("/gossip", "Content-Length: 1000"))
+                began = time.monotonic()
+                assert node.works()
+                assert time.monotonic() - began < slow_clients.READ_WITHIN_WHEN_BUSY / 2
 
     @pytest.mark.slow
     @pytest.mark.parametrize("stage", ["a line", "the headers", "the headers without a token"])
