@@ -222,8 +222,7 @@ def interleave(measurements: dict[str, Callable[[], float]], rounds: int) -> dic
 def ratios(values: Sequence[float], floors: Sequence[float]) -> Figure:
     """The medians' ratio, and the spread of the rounds' ratios.
 
-    Not the median of the ratios: now and then the kernel gives one gunicorn worker all of wrk's
-    connections. That costs this measurement half or more, and not the one beside it.
+    Not the median of the ratios: what disturbs one measurement needn't disturb the one beside it.
     """
     each = [value / floor for value, floor in zip(values, floors, strict=True)]
     return Figure(statistics.median(values) / statistics.median(floors), min(each), max(each))
