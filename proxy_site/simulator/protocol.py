@@ -171,8 +171,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
         self._send_head(status, len(body), kind)
-        self.wfile.write(body)
+        # Counted first: whoever has the answer may ask for the counters at once.
         self.server.controls.count(bytes_sent=len(body))
+        self.wfile.write(body)
 
     def _send_head(self, status: int, length: int, kind: str | None = None) -> None:
         self.send_response(status)
