@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 import redis
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, close_old_connections, connections
 
 from gossip.claims import Claims
 from reputation import actors
@@ -60,7 +60,7 @@ class Housekeeping:
                 self.run_once()
             self.run_once()
         finally:
-            close_old_connections()
+            connections.close_all()
 
     def run_once(self) -> None:
         for name, duty in self._duties.items():
