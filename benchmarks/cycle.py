@@ -9,8 +9,6 @@ of the cycle's last answer, just before it sends it, until the last of the three
 
 import contextlib
 import datetime as dt
-import http.client
-import json
 import shutil
 import subprocess
 import sys
@@ -18,7 +16,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +31,6 @@ from tickers.universe import Universe
 PEERS = 3
 LATENCY = 0.1  # seconds, of the simulator
 HISTORY_START = dt.date(2025, 6, 2)
-LOOK_EVERY = 0.002  # seconds, at each peer
 CYCLE_WITHIN, REQUESTS = 1.0, 3  # to reach
 P50, P99 = 30.0, 100.0  # ms, to reach
 
@@ -179,7 +175,11 @@ class Network:
         ``changing`` names the symbols whose bars change each time, the watched one among them.
         """
         watchers = [Watcher(node.port, self._market.watched) for node in nodes]
-        return [self._delay(changing, watchers) for _ in range(samples)]
+        try:
+            return [self._delay(changing, watchers) for _ in range(samples)]
+        finally:
+            for watcher in watchers:
+                watcher.close()
 
     def _delay(self, changing: list[str], watchers: list["Watcher"]) -> float:
         volume = harness.next_volume()
@@ -187,10 +187,9 @@ class Network:
         self._exchange.set_bars({symbol: {"volume": volume} for symbol in changing})
         if not self._market.answered.wait(20):
             raise SystemExit("the core node doesn't ask the exchange any more")
-        with ThreadPoolExecutor(len(watchers)) as pool:
-            arrived: list[float] = list(
-                pool.map(lambda watcher: watcher.await_volume(volume), watchers)
-            )
+        for watcher in watchers:
+            watcher.expect(volume)
+        arrived = [watcher.served_at() for watcher in watchers]
         cycle = last_cycle(self._core)
         self.cycles[cycle["iterations"]] = cycle
         answered_at: float = self._market.answered_at
@@ -198,22 +197,33 @@ class Network:
 
 
 class Watcher:
-    """A client of one peer, over a kept-alive connection."""
+    """A client of one peer, in a process of its own (watch.py)."""
 
     def __init__(self, port: int, symbol: str) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        self._symbol = symbol
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.watch", str(port), symbol],
+            cwd=harness.ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
-    def await_volume(self, volume: int) -> float:
-        """The moment (perf_counter) when the symbol's last bar has this volume."""
-        deadline = time.perf_counter() + 10
-        while time.perf_counter() < deadline:
-            self._connection.request("GET", f"/tickers?symbol={self._symbol}&limit=1")
-            bars = json.loads(self._connection.getresponse().read()).get(self._symbol)
-            if bars and bars[-1]["volume"] == volume:
-                return time.perf_counter()
-            time.sleep(LOOK_EVERY)
-        raise SystemExit("a change wasn't served by every node within 10 s")
+    def expect(self, volume: int) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(f"{volume}\n")
+        self._process.stdin.flush()
+
+    def served_at(self) -> float:
+        """The moment (perf_counter) when the symbol's last bar had the volume expected."""
+        assert self._process.stdout
+        if not (line := self._process.stdout.readline()):
+            raise SystemExit("a change wasn't served by every node: see above")
+        return float(line)
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()  # it ends with its input
+        self._process.wait(15)
 
 
 if __name__ == "__main__":
