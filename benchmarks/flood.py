@@ -6,12 +6,9 @@ pause. Straight to the node, and both through deploy/nginx.conf with its limits,
 flood's address isn't exempt. Data: 287 symbols x 100 bars.
 """
 
-import contextlib
 import subprocess
-import threading
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from benchmarks import front, harness, isolation, servers
@@ -64,10 +61,10 @@ def beside_floods(ports: dict[str, int], run: Run) -> tuple[str, list[dict[str, 
         for name, port in ports.items():
             times = isolation.posts(port, names, seconds=seconds, source=PEER)
             quiet[name].append(harness.percentile(times, 99))
-            with flooding(port, seconds + 1) as flood:
+            with isolation.under_way(partial(flood, port, seconds + 1)) as floods_seen:
                 times = isolation.posts(port, names, seconds=seconds, source=PEER)
             beside[name].append(harness.percentile(times, 99))
-            floods[name] += flood
+            floods[name] += floods_seen
     rows, figures = [], []
     for name in ports:
         ratio = harness.ratios(beside[name], quiet[name])
@@ -85,20 +82,8 @@ def beside_floods(ports: dict[str, int], run: Run) -> tuple[str, list[dict[str, 
     return harness.table(head, rows), figures
 
 
-@contextlib.contextmanager
-def flooding(port: int, seconds: int) -> Iterator[list[Flood]]:
-    """A banned actor that sends without pause for that long; the result is there at the end."""
-    result: list[Flood] = []
-    sender = threading.Thread(target=lambda: result.append(flood(port, seconds)))
-    sender.start()
-    time.sleep(0.5)  # for it to be under way, in a part that isn't measured
-    yield result
-    sender.join()
-    if not result:
-        raise SystemExit("the flood failed: see above")
-
-
 def flood(port: int, seconds: int) -> Flood:
+    """A banned actor that sends without pause for that long."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s"]
     command += ["-s", "benchmarks/flood.lua", f"http://127.0.0.1:{port}/public/gossip"]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

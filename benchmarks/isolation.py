@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks import harness, load, profiles, reads, servers
 from benchmarks.harness import TOKEN, Bench, Figure, Run, verdict
@@ -19,6 +19,8 @@ from benchmarks.load import Load
 
 if TYPE_CHECKING:
     from tickers.store import Store
+
+T = TypeVar("T")
 
 POST_EVERY = 0.010  # seconds
 REVISION_EVERY = 0.100  # seconds
@@ -76,17 +78,22 @@ def writers_beside_readers(bench: Bench, names: list[str], run: Run) -> tuple[st
     return text, {"quiet_p99_ms": quiet_p99, "beside_p99_ms": beside_p99, "read_rates": rates}
 
 
+def reading(url: str, seconds: int) -> "contextlib.AbstractContextManager[list[Load]]":
+    """Four connections that read without pause for that long."""
+    return under_way(lambda: readers_load(url, seconds))
+
+
 @contextlib.contextmanager
-def reading(url: str, seconds: int) -> Iterator[list[Load]]:
-    """Four connections that read without pause for that long; the result is there at the end."""
-    result: list[Load] = []
-    reader = threading.Thread(target=lambda: result.append(readers_load(url, seconds)))
-    reader.start()
-    time.sleep(0.5)  # for them to be under way, in a part that isn't measured
+def under_way(load: Callable[[], T]) -> Iterator[list[T]]:
+    """``load`` beside the block, and until it ends by itself; its result is there at the end."""
+    result: list[T] = []
+    sender = threading.Thread(target=lambda: result.append(load()))
+    sender.start()
+    time.sleep(0.5)  # for it to be under way, in a part that isn't measured
     yield result
-    reader.join()
+    sender.join()
     if not result:
-        raise SystemExit("the readers failed: see above")
+        raise SystemExit("the load failed: see above")
 
 
 def posts(port: int, names: list[str], *, seconds: float, source: str = "127.0.0.1") -> list[float]:
