@@ -8,7 +8,7 @@ contradicted as often as it is confirmed, and an actor makes few claims an hour,
 days of being right, however many symbols one knows.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -89,16 +89,18 @@ class Claims:
             texts = [text for claim in news for text in (claim.symbol, _written(claim))]
             self._script(keys=[market.ROOT], args=[MAX_CLAIMS, most_an_hour, actor, *texts])
 
-    def settle(self, *, lifetime: float) -> tuple[Counter[str], Counter[str]]:
-        """Judge and forget what can be judged; returns (confirmed, contradicted) by actor.
+    def settle(self, *, lifetime: float) -> tuple[Counter[str], Counter[str], dict[str, list[str]]]:
+        """Judge and forget what can be judged; returns (confirmed, contradicted, what was claimed
+        and what became of it) by actor.
 
         Whoever deletes a claim counts it, so that two leaders don't count it twice.
         """
         open_claims = [_read(f, text) for f, text in self._reads.hgetall(_KEY).items()]
         confirmed: Counter[str] = Counter()
         contradicted: Counter[str] = Counter()
+        said: defaultdict[str, list[str]] = defaultdict(list)
         if not open_claims:
-            return confirmed, contradicted
+            return confirmed, contradicted, said
         trusted = self._store.newest({claim.symbol for claim in open_claims})
         seconds, microseconds = self._reads.time()
         now = seconds * 1000 + microseconds // 1000
@@ -106,9 +108,11 @@ class Claims:
             found = fate(claim, trusted.get(claim.symbol), now=now, lifetime=lifetime)
             if found is Fate.OPEN or not self._reads.hdel(_KEY, _field(claim)):
                 continue
+            if found is not Fate.LAPSED:
+                said[claim.actor].append(f"{claim.symbol} {_written(claim)} {found}")
             confirmed[claim.actor] += found is Fate.CONFIRMED
             contradicted[claim.actor] += found is Fate.CONTRADICTED
-        return +confirmed, +contradicted
+        return +confirmed, +contradicted, said
 
 
 _KEY = f"{market.ROOT}:claims"

@@ -87,6 +87,6 @@ def end_standing_of_banned(store: Store) -> None:
 
 def settle_claims(claims: Claims, *, lifetime: float) -> None:
     """What senders said before a trusted source did earns, or costs, their reputation."""
-    confirmed, contradicted = claims.settle(lifetime=lifetime)
+    confirmed, contradicted, said = claims.settle(lifetime=lifetime)
     if confirmed or contradicted:
-        actors.record_claims(confirmed=confirmed, contradicted=contradicted)
+        actors.record_claims(confirmed=confirmed, contradicted=contradicted, evidence=said)

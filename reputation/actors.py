@@ -128,14 +128,14 @@ def record_claims(
     *,
     confirmed: Mapping[str, int],
     contradicted: Mapping[str, int],
-    evidence: object = None,
+    evidence: Mapping[str, object] | None = None,
 ) -> dict[str, Standing]:
     """Judge actors by their bars, so many for each address, that a trusted source has confirmed or
     contradicted; committed and published when this returns. Returns the standings that changed.
 
     What speaks for and against an actor in one call is settled first, so that no order of its bars
-    earns a guesser what another wouldn't. ``evidence`` is kept, a bounded part of it, with each
-    change of status. Not to be called in a transaction.
+    earns a guesser what another wouldn't. ``evidence``, by address, is kept, a bounded part of it,
+    with a change of status. Not to be called in a transaction.
     """
     net = {
         address: confirmed.get(address, 0) - contradicted.get(address, 0)
@@ -145,11 +145,11 @@ def record_claims(
     changed: dict[str, Standing] = {}
     for start in range(0, len(judged), _ACTORS_A_TRANSACTION):
         part = judged[start : start + _ACTORS_A_TRANSACTION]
-        changed.update(_record_claims({address: net[address] for address in part}, evidence))
+        changed.update(_record_claims({address: net[address] for address in part}, evidence or {}))
     return changed
 
 
-def _record_claims(net: Mapping[str, int], evidence: object) -> dict[str, Standing]:
+def _record_claims(net: Mapping[str, int], evidence: Mapping[str, object]) -> dict[str, Standing]:
     now = timezone.now()
     changed = {}
     with transaction.atomic(durable=True):
@@ -159,7 +159,9 @@ def _record_claims(net: Mapping[str, int], evidence: object) -> dict[str, Standi
             actor = actors[pks[address]]
             event = ClaimEvent.CONFIRMED if claims > 0 else ClaimEvent.CONTRADICTED
             has_changed = _apply_time(actor, at=now)
-            has_changed |= _apply(actor, event, times=abs(claims), at=now, evidence=evidence)
+            has_changed |= _apply(
+                actor, event, times=abs(claims), at=now, evidence=evidence.get(address)
+            )
             if has_changed:
                 changed[address] = _standing(actor)
     for address in changed:

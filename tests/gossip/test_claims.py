@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gossip.claims import NEAR, Claim, Claims, Fate, fate
+from proxy_site.housekeeping import settle_claims
+from reputation.models import StatusChange
 from tests.gossip.conftest import ANCHORS, AWAY, HOME, a_bar, merge_core, send_public, wire
 from tests.tickers.conftest import wait_until
 from tickers import access
@@ -89,7 +91,7 @@ UP = CLOSE + 500
 
 
 def settle() -> tuple[Counter[str], Counter[str]]:
-    return Claims(access.store()).settle(lifetime=LIFETIME)
+    return Claims(access.store()).settle(lifetime=LIFETIME)[:2]
 
 
 def say(price: float, volume: int, address: str = HOME) -> int:
@@ -161,6 +163,19 @@ class TestInANode:
         claims = Claims(store)
         merge_later(a_bar(price=UP, volume=3_000))
         assert settle() == (Counter(), Counter())
-        assert claims.settle(lifetime=-1) == (Counter(), Counter())
+        assert claims.settle(lifetime=-1) == (Counter(), Counter(), {})
         merge_later(a_bar(price=UP, volume=2_000_000))
         assert settle() == (Counter(), Counter())
+
+    def test_a_promotion_names_the_claims_that_earned_it(
+        self, market: Store, settings: Any
+    ) -> None:
+        settings.TRUST_AFTER_CONFIRMED = 1
+        merge_core(a_bar(volume=1_000))
+        say(UP, 2_000)
+        merge_later(a_bar(price=UP, volume=3_000))
+        settle_claims(Claims(access.store()), lifetime=LIFETIME)
+        change = StatusChange.objects.get()
+        assert (change.to_status, change.actor_id is not None) == ("TRUSTED", True)
+        assert "VCB" in str(change.evidence)
+        assert "confirmed" in str(change.evidence)

@@ -383,7 +383,7 @@ class TestOperator:
 @pytest.mark.django_db
 class TestClaims:
     def test_earn_trust_and_leave_the_evidence(self) -> None:
-        changed = record_claims(confirmed={HOME: 100}, contradicted={}, evidence=LIE)
+        changed = record_claims(confirmed={HOME: 100}, contradicted={}, evidence={HOME: LIE})
         assert changed == {HOME: Standing(Status.TRUSTED)}
         change = StatusChange.objects.get()
         assert (change.from_status, change.to_status) == ("PROBATION", "TRUSTED")
