@@ -135,8 +135,10 @@ class TestNode:
         )
         assert posted.status_code == 200
         merged = time.monotonic()
-        wait_for(lambda: site.front.get(path).json() == {"VCB": [sent]}, "the merge", seconds=2)
-        assert time.monotonic() - merged <= 1.2  # the answer itself takes some of it
+        asked = time.monotonic()
+        while site.front.get(path).json() != {"VCB": [sent]}:
+            assert asked - merged <= 1
+            asked = time.monotonic()
 
     def test_the_actor_of_public_gossip_is_the_true_client(self, site: Site) -> None:
         answer = site.front.request(

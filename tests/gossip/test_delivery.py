@@ -400,7 +400,7 @@ class TestGossip:
         started = time.monotonic()
         core.fetch(a_bar("VCB", volume=2_000_000))
         node.wait_for(2)
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 2
 
     def test_requests_share_a_connection(self, core: Core, nodes: Callable[..., Node]) -> None:
         node = nodes()
@@ -992,7 +992,7 @@ class TestStop:
         node.wait_for(2)
         started = time.monotonic()
         delivery.stop(timeout=2)
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 2
 
     def test_what_was_fetched_before_it_is_still_sent(
         self, core: Core, nodes: Callable[..., Node]
