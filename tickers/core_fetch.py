@@ -104,8 +104,11 @@ class CoreFetch:
     def _update(self, symbols: Sequence[str], fence: str, cycle: Cycle) -> list[str]:
         """Merge the overlap of symbols whose history is loaded; returns those to load again."""
         again: list[str] = []
-        for answer in self._fetch(symbols, OVERLAP + self._days_away(), cycle):
-            stored = self._stored(list(answer.series))
+        overlap = OVERLAP + self._days_away()
+        # Read before anything is asked: what came in an answer is merged a little sooner. merge
+        # decides by what is stored then.
+        stored = dict(self._store.series(symbols, last=overlap))
+        for answer in self._fetch(symbols, overlap, cycle):
             merging: list[Bar] = []
             for symbol, bars in answer.series.items():
                 whole, usable = compare(bars, stored[symbol])
@@ -125,9 +128,6 @@ class CoreFetch:
         """Days since the last complete cycle: the overlap reaches back over them."""
         seconds = self._store.seconds_since_cycle()
         return 0 if seconds is None else int(seconds // 86_400)
-
-    def _stored(self, symbols: list[str]) -> dict[str, list[tuple[int, bytes]]]:
-        return dict(self._store.series(symbols, last=OVERLAP + self._days_away()))
 
     # --- The whole history --------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ class SnapshotKeeper:
         self._ask_at = 0.0
         self._age: float | None = None
         self._age_read_at = 0.0
+        self._was_read = False  # since the last change that was heard of
 
     def current(self, *, at_least: Position | None = None) -> Snapshot:
         """The market as the store has it now, or as it last had it.
@@ -45,24 +46,21 @@ class SnapshotKeeper:
         ``at_least`` is a position that the caller knows of: a snapshot before it is refreshed
         first. Raises StaleError when there never was one.
         """
-        held = self._snapshot
+        held, self._was_read = self._snapshot, True
         if held is not None and time.monotonic() < self._ask_at and not held.is_before(at_least):
             return held
-        if self._lock.acquire(blocking=held is None):
-            try:
-                # Set before it is asked: whoever expires it meanwhile knows of something newer.
-                self._ask_at = time.monotonic() + self._lifetime
-                self._refresh()
-            except redis.RedisError as error:
-                if self._snapshot is None:
-                    raise StaleError("the store can't be reached") from error
-                logger.warning("serving the last snapshot: the store can't be reached (%s)", error)
-                self._ask_at = time.monotonic() + AWAY_PAUSE
-            finally:
-                self._lock.release()
+        self._ask(wait=held is None)
         if self._snapshot is None:
             raise StaleError("the store can't be reached")
         return self._snapshot
+
+    def hear(self) -> None:
+        """The store has changed. Whoever reads needn't wait for the refresh, as long as somebody
+        does; what nobody reads costs none."""
+        self.expire()
+        if self._was_read:
+            self._was_read = False
+            self._ask(wait=False)
 
     def expire(self) -> None:
         """Ask the store with the next read: this process has just written to it."""
@@ -79,6 +77,21 @@ class SnapshotKeeper:
         """What this process holds; nothing before its first snapshot."""
         held = self._snapshot
         return held.memory() if held else Memory(0, self._memory_limit, 0, 0)
+
+    def _ask(self, *, wait: bool) -> None:
+        """Ask the store where it stands, and go there; not ``wait``: unless another thread does."""
+        if not self._lock.acquire(blocking=wait):
+            return
+        try:
+            # Set before it is asked: whoever expires it meanwhile knows of something newer.
+            self._ask_at = time.monotonic() + self._lifetime
+            self._refresh()
+        except redis.RedisError as error:
+            if self._snapshot is not None:
+                logger.warning("serving the last snapshot: the store can't be reached (%s)", error)
+            self._ask_at = time.monotonic() + AWAY_PAUSE
+        finally:
+            self._lock.release()
 
     def _refresh(self) -> None:
         state = self._store.state()

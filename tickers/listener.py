@@ -22,7 +22,7 @@ AWAY_PAUSE = 1.0  # seconds, when the store doesn't answer
 
 
 class Listener(threading.Thread):
-    """Expires ``keeper`` with each change, for as long as there is a keeper."""
+    """Tells ``keeper`` of each change, for as long as there is a keeper."""
 
     def __init__(self, store: Store, keeper: SnapshotKeeper) -> None:
         super().__init__(name="listener", daemon=True)
@@ -43,4 +43,4 @@ class Listener(threading.Thread):
 
     def _tell(self) -> None:
         if keeper := self._keeper():
-            keeper.expire()
+            keeper.hear()

@@ -1,5 +1,7 @@
 """The listener: a change is read moments after it was logged, however long snapshots last."""
 
+from typing import Any
+
 from tests.tickers.conftest import OwnServer, a_store, bar, wait_until
 from tickers.keeper import SnapshotKeeper
 from tickers.listener import Listener
@@ -16,6 +18,12 @@ def served(keeper: SnapshotKeeper) -> bytes:
 def is_waiting(store: Store) -> bool:
     """Whether a client waits in the server for a change."""
     return any(client["cmd"] == "xread" for client in store.client.client_list())
+
+
+def calls(store: Store) -> int:
+    """How many scripts were called: merge, and what a refresh asks the store."""
+    statistics: Any = store.client.info("commandstats")
+    return int(statistics["cmdstat_evalsha"]["calls"])
 
 
 def test_a_change_is_read_though_the_snapshot_would_last_for_ever(store: Store) -> None:
@@ -52,3 +60,28 @@ def test_it_ends_with_its_keeper(store: Store) -> None:
     del keeper
     listener.join(timeout=10)
     assert not listener.is_alive()
+
+
+def test_what_is_read_is_refreshed_before_the_next_read(store: Store) -> None:
+    keeper = SnapshotKeeper(store, lifetime=FOR_EVER)
+    store.merge([bar(volume=1)], Authority.INTERNAL)
+    served(keeper)
+    store.merge([bar(volume=2)], Authority.INTERNAL)
+    keeper.hear()
+    asked = calls(store)
+    assert b'"volume":2}' in served(keeper)
+    assert calls(store) == asked
+
+
+def test_what_nobody_reads_is_left_until_somebody_does(store: Store) -> None:
+    keeper = SnapshotKeeper(store, lifetime=FOR_EVER)
+    store.merge([bar(volume=1)], Authority.INTERNAL)
+    served(keeper)
+    for volume in (2, 3):
+        store.merge([bar(volume=volume)], Authority.INTERNAL)
+        keeper.hear()
+    asked = calls(store)
+    store.merge([bar(volume=4)], Authority.INTERNAL)
+    keeper.hear()
+    assert calls(store) == asked + 1  # merge's own
+    assert b'"volume":4}' in served(keeper)
