@@ -20,7 +20,10 @@ import pytest
 import redis
 from django.conf import settings
 
-from gossip.delivery import CONNECT_WITHIN, MAX_ANSWER, MAX_BARS, Delivery, Peer, PeerKind
+from gossip.connection import CONNECT_WITHIN, MAX_ANSWER
+from gossip.delivery import Delivery
+from gossip.lacks import MAX_BARS
+from gossip.peer import Peer, PeerKind
 from tests.gossip.conftest import TODAY, YESTERDAY, a_bar
 from tickers.bar import Bar
 from tickers.connection import connect
