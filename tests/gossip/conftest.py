@@ -4,7 +4,7 @@ import datetime as dt
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -18,8 +18,12 @@ from hypothesis import strategies as st
 from reputation import actors
 from reputation.models import Actor
 from reputation.transitions import OperatorEvent
+from tests.gossip.core import Core
+from tests.gossip.peers import Behaviour, Node, Nodes, take
 from tickers import access
 from tickers.bar import Bar
+from tickers.connection import connect
+from tickers.market_clock import MarketClock
 from tickers.store import ROOT, Authority, Merged, Store
 
 TODAY, YESTERDAY = dt.date(2025, 8, 15), dt.date(2025, 8, 14)  # by the tests' market clock
@@ -81,6 +85,34 @@ def market(empty_market: Store) -> Store:
     """The node's store with yesterday's trusted bars, and an open trust window."""
     fill_market()
     return empty_market
+
+
+@pytest.fixture
+def store(clean_server: redis.Redis) -> Iterator[Store]:
+    """An empty store, read and written by the test itself; the doors' is ``empty_market``."""
+    with connect(node_settings.REDIS_URL, timeout=5) as client:
+        clock = MarketClock(frozen_at=node_settings.DEBUG_SYSTEM_TIME)
+        yield Store(client, clock=clock, trust_window=300)
+
+
+@pytest.fixture
+def core(store: Store) -> Iterator[Core]:
+    """A core node's worker, on ``store``."""
+    core = Core(store)
+    yield core
+    for delivery in core.deliveries:
+        delivery.stop(timeout=2)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    """``nodes(behaviour)`` starts a peer."""
+    with ExitStack() as stack:
+
+        def make(behaviour: Behaviour = take, **options: Any) -> Node:
+            return stack.enter_context(closing(Node(behaviour, **options)))
+
+        yield make
 
 
 # One for all: each client puts the whole middleware together at its first request.
@@ -194,9 +226,12 @@ def store_away(settings: Any) -> Iterator[None]:
 
 
 @contextmanager
-def store_lost() -> Iterator[None]:
-    """The server goes away under a process that has used it and keeps its snapshot."""
-    pool = access.store().client.connection_pool
+def store_lost(store: Store | None = None) -> Iterator[None]:
+    """The server goes away under a process that has used it and keeps its snapshot.
+
+    ``store``: through which it has; the doors' own unless told.
+    """
+    pool = (store or access.store()).client.connection_pool
     there = pool.connection_kwargs["path"]
 
     def move(path: str) -> None:
