@@ -13,6 +13,8 @@ from django.conf import settings as node_settings
 from django.core.cache import cache
 from django.db import connections
 from django.test import Client
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from reputation import actors
@@ -200,6 +202,19 @@ fields = st.fixed_dictionaries(
         "volume": prices | st.sampled_from([2**53, 2**53 - 1, 1.5, 5.0]),
     },
 ).map(lambda changes: {**wire(), **changes})
+
+
+bodies: st.SearchStrategy[Any] = st.one_of(
+    fields,
+    st.lists(fields, max_size=5),
+    json_values,
+    st.binary(),
+    st.text().map(lambda text: text.encode("utf-16", errors="surrogatepass")),
+)
+# The market is the same for all of a test's bodies: what one leaves, the next one meets.
+many_bodies = hypothesis_settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def satisfies_the_rules(bar: Bar) -> bool:
