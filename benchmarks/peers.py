@@ -30,7 +30,8 @@ def main() -> None:
 
 def delays(store: "Store", count: int, *, samples: int) -> dict[str, list[float]]:
     """Milliseconds until the last of ``count`` peers has the bars, by how many change."""
-    from gossip.delivery import Delivery, Peer, PeerKind
+    from gossip.delivery import Delivery
+    from gossip.peer import Peer, PeerKind
 
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.peer_stubs", str(count)],

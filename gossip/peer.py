@@ -1,8 +1,8 @@
 """A peer, what its answers mean, and its manners: when it may be sent something, in which form.
 
-Pure logic: it takes answers and times and says what follows; sending is gossip.delivery's. Retries
-are here and not in a library: urllib3's Retry sleeps inside the request and then sends the same
-body again, while what a peer lacks is known only when it is sent; what remains of a circuit
+Pure logic: it takes answers and times and says what follows; sending is gossip.connection's.
+Retries are here and not in a library: urllib3's Retry sleeps inside the request and then sends the
+same body again, while what a peer lacks is known only when it is sent; what remains of a circuit
 breaker is a count.
 """
 

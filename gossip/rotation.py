@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gossip import token
-from gossip.delivery import Connection
+from gossip.connection import Connection
 from gossip.peer import Peer, PeerKind
 
 # A bar of no symbol. Our nodes check the token, then answer 400. Existing Rust nodes read the body
@@ -22,7 +22,7 @@ from gossip.peer import Peer, PeerKind
 # 422 whatever the token is); then they answer 401 or 200, and keep nothing.
 PROBE = b'{"time":"2000-01-01T00:00:00Z","open":1,"high":1,"low":1,"close":1,"volume":0}'
 
-# Peers send at least every 60 s while their fetches succeed (gossip.delivery.SPEAK_AFTER).
+# Peers send at least every 60 s while their fetches succeed (gossip.lacks.SPEAK_AFTER).
 QUIET = 300.0  # seconds without a bar after which nobody sends with a token
 
 

@@ -1,6 +1,7 @@
 """The wire form of gossip: a body is one bar or a list of bars."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,3 +61,8 @@ def _entry(item: Any) -> Bar | BarError:
         return parse(item)
     except BarError as error:
         return error
+
+
+def body_of(bars: Sequence[bytes]) -> bytes:
+    """The body that sends these encoded bars: a single one as it is, several as a list."""
+    return bars[0] if len(bars) == 1 else b"[" + b",".join(bars) + b"]"

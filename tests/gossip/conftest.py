@@ -4,7 +4,7 @@ import datetime as dt
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -13,13 +13,19 @@ from django.conf import settings as node_settings
 from django.core.cache import cache
 from django.db import connections
 from django.test import Client
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from reputation import actors
 from reputation.models import Actor
 from reputation.transitions import OperatorEvent
+from tests.gossip.core import Core
+from tests.gossip.peers import Behaviour, Node, Nodes, take
 from tickers import access
 from tickers.bar import Bar
+from tickers.connection import connect
+from tickers.market_clock import MarketClock
 from tickers.store import ROOT, Authority, Merged, Store
 
 TODAY, YESTERDAY = dt.date(2025, 8, 15), dt.date(2025, 8, 14)  # by the tests' market clock
@@ -81,6 +87,34 @@ def market(empty_market: Store) -> Store:
     """The node's store with yesterday's trusted bars, and an open trust window."""
     fill_market()
     return empty_market
+
+
+@pytest.fixture
+def store(clean_server: redis.Redis) -> Iterator[Store]:
+    """An empty store, read and written by the test itself; the doors' is ``empty_market``."""
+    with connect(node_settings.REDIS_URL, timeout=5) as client:
+        clock = MarketClock(frozen_at=node_settings.DEBUG_SYSTEM_TIME)
+        yield Store(client, clock=clock, trust_window=300)
+
+
+@pytest.fixture
+def core(store: Store) -> Iterator[Core]:
+    """A core node's worker, on ``store``."""
+    core = Core(store)
+    yield core
+    for delivery in core.deliveries:
+        delivery.stop(timeout=2)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    """``nodes(behaviour)`` starts a peer."""
+    with ExitStack() as stack:
+
+        def make(behaviour: Behaviour = take, **options: Any) -> Node:
+            return stack.enter_context(closing(Node(behaviour, **options)))
+
+        yield make
 
 
 # One for all: each client puts the whole middleware together at its first request.
@@ -170,6 +204,19 @@ fields = st.fixed_dictionaries(
 ).map(lambda changes: {**wire(), **changes})
 
 
+bodies: st.SearchStrategy[Any] = st.one_of(
+    fields,
+    st.lists(fields, max_size=5),
+    json_values,
+    st.binary(),
+    st.text().map(lambda text: text.encode("utf-16", errors="surrogatepass")),
+)
+# The market is the same for all of a test's bodies: what one leaves, the next one meets.
+many_bodies = hypothesis_settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
 def satisfies_the_rules(bar: Bar) -> bool:
     return (
         all(math.isfinite(price) and price > 0 for price in bar.prices)
@@ -194,9 +241,12 @@ def store_away(settings: Any) -> Iterator[None]:
 
 
 @contextmanager
-def store_lost() -> Iterator[None]:
-    """The server goes away under a process that has used it and keeps its snapshot."""
-    pool = access.store().client.connection_pool
+def store_lost(store: Store | None = None) -> Iterator[None]:
+    """The server goes away under a process that has used it and keeps its snapshot.
+
+    ``store``: through which it has; the doors' own unless told.
+    """
+    pool = (store or access.store()).client.connection_pool
     there = pool.connection_kwargs["path"]
 
     def move(path: str) -> None:

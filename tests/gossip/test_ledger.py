@@ -1,36 +1,14 @@
 """The ledger: what each peer has taken, on the real server."""
 
-from collections.abc import Iterator
-
 import pytest
 import redis
-from django.conf import settings
 
 from gossip.ledger import Ledger, delete_others
 from tests.gossip.conftest import a_bar
-from tickers.connection import connect
-from tickers.market_clock import MarketClock
+from tests.gossip.core import Time, lead
 from tickers.store import ROOT, Authority, FencedError, Store
 
 ALICE, BOB = "a" * 16, "b" * 16
-
-
-class Time:
-    """A monotonic clock that moves when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def store(clean_server: redis.Redis) -> Iterator[Store]:
-    with connect(settings.REDIS_URL, timeout=5) as client:
-        yield Store(
-            client, clock=MarketClock(frozen_at=settings.DEBUG_SYSTEM_TIME), trust_window=300
-        )
 
 
 @pytest.fixture
@@ -41,14 +19,6 @@ def fence(store: Store) -> str:
 @pytest.fixture
 def now() -> Time:
     return Time()
-
-
-def lead(store: Store) -> str:
-    """Take the lease, whoever holds it: as if the holder's time had run out."""
-    store.client.delete(f"{ROOT}:lease")
-    fence = store.acquire_lease(60)
-    assert fence
-    return fence
 
 
 def open_ledger(store: Store, fence: str, now: Time, peer_id: str = ALICE) -> Ledger:

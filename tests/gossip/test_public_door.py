@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 import redis
 from django.db.models import Sum
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
+from hypothesis import given
 
 from gossip import trust
 from reputation import actors
@@ -24,13 +22,13 @@ from tests.gossip.conftest import (
     USUAL_VOLUME,
     YESTERDAY,
     a_bar,
+    bodies,
     by_operator,
     cache_away,
     database_away,
-    fields,
     footprint,
-    json_values,
     make_late,
+    many_bodies,
     merge_core,
     record,
     satisfies_the_rules,
@@ -657,20 +655,8 @@ class TestAway:
         assert record() == ("PROBATION", 1, 0)
 
 
-@hypothesis_settings(
-    deadline=None,
-    max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    body=st.one_of(
-        fields,
-        st.lists(fields, max_size=5),
-        json_values,
-        st.binary(),
-        st.text().map(lambda text: text.encode("utf-16", errors="surrogatepass")),
-    )
-)
+@many_bodies
+@given(body=bodies)
 def test_whatever_is_sent_nothing_breaks_and_only_plausible_bars_are_served(
     body: object, market: Store, settings: Any
 ) -> None:

@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
+from hypothesis import given
 
 from gossip import rotation, token_failures, token_use
 from gossip import token as token_door
@@ -23,13 +21,13 @@ from tests.gossip.conftest import (
     TODAY,
     YESTERDAY,
     a_bar,
+    bodies,
     cache_away,
     database_away,
-    fields,
     fill_market,
     footprint,
     forget,
-    json_values,
+    many_bodies,
     merge_core,
     satisfies_the_rules,
     send,
@@ -454,20 +452,8 @@ class TestAway:
         assert served()["volume"] == 77
 
 
-@hypothesis_settings(
-    deadline=None,
-    max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    body=st.one_of(
-        fields,
-        st.lists(fields, max_size=5),
-        json_values,
-        st.binary(),
-        st.text().map(lambda text: text.encode("utf-16", errors="surrogatepass")),
-    )
-)
+@many_bodies
+@given(body=bodies)
 def test_whatever_is_sent_nothing_breaks_and_only_bars_are_stored(
     body: object, market: Store
 ) -> None:

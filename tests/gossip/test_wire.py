@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossip.wire import MAX_LIST, TooLongError, WireError, decode
+from gossip.wire import MAX_LIST, TooLongError, WireError, body_of, decode
 from tests.gossip.conftest import a_bar, fields, json_values, satisfies_the_rules, wire
 from tickers.bar import BarError
 
@@ -84,6 +84,13 @@ class TestDecode:
     def test_of_a_key_that_stands_twice_the_last_counts(self) -> None:
         body = encoded(wire()).replace(b'{"symbol"', b'{"volume": 7, "symbol"')
         assert decode(body).entries == [a_bar()]
+
+
+@pytest.mark.parametrize("symbols", [["VCB"], ["VCB", "PVS"]])
+def test_a_body_that_we_send_is_read_as_the_same_bars(symbols: list[str]) -> None:
+    gossip = decode(body_of([a_bar(symbol).encode() for symbol in symbols]))
+    assert gossip.entries == [a_bar(symbol) for symbol in symbols]
+    assert gossip.is_list is (len(symbols) > 1)
 
 
 class TestListLength:

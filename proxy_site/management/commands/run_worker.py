@@ -13,7 +13,8 @@ from django.core.management.base import BaseCommand
 from tqdm import tqdm
 
 from gossip.claims import Claims
-from gossip.delivery import Delivery, Peer, PeerKind
+from gossip.delivery import Delivery
+from gossip.peer import Peer, PeerKind
 from proxy_site import embedded
 from proxy_site.housekeeping import Housekeeping, end_standing_of_banned, settle_claims
 from proxy_site.worker import Pace, Source, Worker

@@ -1,0 +1,108 @@
+"""What becomes of a peer's answers: its manners learn from each, each is counted, and a log line
+tells when the peer's standing changes.
+
+A peer may answer what it likes, as often as it likes: a log must not grow with it.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gossip.connection import Answer
+from gossip.peer import Manners, Meaning, Peer, PeerKind, Standing, meaning
+from tickers.clock_skew import ClockSkew, Kind
+
+logger = logging.getLogger(__name__)
+
+COMPLAIN_AFTER = 600.0  # seconds between two lines about bars that a peer refuses
+
+
+@dataclass(slots=True)
+class Counters:
+    """Of one peer, since this process began."""
+
+    sent: int = 0  # bars that it took
+    refused: int = 0  # bars that it refused for what they say
+    failures: int = 0  # requests without a usable answer
+    lacking: int = 0  # bars that it may have and hasn't taken
+
+
+class Answers:
+    """The answers of one peer, for the thread that delivers to it."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        *,
+        manners: Manners,
+        counters: Counters,
+        clock_skew: ClockSkew,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._peer = peer
+        self._manners = manners
+        self._counters = counters
+        self._clock_skew = clock_skew
+        self._monotonic = monotonic
+        self._next_complaint = float("-inf")
+
+    def hear(self, answer: Answer, *, bars: int, lacked: int) -> bool:
+        """The peer has answered a request of ``bars`` bars, when it lacked ``lacked``.
+
+        Returns whether these are settled: taken, or refused for what they say, so that none is sent
+        again until it changes.
+        """
+        internal = self._peer.kind is PeerKind.INTERNAL
+        kind = Kind.INTERNAL_PEERS if internal else Kind.PUBLIC_PEERS
+        self._clock_skew.hear(kind=kind, source=self._peer.id, date=answer.date)
+        said = meaning(answer.status, bars=bars, judged=answer.judged)
+        before = self._manners.standing
+        self._manners.heard(
+            said, status=answer.status, retry_after=answer.retry_after, now=self._monotonic()
+        )
+        self._count(said, bars)
+        if self._manners.standing is not before:
+            self._tell_standing(answer, lacked=lacked)
+        elif said is Meaning.REFUSED:
+            self._complain(answer)
+        return said in (Meaning.TAKEN, Meaning.REFUSED)
+
+    def _count(self, said: Meaning, bars: int) -> None:
+        if said is Meaning.TAKEN:
+            self._counters.sent += bars
+        elif said is Meaning.REFUSED:
+            self._counters.refused += bars
+        elif said in (Meaning.FAILED, Meaning.STOPPED):
+            self._counters.failures += 1
+
+    def _tell_standing(self, answer: Answer, *, lacked: int) -> None:
+        name, standing = self._peer.name, self._manners.standing
+        if standing is Standing.REACHABLE:
+            logger.info("peer %s is back; it lacked %d bars", name, lacked)
+        elif standing is Standing.FAILING:
+            logger.warning("peer %s is unreachable (%s); its bars wait", name, answer.reason)
+        else:
+            logger.warning(
+                "peer %s wants nothing from us (%s): %s",
+                name,
+                answer.reason,
+                _remedy(answer.status, self._peer.kind),
+            )
+
+    def _complain(self, answer: Answer) -> None:
+        now = self._monotonic()
+        if now >= self._next_complaint:
+            self._next_complaint = now + COMPLAIN_AFTER
+            logger.warning(
+                "peer %s refuses bars (%s); they are dropped", self._peer.name, answer.reason
+            )
+
+
+def _remedy(status: int | None, kind: PeerKind) -> str:
+    if kind is PeerKind.PUBLIC:
+        if status == 403:
+            return "it may have banned this node; ask its operator"
+        return "check PUBLIC_PEER_URLS"
+    if status in (401, 403):
+        return "check that it accepts this node's PRIMARY_TOKEN"
+    return "check INTERNAL_PEER_URLS"
