@@ -33,5 +33,6 @@ def snapshots() -> SnapshotKeeper:
         lifetime=settings.POSITION_LIFETIME,
         memory_limit=settings.SNAPSHOT_MEMORY * 2**20,
     )
-    Listener(store(), keeper).start()
+    if settings.POSITION_LIFETIME:  # otherwise each read asks
+        Listener(store(), keeper).start()
     return keeper

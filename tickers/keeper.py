@@ -36,35 +36,39 @@ class SnapshotKeeper:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._ask_at = 0.0
+        self._is_behind = False  # this process has written since it last asked
+        self._is_away = False  # so the store was when it was last asked
+        self._was_read = False  # since the last change that was heard of
         self._age: float | None = None
         self._age_read_at = 0.0
-        self._was_read = False  # since the last change that was heard of
 
     def current(self, *, at_least: Position | None = None) -> Snapshot:
         """The market as the store has it now, or as it last had it.
 
         ``at_least`` is a position that the caller knows of: a snapshot before it is refreshed
-        first. Raises StaleError when there never was one.
+        first, as one is that lacks what this process has written. Raises StaleError when there
+        never was one.
         """
-        held, self._was_read = self._snapshot, True
-        if held is not None and time.monotonic() < self._ask_at and not held.is_before(at_least):
-            return held
-        self._ask(wait=held is None)
+        self._was_read = True
+        if not self._will_do(at_least):
+            held = self._snapshot
+            lacks = held is None or self._is_behind or held.is_before(at_least)
+            self._ask(at_least, wait=lacks)
         if self._snapshot is None:
             raise StaleError("the store can't be reached")
         return self._snapshot
 
+    def expire(self) -> None:
+        """Ask the store with the next read: this process has just written to it."""
+        self._is_behind = True
+
     def hear(self) -> None:
         """The store has changed. Whoever reads needn't wait for the refresh, as long as somebody
         does; what nobody reads costs none."""
-        self.expire()
+        self._ask_at = 0.0
         if self._was_read:
             self._was_read = False
             self._ask(wait=False)
-
-    def expire(self) -> None:
-        """Ask the store with the next read: this process has just written to it."""
-        self._ask_at = 0.0
 
     def age(self) -> float | None:
         """Seconds since the node's last trusted update; None: never had one. Grows while the store
@@ -78,17 +82,30 @@ class SnapshotKeeper:
         held = self._snapshot
         return held.memory() if held else Memory(0, self._memory_limit, 0, 0)
 
-    def _ask(self, *, wait: bool) -> None:
-        """Ask the store where it stands, and go there; not ``wait``: unless another thread does."""
+    def _will_do(self, at_least: Position | None) -> bool:
+        """Whether the store needn't be asked for a reader who knows of ``at_least``."""
+        held = self._snapshot
+        if held is None or self._is_behind or time.monotonic() >= self._ask_at:
+            return False
+        return self._is_away or not held.is_before(at_least)
+
+    def _ask(self, at_least: Position | None = None, *, wait: bool) -> None:
+        """Ask the store where it stands, and go there. While another thread does: nothing, or
+        ``wait`` for it, and ask only if that won't do."""
         if not self._lock.acquire(blocking=wait):
             return
         try:
-            # Set before it is asked: whoever expires it meanwhile knows of something newer.
+            if self._will_do(at_least):
+                return
+            # Set before it is asked: whoever writes meanwhile knows of something newer.
+            self._is_behind = False
             self._ask_at = time.monotonic() + self._lifetime
             self._refresh()
+            self._is_away = False
         except redis.RedisError as error:
             if self._snapshot is not None:
                 logger.warning("serving the last snapshot: the store can't be reached (%s)", error)
+            self._is_away = True
             self._ask_at = time.monotonic() + AWAY_PAUSE
         finally:
             self._lock.release()

@@ -383,23 +383,49 @@ class SlowStore(Store):
         return super().changes(since)
 
 
-def test_a_thread_that_refreshes_holds_up_nobody(store_client: redis.Redis) -> None:
+@pytest.fixture
+def slow_store(store_client: redis.Redis) -> SlowStore:
+    """A store with one bar."""
     store = SlowStore(
         store_client, clock=clock_at(exchange_time(FRIDAY, 10)), trust_window=TRUST_WINDOW
     )
     store.asked, store.may_answer = threading.Event(), threading.Event()
     store.merge([bar(volume=1)], INTERNAL)
-    keeper = SnapshotKeeper(store)
+    return store
+
+
+def test_a_thread_that_refreshes_holds_up_nobody(slow_store: SlowStore) -> None:
+    keeper = SnapshotKeeper(slow_store)
     held = keeper.current()
-    store.merge([bar(volume=2)], INTERNAL)
+    slow_store.merge([bar(volume=2)], INTERNAL)
     with ThreadPoolExecutor(2) as threads:
         refreshing = threads.submit(keeper.current)
         try:
-            assert store.asked.wait(5)
+            assert slow_store.asked.wait(5)
             assert threads.submit(keeper.current).result(timeout=5) is held
         finally:
-            store.may_answer.set()
+            slow_store.may_answer.set()
         assert served(refreshing.result())[0]["volume"] == 2
+
+
+@pytest.mark.parametrize("knows_by", ["its own write", "a client"])
+def test_but_whoever_knows_of_something_newer(slow_store: SlowStore, knows_by: str) -> None:
+    """Neither a sender's own bar, nor what another process served before, is missing from an
+    answer."""
+    keeper = SnapshotKeeper(slow_store)
+    keeper.current()
+    slow_store.merge([bar(volume=2)], INTERNAL)
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(keeper.current)
+        assert slow_store.asked.wait(5)
+        position = slow_store.merge([bar(volume=3)], INTERNAL).position
+        if knows_by == "a client":
+            reading = threads.submit(keeper.current, at_least=position)
+        else:
+            keeper.expire()
+            reading = threads.submit(keeper.current)
+        slow_store.may_answer.set()
+        assert served(reading.result())[0]["volume"] == 3
 
 
 def test_threads_that_have_nothing_yet_wait_for_the_first_load(
