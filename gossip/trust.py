@@ -1,6 +1,7 @@
 """The public door's checks: who is asking, how often, whether the node may take anyone's word, and
 what speaks against each bar."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -132,7 +133,7 @@ def lay(candidates: Sequence[Candidate], *, actor: str, trusted: bool) -> list[V
         late_after=late_after(),
         network=network_of(actor) if needs_second else "",
     ).verdicts
-    Claims(store).make(
+    claims().make(
         [
             claim_of(candidate, actor)
             for candidate, verdict in zip(candidates, verdicts, strict=True)
@@ -142,6 +143,12 @@ def lay(candidates: Sequence[Candidate], *, actor: str, trusted: bool) -> list[V
         most_an_hour=settings.CLAIMS_PER_HOUR,
     )
     return verdicts
+
+
+@functools.cache
+def claims() -> Claims:
+    """This process's: its script is hashed once, not with every request."""
+    return Claims(access.store())
 
 
 def claim_of(candidate: Candidate, actor: str) -> Claim:

@@ -15,6 +15,7 @@ from django.db import connections
 from django.test import Client
 from hypothesis import strategies as st
 
+from gossip import trust
 from reputation import actors
 from reputation.models import Actor
 from reputation.transitions import OperatorEvent
@@ -49,7 +50,7 @@ def wire(symbol: Any = "VCB", *, day: dt.date = TODAY, **fields: Any) -> dict[st
 
 def forget() -> None:
     """As in a new process: the market is put together from the settings again."""
-    for part in (access.market_clock, access.store, access.snapshots):
+    for part in (access.market_clock, access.store, access.snapshots, trust.claims):
         part.cache_clear()
 
 
