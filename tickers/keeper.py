@@ -36,6 +36,7 @@ class SnapshotKeeper:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._ask_at = 0.0
+        self._asked_at = float("-inf")
         self._age: float | None = None
         self._age_read_at = 0.0
 
@@ -51,7 +52,8 @@ class SnapshotKeeper:
         if self._lock.acquire(blocking=held is None):
             try:
                 # Set before it is asked: whoever expires it meanwhile knows of something newer.
-                self._ask_at = time.monotonic() + self._lifetime
+                self._asked_at = time.monotonic()
+                self._ask_at = self._asked_at + self._lifetime
                 self._refresh()
             except redis.RedisError as error:
                 if self._snapshot is None:
@@ -63,6 +65,17 @@ class SnapshotKeeper:
         if self._snapshot is None:
             raise StaleError("the store can't be reached")
         return self._snapshot
+
+    def recent(self, *, within: float) -> Snapshot:
+        """The market as this process has it, if it asked the store ``within`` so many seconds; else
+        as ``current`` has it.
+
+        For what changes slowly: it costs nothing while the market moves.
+        """
+        held = self._snapshot
+        if held is not None and time.monotonic() < self._asked_at + within:
+            return held
+        return self.current()
 
     def expire(self) -> None:
         """Ask the store with the next read: this process has just written to it."""
