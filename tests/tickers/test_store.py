@@ -435,6 +435,7 @@ class TestTrustWindow:
 
     NOT_REFRESHING: dict[str, Write] = {
         "future": lambda store, _: store.merge([bar(day=NEXT_MONDAY)], INTERNAL),
+        "too old": lambda store, _: store.merge([bar(day=dt.date(1970, 1, 1))], INTERNAL),
         "full": lambda store, _: store.merge([bar("FPT")], INTERNAL),
         "public": lambda store, _: lay(store, bar(volume=9_000)),
         "cycle without an update": lambda store, fence: store.complete_cycle(fence=fence, age=None),
@@ -444,7 +445,7 @@ class TestTrustWindow:
     def test_is_not_refreshed_by_what_brought_no_valid_bar(
         self, store_client: redis.Redis, update: Write
     ) -> None:
-        store = a_store(store_client, max_symbols=1)
+        store = a_store(store_client, max_symbols=1, history_start=MONDAY)
         store.merge([bar()], INTERNAL)
         let_time_pass(store_client, seconds=100)
         update(store, lead(store))
