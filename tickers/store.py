@@ -487,7 +487,7 @@ class Store:
 
     # --- What a worker keeps here ---------------------------------------------------------------
 
-    def remember_followed(self, place: dict[str, str], *, fence: str = "") -> None:
+    def remember_followed(self, place: dict[str, str], *, fence: str) -> None:
         """Keep a follower's place in its core network beside the bars it has from there.
 
         Raises FencedError: a place without its bars would have them skipped.
@@ -498,7 +498,7 @@ class Store:
         text = self._reads.get(_key("followed"))
         return dict(json.loads(text)) if text else {}
 
-    def write_status(self, status: dict[str, Any], *, fence: str = "") -> None:
+    def write_status(self, status: dict[str, Any], *, fence: str) -> None:
         """Leave the leader's last cycle where /health reads it; raises FencedError."""
         self._run("note", [fence, "worker", json.dumps(status)])
 

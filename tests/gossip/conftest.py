@@ -54,15 +54,22 @@ def forget() -> None:
         part.cache_clear()
 
 
-def merge_core(*bars: Bar) -> Merged:
-    """Merge as a worker's own fetch."""
-    store = access.store()
+@contextmanager
+def lead(store: Store) -> Iterator[str]:
+    """The fence of a worker that leads for a moment."""
     fence = store.acquire_lease(60)
     assert fence
     try:
-        return store.merge(bars, Authority.CORE, fence=fence)
+        yield fence
     finally:
         store.release_lease(fence)
+
+
+def merge_core(*bars: Bar) -> Merged:
+    """Merge as a worker's own fetch."""
+    store = access.store()
+    with lead(store) as fence:
+        return store.merge(bars, Authority.CORE, fence=fence)
 
 
 def fill_market() -> None:

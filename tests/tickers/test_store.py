@@ -76,6 +76,8 @@ WRITES: dict[str, Write] = {
     ),
     "replace_series": lambda store, fence: replace(store, [bar(volume=2_000)], fence=fence),
     "complete_cycle": lambda store, fence: store.complete_cycle(fence=fence, ends_overlays=True),
+    "remember_followed": lambda store, fence: store.remember_followed({"": "1"}, fence=fence),
+    "write_status": lambda store, fence: store.write_status({"iterations": 1}, fence=fence),
 }
 
 
@@ -706,10 +708,10 @@ class TestReading:
         let_time_pass(store_client, seconds=100)
         assert store.seconds_since_cycle() == pytest.approx(100, abs=2)
 
-    def test_what_the_worker_left(self, store: Store) -> None:
+    def test_what_the_worker_left(self, store: Store, fence: str) -> None:
         place: dict[str, str] = {"url": "http://127.0.0.1:3000", "position": "ab-1"}
-        store.remember_followed(place)
+        store.remember_followed(place, fence=fence)
         status: dict[str, Any] = {"requests": 6, "errors": []}
-        store.write_status(status)
+        store.write_status(status, fence=fence)
         assert store.followed() == place
         assert store.status() == status
