@@ -182,6 +182,7 @@ def read_gossip(request: Request) -> wire.Gossip:
 # A well-formed bar that is of no use here gets 422, as the Unprocessable Content it is (RFC 9110).
 _OF_NO_USE = {
     Verdict.FUTURE: "time is after the node's current day",
+    Verdict.TOO_OLD: "time is before the node's first day",
     Verdict.FULL: "the node keeps as many symbols as it may",
     Verdict.UNKNOWN: Objection.UNKNOWN.value,
     Verdict.OTHER_DAY: Objection.OTHER_DAY.value,

@@ -1,6 +1,7 @@
 """The public door's checks: who is asking, how often, whether the node may take anyone's word, and
 what speaks against each bar."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from tickers.store import Verdict
 
 # A trusted bar is late after this many seconds, or two cycles (PUBLIC_BARS=when_late).
 LATE_AFTER = 60.0
+# Seconds for which the histories that tell a symbol's usual volume may lag behind the store.
+USUAL_VOLUME_LAG = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ def _candidate(bar: Bar, known: Known | None) -> Candidate:
 def what_is_known(symbols: set[str]) -> dict[str, Known]:
     store = access.store()
     newest, overlays = store.newest(symbols), store.overlays(symbols)
-    volumes = access.snapshots().current().volumes(symbols, plausibility.VOLUME_DAYS)
+    lately = access.snapshots().recent(within=USUAL_VOLUME_LAG)
+    volumes = lately.volumes(symbols, plausibility.VOLUME_DAYS)
     today = epoch_of(access.market_clock().trading_day())
     known = {}
     for symbol in symbols:
@@ -110,7 +114,7 @@ def what_is_known(symbols: set[str]) -> dict[str, Known]:
         known[symbol] = Known(
             anchor=bar.anchor if bar else None,
             served_volume=served.volume if served and served.day == today else 0,
-            largest_volume=max(volumes.get(symbol, [0])),
+            largest_volume=max([bar.volume if bar else 0, *volumes.get(symbol, [])]),
             exchange=settings.UNIVERSE.exchange(symbol),
             served_close=bar_of(served.json).close if served else None,
         )
@@ -132,7 +136,7 @@ def lay(candidates: Sequence[Candidate], *, actor: str, trusted: bool) -> list[V
         late_after=late_after(),
         network=network_of(actor) if needs_second else "",
     ).verdicts
-    Claims(store).make(
+    claims().make(
         [
             claim_of(candidate, actor)
             for candidate, verdict in zip(candidates, verdicts, strict=True)
@@ -142,6 +146,12 @@ def lay(candidates: Sequence[Candidate], *, actor: str, trusted: bool) -> list[V
         most_an_hour=settings.CLAIMS_PER_HOUR,
     )
     return verdicts
+
+
+@functools.cache
+def claims() -> Claims:
+    """This process's: its script is hashed once, not with every request."""
+    return Claims(access.store())
 
 
 def claim_of(candidate: Candidate, actor: str) -> Claim:

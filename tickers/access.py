@@ -23,6 +23,7 @@ def store() -> Store:
         clock=market_clock(),
         trust_window=settings.TRUST_WINDOW,
         max_symbols=settings.MAX_SYMBOLS,
+        history_start=settings.HISTORY_START,
     )
 
 

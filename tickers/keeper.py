@@ -36,6 +36,7 @@ class SnapshotKeeper:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._ask_at = 0.0
+        self._asked_at = float("-inf")
         self._is_behind = False  # this process has written since it last asked
         self._is_away = False  # so the store was when it was last asked
         self._was_read = False  # since the last change that was heard of
@@ -57,6 +58,17 @@ class SnapshotKeeper:
         if self._snapshot is None:
             raise StaleError("the store can't be reached")
         return self._snapshot
+
+    def recent(self, *, within: float) -> Snapshot:
+        """The market as this process has it, if it asked the store ``within`` so many seconds; else
+        as ``current`` has it.
+
+        For what changes slowly: it costs nothing while the market moves.
+        """
+        held = self._snapshot
+        if held is not None and time.monotonic() < self._asked_at + within:
+            return held
+        return self.current()
 
     def expire(self) -> None:
         """Ask the store with the next read: this process has just written to it."""
@@ -99,7 +111,8 @@ class SnapshotKeeper:
                 return
             # Set before it is asked: whoever writes meanwhile knows of something newer.
             self._is_behind = False
-            self._ask_at = time.monotonic() + self._lifetime
+            self._asked_at = time.monotonic()
+            self._ask_at = self._asked_at + self._lifetime
             self._refresh()
             self._is_away = False
         except redis.RedisError as error:

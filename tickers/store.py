@@ -59,6 +59,7 @@ class Verdict(StrEnum):
     JUDGED = "judged"  # a plausible public bar that isn't served (PUBLIC_BARS)
     HELD = "held"  # a public bar that waits for a second, independent actor
     FUTURE = "future"
+    TOO_OLD = "too_old"  # others' bar of a day before HISTORY_START
     FULL = "full"  # an unknown symbol beyond MAX_SYMBOLS
     UNKNOWN = "unknown"
     OTHER_DAY = "other_day"
@@ -78,6 +79,7 @@ class Verdict(StrEnum):
 _REFUSALS = frozenset(
     {
         Verdict.FUTURE,
+        Verdict.TOO_OLD,
         Verdict.FULL,
         Verdict.UNKNOWN,
         Verdict.OTHER_DAY,
@@ -166,7 +168,11 @@ class Change:
 
 
 class Store:
-    """The market in Redis, as ``client`` reaches it (its answers are bytes)."""
+    """The market in Redis, as ``client`` reaches it (its answers are bytes).
+
+    ``history_start`` is the first day of which others' bars are merged. Our own fetch, and whole
+    series, are cut by who asks for them.
+    """
 
     def __init__(
         self,
@@ -175,6 +181,7 @@ class Store:
         clock: MarketClock,
         trust_window: float,
         max_symbols: int = 3_000,
+        history_start: dt.date = dt.date.min,
         log_length: int = 50_000,
     ) -> None:
         self.client = client
@@ -183,6 +190,7 @@ class Store:
         self.clock = clock
         self._window = round(trust_window * 1000)
         self._max_symbols = max_symbols
+        self._history_start = epoch_of(history_start)
         self._log_length = log_length
         self._scripts = {
             name: client.register_script(_source(*parts))
@@ -259,6 +267,7 @@ class Store:
             actor,
             -1 if late_after is None else round(late_after * 1000),
             network,
+            self._history_start,
         ]
         arguments: list[Any] = header
         for i, bar in enumerate(bars):
@@ -478,7 +487,7 @@ class Store:
 
     # --- What a worker keeps here ---------------------------------------------------------------
 
-    def remember_followed(self, place: dict[str, str], *, fence: str = "") -> None:
+    def remember_followed(self, place: dict[str, str], *, fence: str) -> None:
         """Keep a follower's place in its core network beside the bars it has from there.
 
         Raises FencedError: a place without its bars would have them skipped.
@@ -489,7 +498,7 @@ class Store:
         text = self._reads.get(_key("followed"))
         return dict(json.loads(text)) if text else {}
 
-    def write_status(self, status: dict[str, Any], *, fence: str = "") -> None:
+    def write_status(self, status: dict[str, Any], *, fence: str) -> None:
         """Leave the leader's last cycle where /health reads it; raises FencedError."""
         self._run("note", [fence, "worker", json.dumps(status)])
 

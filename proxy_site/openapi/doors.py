@@ -37,7 +37,8 @@ SEND_TRUSTED = {
         408: ENDED_EARLY,
         413: TOO_LARGE,
         415: NOT_JSON,
-        422: "Of no use here: of a day to come, or of one symbol too many.",
+        422: "Of no use here: of a day to come, of one before the node's history begins, or of one "
+        "symbol too many.",
         429: "Too many wrong tokens from this address.",
         503: AWAY,
     },

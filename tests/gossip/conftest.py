@@ -17,6 +17,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from gossip import trust
 from reputation import actors
 from reputation.models import Actor
 from reputation.transitions import OperatorEvent
@@ -55,19 +56,26 @@ def wire(symbol: Any = "VCB", *, day: dt.date = TODAY, **fields: Any) -> dict[st
 
 def forget() -> None:
     """As in a new process: the market is put together from the settings again."""
-    for part in (access.market_clock, access.store, access.snapshots):
+    for part in (access.market_clock, access.store, access.snapshots, trust.claims):
         part.cache_clear()
+
+
+@contextmanager
+def lead(store: Store) -> Iterator[str]:
+    """The fence of a worker that leads for a moment."""
+    fence = store.acquire_lease(60)
+    assert fence
+    try:
+        yield fence
+    finally:
+        store.release_lease(fence)
 
 
 def merge_core(*bars: Bar) -> Merged:
     """Merge as a worker's own fetch."""
     store = access.store()
-    fence = store.acquire_lease(60)
-    assert fence
-    try:
+    with lead(store) as fence:
         return store.merge(bars, Authority.CORE, fence=fence)
-    finally:
-        store.release_lease(fence)
 
 
 def fill_market() -> None:

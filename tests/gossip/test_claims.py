@@ -134,6 +134,29 @@ class TestInANode:
         merge_later(a_bar(price=UP, volume=3_000))
         assert settle() == (Counter({HOME: 1}), Counter())
 
+    def test_the_script_is_made_once_and_runs_for_news_only(
+        self, market: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        register, made, runs = market.client.register_script, [], 0
+
+        def spied(source: str) -> Any:
+            script = register(source)
+            made.append(source)
+
+            def run(**options: Any) -> Any:
+                nonlocal runs
+                runs += 1
+                return script(**options)
+
+            return run
+
+        monkeypatch.setattr(market.client, "register_script", spied)
+        merge_core(a_bar(volume=1_000))
+        assert [say(CLOSE, 2_000), say(CLOSE, 1)] == [200, 422]
+        assert runs == 0
+        assert [say(UP, 3_000), say(UP + 500, 4_000), say(UP + 500, 5_000)] == [200, 200, 200]
+        assert (len(made), runs) == (1, 2)
+
     def test_news_that_does_not_come_true_is_contradicted(self, market: Store) -> None:
         merge_core(a_bar(volume=1_000))
         say(UP, 2_000)

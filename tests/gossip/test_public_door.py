@@ -131,6 +131,16 @@ class TestTaken:
                 assert send_public([wire(volume=USUAL_VOLUME + volume)]).status_code == 200
         assert record() == ("PROBATION", 6, 0)
 
+    def test_asks_the_store_once_where_it_stands(
+        self, market: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        send_public(wire())  # this process's first needs its snapshot
+        state, asked = market.state, []
+        monkeypatch.setattr(market, "state", lambda: asked.append(1) or state())
+        for volume in range(1, 4):
+            assert verdict(send_public(wire(volume=USUAL_VOLUME + volume))) == (200, "laid")
+        assert len(asked) == 3
+
     def test_the_trust_window_isnt_refreshed(self, empty_market: Store) -> None:
         empty_market.merge([a_bar(day=YESTERDAY)], Authority.INTERNAL, age=200)
         assert send_public(wire()).status_code == 200
@@ -287,6 +297,12 @@ class TestOfNoUse:
 
     def test_the_largest_usual_volume_is_of_use(self, market: Store) -> None:
         assert verdict(send_public(wire(volume=50 * USUAL_VOLUME))) == (200, "laid")
+
+    def test_a_volume_far_beyond_a_new_symbols_first_is_of_no_use(self, market: Store) -> None:
+        send_public(wire())
+        merge_core(a_bar("FPT", volume=10))  # after this process has looked at the histories
+        answer = send_public(wire("FPT", volume=501))
+        assert told(answer) == (422, "volume is far beyond the symbol's usual")
 
     def test_a_trusted_close_that_moves_meanwhile_asks_to_send_again(
         self, market: Store, monkeypatch: pytest.MonkeyPatch

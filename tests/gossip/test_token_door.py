@@ -1,5 +1,6 @@
 """POST /gossip, as a peer with the token meets it."""
 
+import datetime as dt
 import io
 import json
 import sys
@@ -324,8 +325,24 @@ class TestList:
         assert number["detail"] == "a bar must be a JSON object."
         assert served("PVS")["time"].startswith(str(YESTERDAY))
 
+    def test_a_bar_before_the_history_spoils_only_itself(self, market: Store) -> None:
+        before = list(market.series(["VCB"]))
+        old = wire(day=dt.date(1970, 1, 1))
+        answer = send_trusted([old, wire("ACV")])
+        assert answer.status_code == 200
+        assert answer.json()["results"] == [
+            {
+                "symbol": "VCB",
+                "verdict": "refused",
+                "detail": "time is before the node's first day",
+            },
+            {"symbol": "ACV", "verdict": "added"},
+        ]
+        assert list(market.series(["VCB"])) == before
+
     def test_of_refused_bars_only_is_refused(self, market: Store) -> None:
         before = footprint()
+        assert told(send_trusted(wire(day=dt.date(2023, 12, 31))))[0] == 422
         assert told(send_trusted([wire(low=0), 7]))[0] == 400
         future = wire(day=TODAY.replace(day=16))
         assert told(send_trusted([future, future]))[0] == 422

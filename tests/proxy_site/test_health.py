@@ -18,6 +18,7 @@ from tests.gossip.conftest import (
     database_away,
     fill_market,
     forget,
+    lead,
     send_public,
     store_away,
     store_lost,
@@ -82,14 +83,14 @@ def healthy(node: Store) -> Store:
 
 def tell(store: Store, *, ago: float = 0, interval: float = 5, **cycle: Any) -> None:
     """What a worker leaves after its cycle."""
-    store.write_status(
-        {
-            "told_at": time.time() - ago,
-            "iterations": 42,
-            "interval": interval,
-            "cycle": {**LAST_CYCLE, **cycle},
-        }
-    )
+    status = {
+        "told_at": time.time() - ago,
+        "iterations": 42,
+        "interval": interval,
+        "cycle": {**LAST_CYCLE, **cycle},
+    }
+    with lead(store) as fence:
+        store.write_status(status, fence=fence)
 
 
 def health(status: int = 200) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from tests.security.target import (
     send,
     target,
 )
+from tickers.bar import parse_day
 
 NOT_JSON = "The body isn't JSON."
 TOO_DEEP = "The body is nested too deeply."
@@ -71,6 +72,7 @@ def with_token(name: str, token: str) -> bytes:
 
 # --- Times ----------------------------------------------------------------------------------------
 
+TOO_OLD = "time is before the node's first day"
 FUTURE, OTHER_DAY = "time is after the node's current day", "not the current trading day"
 NO_TIME = "time must be an RFC 3339 time such as 2025-08-15T00:00:00Z, or a date."
 # The market clock stands at 10:00 of August 15th, 2025, in Vietnam.
@@ -134,13 +136,18 @@ class TestTimes:
         body = json.dumps(a_bar(time=time)).encode()
         assert refused(node, request("/public/gossip", body)) == (422, OTHER_DAY)
 
-    @pytest.mark.parametrize("time", ["1970-01-01", "0001-01-02"])
+    @pytest.mark.parametrize("time", ["2023-12-31T17:00:00Z", "2024-01-02"])
     def test_of_days_past_are_a_trusted_peers_to_add(self, time: str, node: Target) -> None:
         body = json.dumps(a_bar("PAST", time=time)).encode()
         answer = node.send(request("/gossip", body))
         assert answer is not None
         assert answer.status == 200
-        assert f"{time}T00:00:00Z" in node.get("/tickers?symbol=PAST").text
+        assert f"{parse_day(time)}T00:00:00Z" in node.get("/tickers?symbol=PAST").text
+
+    @pytest.mark.parametrize("time", ["2023-12-31T16:59:59Z", "1970-01-01", "0001-01-02"])
+    def test_of_days_before_the_history_are_nobodys(self, time: str, node: Target) -> None:
+        body = json.dumps(a_bar("PAST", time=time)).encode()
+        assert refused(node, request("/gossip", body)) == (422, TOO_OLD)
 
     @pytest.mark.parametrize("door", DOORS)
     @pytest.mark.parametrize("time", NO_TIMES)

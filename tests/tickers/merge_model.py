@@ -38,6 +38,7 @@ class MergeModel:
     trading_day: dt.date
     max_symbols: int
     trust_window: float
+    history_start: dt.date = dt.date.min
     now: float = 0.0
     revision: int = 0
     series: dict[str, dict[dt.date, Bar]] = field(default_factory=dict)
@@ -109,6 +110,8 @@ class MergeModel:
     def _merge(self, bar: Bar, authority: Authority) -> Verdict:
         if bar.day > self.today:
             return Verdict.FUTURE
+        if bar.day < self.history_start and authority is not Authority.CORE:
+            return Verdict.TOO_OLD
         if bar.symbol not in self.newest:
             if self._is_full(authority):
                 return Verdict.FULL

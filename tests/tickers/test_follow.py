@@ -128,7 +128,8 @@ class TestANodeOfOurKind:
         follower.cycle(ours.fence)
         position = core.store.state().position
         ahead = Position(position.epoch, position.revision + 5)
-        ours.store.remember_followed({core.url: str(ahead), "latest": str(ahead)})
+        place = {core.url: str(ahead), "latest": str(ahead)}
+        ours.store.remember_followed(place, fence=ours.fence)
         before = ours.series("VCB")
         with pytest.raises(FollowError, match="lags behind"):
             follower.cycle(ours.fence)

@@ -25,9 +25,11 @@ from tests.tickers.conftest import (
     THURSDAY,
     TRUST_WINDOW,
     TUESDAY,
+    WEDNESDAY,
     a_store,
     bar,
     clock_at,
+    dump,
     exchange_time,
     lead,
     let_time_pass,
@@ -279,6 +281,41 @@ class TestDays:
         assert send(bar(day=FRIDAY + dt.timedelta(days=1)), authority) is Verdict.FUTURE
         assert stored(store) == [bar().encode()]
 
+    @pytest.mark.parametrize("authority", FROM_OTHERS)
+    @pytest.mark.parametrize("stored_day", [None, TUESDAY, WEDNESDAY, FRIDAY])
+    @pytest.mark.parametrize(
+        ("day", "too_old"),
+        [
+            (dt.date(1, 1, 1), True),
+            (dt.date(1970, 1, 1), True),
+            (TUESDAY, True),
+            (WEDNESDAY, False),
+            (THURSDAY, False),
+        ],
+    )
+    def test_of_others_begin_with_the_history(
+        self,
+        store_client: redis.Redis,
+        authority: Authority,
+        stored_day: dt.date | None,
+        day: dt.date,
+        too_old: bool,
+    ) -> None:
+        store = a_store(store_client, history_start=WEDNESDAY)
+        if stored_day:
+            store.merge([bar(day=stored_day)], CORE, fence=lead(store))
+        store.state()
+        before = dump(store_client)
+        [verdict] = store.merge([bar(day=day, volume=9_000)], authority).verdicts
+        assert (verdict is Verdict.TOO_OLD) is too_old
+        assert (dump(store_client) == before) is too_old
+
+    def test_of_core_are_kept_before_it(self, store_client: redis.Redis) -> None:
+        """Its overlap may reach back behind the history; whole series are cut by who asks."""
+        store = a_store(store_client, history_start=WEDNESDAY)
+        merged = store.merge([bar(day=TUESDAY)], CORE, fence=lead(store))
+        assert merged.verdicts == [Verdict.ADDED]
+
     def test_the_day_is_the_exchanges_not_that_of_utc(self, store_client: redis.Redis) -> None:
         at_one = exchange_time(FRIDAY, 1)  # Thursday, 18:00 in UTC
         store = a_store(store_client, at=at_one)
@@ -365,7 +402,7 @@ def test_messages_of_a_day_end_in_the_same_bar_in_any_order_however_often(
 
 # Few symbols and days, so that steps often meet.
 SYMBOLS = ["VCB", "FPT", "VND"]
-DAYS = [TUESDAY, THURSDAY, FRIDAY, NEXT_MONDAY]
+DAYS = [MONDAY, TUESDAY, THURSDAY, FRIDAY, NEXT_MONDAY]
 ACTORS = ["203.0.113.9", "2001:db8:1:2::/64"]
 MOST_SYMBOLS = 2
 # On Monday before nine the date is Monday's while the current trading day is still Friday.
@@ -412,10 +449,10 @@ class MergeMachine(RuleBasedStateMachine):
         super().__init__()
         self.client = client
         client.flushall()
-        self.store = a_store(client, max_symbols=MOST_SYMBOLS)
+        self.store = a_store(client, max_symbols=MOST_SYMBOLS, history_start=TUESDAY)
         self.fence = lead(self.store)
         self.moment = 0
-        self.model = MergeModel(FRIDAY, FRIDAY, MOST_SYMBOLS, TRUST_WINDOW)
+        self.model = MergeModel(FRIDAY, FRIDAY, MOST_SYMBOLS, TRUST_WINDOW, TUESDAY)
         self.replica = Replica()
         self.follower = a_store(followers_client)
         self.followers_fence = lead(self.follower)

@@ -628,3 +628,18 @@ class TestLifetime:
         assert keeper.current(at_least=held.position) is held
         assert keeper.current(at_least=Position("another", 99)) is held
         assert keeper.current(at_least=merged.position).position == merged.position
+
+    def test_what_may_lag_is_read_again_after_that_time(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = 1_000.0
+        monkeypatch.setattr("tickers.keeper.time.monotonic", lambda: now)
+        store.merge([bar()], CORE, fence=lead(store))
+        keeper = SnapshotKeeper(store)
+        held = keeper.recent(within=5)
+        merged = store.merge([bar(volume=2_000)], Authority.INTERNAL)
+        keeper.expire()
+        now += 4.9
+        assert keeper.recent(within=5) is held
+        now += 0.1
+        assert keeper.recent(within=5).position == merged.position

@@ -76,6 +76,8 @@ WRITES: dict[str, Write] = {
     ),
     "replace_series": lambda store, fence: replace(store, [bar(volume=2_000)], fence=fence),
     "complete_cycle": lambda store, fence: store.complete_cycle(fence=fence, ends_overlays=True),
+    "remember_followed": lambda store, fence: store.remember_followed({"": "1"}, fence=fence),
+    "write_status": lambda store, fence: store.write_status({"iterations": 1}, fence=fence),
 }
 
 
@@ -435,6 +437,7 @@ class TestTrustWindow:
 
     NOT_REFRESHING: dict[str, Write] = {
         "future": lambda store, _: store.merge([bar(day=NEXT_MONDAY)], INTERNAL),
+        "too old": lambda store, _: store.merge([bar(day=dt.date(1970, 1, 1))], INTERNAL),
         "full": lambda store, _: store.merge([bar("FPT")], INTERNAL),
         "public": lambda store, _: lay(store, bar(volume=9_000)),
         "cycle without an update": lambda store, fence: store.complete_cycle(fence=fence, age=None),
@@ -444,7 +447,7 @@ class TestTrustWindow:
     def test_is_not_refreshed_by_what_brought_no_valid_bar(
         self, store_client: redis.Redis, update: Write
     ) -> None:
-        store = a_store(store_client, max_symbols=1)
+        store = a_store(store_client, max_symbols=1, history_start=MONDAY)
         store.merge([bar()], INTERNAL)
         let_time_pass(store_client, seconds=100)
         update(store, lead(store))
@@ -705,10 +708,10 @@ class TestReading:
         let_time_pass(store_client, seconds=100)
         assert store.seconds_since_cycle() == pytest.approx(100, abs=2)
 
-    def test_what_the_worker_left(self, store: Store) -> None:
+    def test_what_the_worker_left(self, store: Store, fence: str) -> None:
         place: dict[str, str] = {"url": "http://127.0.0.1:3000", "position": "ab-1"}
-        store.remember_followed(place)
+        store.remember_followed(place, fence=fence)
         status: dict[str, Any] = {"requests": 6, "errors": []}
-        store.write_status(status)
+        store.write_status(status, fence=fence)
         assert store.followed() == place
         assert store.status() == status

@@ -2,8 +2,9 @@
 --
 -- ARGV: authority, fence, latest day, trading day, new epoch, most symbols, trust window (ms),
 --       age of the data (ms), log length, actor, ms until a trusted bar is late (public), the actor's
---       network (public; empty: its bars need no second actor), then a bar each: symbol, day, figures, json; a public one also its anchor (the close it was judged
---       against)
+--       network (public; empty: its bars need no second actor), history start (day),
+--       then a bar each: symbol, day, figures, json; a public one also its anchor (the close it was
+--       judged against)
 -- Returns epoch, revision, and a verdict for each bar.
 
 local authority, fence = ARGV[1], ARGV[2]
@@ -11,8 +12,8 @@ local latest_day, trading_day = tonumber(ARGV[3]), tonumber(ARGV[4])
 local epoch = live(ARGV[5])
 local most_symbols, window, age = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local log_length, actor, late_after = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
-local network = ARGV[12]
-local FIRST, STRIDE = 13, authority == 'PUBLIC' and 5 or 4
+local network, history_start = ARGV[12], tonumber(ARGV[13])
+local FIRST, STRIDE = 14, authority == 'PUBLIC' and 5 or 4
 
 if authority == 'CORE' and fence == '' then return FENCED end
 if fence ~= '' and fenced(fence) then return FENCED end
@@ -88,6 +89,7 @@ end
 
 local function merge_trusted(bar)
   if bar.day > latest_day then return 'future' end
+  if authority ~= 'CORE' and bar.day < history_start then return 'too_old' end
   local stored = last[bar.symbol]
   if not stored then
     if authority ~= 'CORE' and known >= most_symbols then return 'full' end
@@ -159,13 +161,14 @@ local function write_newest()
 end
 
 local merge_one = authority == 'PUBLIC' and merge_public or merge_trusted
+local NOT_VALID = {future = true, too_old = true, full = true}
 local verdicts, valid = {}, false
 for at = FIRST, #ARGV, STRIDE do
   local verdict = merge_one({
     symbol = ARGV[at], day = tonumber(ARGV[at + 1]), day_text = ARGV[at + 1],
     figures = ARGV[at + 2], json = ARGV[at + 3], anchor = ARGV[at + 4],
   })
-  if verdict ~= 'future' and verdict ~= 'full' then valid = true end
+  if not NOT_VALID[verdict] then valid = true end
   verdicts[#verdicts + 1] = verdict
 end
 if changes > 0 then write_newest() end

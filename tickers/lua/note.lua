@@ -1,6 +1,6 @@
 -- What the leader leaves beside the market for the next cycle, the next leader and /health.
--- ARGV: fence (empty: not a leader's), the key's name, text.
+-- ARGV: fence, the key's name, text.
 
-if ARGV[1] ~= '' and fenced(ARGV[1]) then return FENCED end
+if fenced(ARGV[1]) then return FENCED end
 redis.call('SET', key(ARGV[2]), ARGV[3])
 return 1

@@ -115,11 +115,12 @@ def core_fetch(stop: threading.Event, skew: ClockSkew, *, on_change: Callable[[]
 
 def housekeeping() -> Housekeeping:
     store = access.store()
+    claims = Claims(store)
     return Housekeeping(
         {
             "ending what the banned have standing": lambda: end_standing_of_banned(store),
             "counting bars in the database": actors.flush,
-            "settling claims": lambda: settle_claims(Claims(store), lifetime=settings.TRUST_WINDOW),
+            "settling claims": lambda: settle_claims(claims, lifetime=settings.TRUST_WINDOW),
         }
     )
 
