@@ -9,8 +9,13 @@ And a connection that is to be closed is half-closed, and lingers until its clie
 too (RFC 9112 9.6). gthread waits for that where it hands out requests, up to two seconds for each
 client that leaves its connection open; here the poller does.
 
-And a worker whose threads are all busy accepts nothing: where two workers race for connections,
-one that woke first had all sixteen of a client's, and the other nothing to do.
+And a worker whose threads are all busy leaves new connections to the others, but for one in
+``TURNS`` requests: where two workers race for connections, one that woke first had all sixteen of a
+client's, and the other nothing to do; and clients that keep all threads busy on connections that
+they have would let nobody else in.
+
+And a body that nobody asked for (of a request that was refused by its head) holds its thread for
+``DRAIN_WITHIN``, not for the five seconds that gthread gives it.
 
 A proxy in front that takes requests whole (deploy/nginx.conf) lets none of this reach a node.
 """
@@ -30,6 +35,9 @@ READ_WITHIN = 10.0
 READ_WITHIN_WHEN_BUSY = 2.0
 ANSWER_WITHIN = 60.0
 LINGER = 2.0
+DRAIN_WITHIN = 0.05
+
+TURNS = 8  # requests that a busy worker answers between two new connections
 
 
 @dataclass(slots=True)
@@ -54,6 +62,7 @@ class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
         super().__init__(*arguments, **options)
         self._in_hand: dict[Any, Task] = {}  # connection → what its thread does
         self._queued = 0  # connections that have a thread, or wait for one
+        self._turns = 0  # requests answered since a connection was accepted
         self._leaving: dict[Any, float] = {}  # connection → when it is closed, the first first
 
     # --- In a thread of the pool ---
@@ -69,12 +78,21 @@ class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
         self._in_hand[conn].request = req
         return super().handle_request(req, conn)
 
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """A connection whose body isn't there in time is closed, and lingers."""
+        deadline = time.monotonic() + DRAIN_WITHIN
+        return bool(keepalive and conn.parser.finish_body(deadline=deadline))
+
     # --- In the main thread ---
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """gthread calls this in every turn of its loop. A worker without a free thread leaves new
-        connections to the others: whichever woke first would take them all."""
-        super().set_accept_enabled(enabled and not self._all_are_busy())
+        """gthread calls this in every turn of its loop."""
+        may_accept = not self._all_are_busy() or self._turns >= TURNS
+        super().set_accept_enabled(enabled and may_accept)
+
+    def accept(self, listener: socket.socket) -> None:
+        self._turns = 0
+        super().accept(listener)
 
     def _all_are_busy(self) -> bool:
         return bool(self._queued >= self.cfg.threads)
@@ -104,6 +122,7 @@ class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
 
     def finish_request(self, conn: Any, fs: Any) -> None:
         self._queued -= 1
+        self._turns += 1
         if fs.cancelled() or fs.exception() or fs.result():
             super().finish_request(conn, fs)
             return
