@@ -6,19 +6,16 @@ required, symbols it doesn't know are left out. POST /_control and GET /_stats a
 own; see Controls.
 """
 
-import contextlib
 import json
 import logging
-import socket
-import socketserver
 import sys
-import threading
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from proxy_site.simulator.controls import Controls
 from proxy_site.simulator.faults import IN_SENDING, BodyFault, encode
+from proxy_site.simulator.loopback import LoopbackServer
 from proxy_site.simulator.market import Frame
 
 logger = logging.getLogger(__name__)
@@ -198,38 +195,10 @@ class _Handler(BaseHTTPRequestHandler):
                 return
 
 
-class Listener(ThreadingHTTPServer):
-    """Knows its connections, so that it can end them."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, controls: Controls, *, address: tuple[str, int]) -> None:
+class Listener(LoopbackServer):
+    def __init__(self, controls: Controls, *, host: str, port: int) -> None:
         self.controls = controls
-        self._connections: set[socket.socket] = set()
-        self._connections_lock = threading.Lock()
-        super().__init__(address, _Handler)
-
-    def server_bind(self) -> None:
-        # Not HTTPServer's, which asks the name service for this machine's name.
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.socket.getsockname()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._connections_lock:
-            self._connections.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._connections_lock:
-            self._connections.discard(request)
-        super().shutdown_request(request)
-
-    def end_connections(self) -> None:
-        with self._connections_lock:
-            for connection in self._connections:
-                with contextlib.suppress(OSError):  # the client was faster
-                    connection.shutdown(socket.SHUT_RDWR)
+        super().__init__(_Handler, host=host, port=port)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if isinstance(sys.exc_info()[1], OSError):

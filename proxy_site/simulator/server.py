@@ -1,7 +1,6 @@
 """The simulator as a server on loopback: what starts it and ends it."""
 
 import ipaddress
-import threading
 from types import TracebackType
 from typing import Self
 
@@ -38,7 +37,6 @@ class SimulatorServer(Controls):
         self._host = host
         self._port = port
         self._http: Listener | None = None
-        self._thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
@@ -57,29 +55,23 @@ class SimulatorServer(Controls):
         if self._http is not None:
             return
         try:
-            self._http = Listener(self, address=(self._host, self._port))
+            self._http = Listener(self, host=self._host, port=self._port)
         except (OSError, OverflowError) as error:
             raise SimulationError(
                 f"port {self._port} on {self._host} can't be listened on ({error}); "
                 "choose another, or 0 for a free one"
             ) from None
-        self._port = self._http.server_port
+        self._port = self._http.port
         self._stopping.clear()
-        self._thread = threading.Thread(
-            target=self._http.serve_forever, args=(0.05,), name="simulator", daemon=True
-        )
-        self._thread.start()
+        self._http.start()
 
     def stop(self) -> None:
         """Stop listening and end every connection, kept-alive ones and answers under way too."""
-        if self._http is None or self._thread is None:
+        if self._http is None:
             return
         self._stopping.set()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.end_connections()
-        self._http.server_close()
-        self._http = self._thread = None
+        self._http.stop()
+        self._http = None
 
     def __enter__(self) -> Self:
         self.start()

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from proxy_site.processes import Processes
+from proxy_site.simulator.loopback import LoopbackServer
 from tests.network.nodes import ROOT, free_port, wait_for
 from tickers.zstd_pieces import zstd
 
@@ -224,8 +224,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Says nothing: ``seen`` has it."""
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(LoopbackServer):
     request_queue_size = 256
 
 
@@ -234,11 +233,9 @@ def _stub_server() -> Iterator[tuple[Stub, type[_Handler]]]:
     class Handler(_Handler):
         stub = Stub()
 
-    with _Server(("127.0.0.1", 0), Handler) as server:
-        Handler.stub.port = server.server_address[1]
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    with _Server(Handler) as server:
+        Handler.stub.port = server.port
         yield Handler.stub, Handler
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from proxy_site.simulator.loopback import LoopbackServer
 from tests.environment import clean
 from tests.network.nodes import ROOT, free_port
 
@@ -37,12 +37,8 @@ def database(*vulnerable: str, status: int = 200) -> Iterator[tuple[str, list[st
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/", asked
-        server.shutdown()
-        thread.join()
+    with LoopbackServer(Handler) as server:
+        yield f"http://127.0.0.1:{server.port}/", asked
 
 
 def audit(url: str) -> "subprocess.CompletedProcess[str]":

@@ -24,6 +24,7 @@ import redis
 import requests
 
 from proxy_site import embedded, processes
+from proxy_site.simulator.loopback import LoopbackServer
 from tests.environment import clean
 from tests.network.nodes import ROOT, run, wait_for
 from tickers.connection import connect
@@ -149,30 +150,22 @@ class StoreServer(Process):
         self.start()
 
 
-class Link(socketserver.ThreadingTCPServer):
+class Link(LoopbackServer):
     """Lies between a node and its store; ``delay`` (seconds) holds back each answer."""
 
-    daemon_threads = True
-    allow_reuse_address = True
-
     def __init__(self, to_port: int) -> None:
-        super().__init__(("127.0.0.1", 0), _Pump)
+        super().__init__(_Pump)
         self.to_port = to_port
         self.delay = 0.0
         self.closing = threading.Event()
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.server_address[1]}/0"
+        return f"redis://127.0.0.1:{self.port}/0"
 
-    def __enter__(self) -> "Link":
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         self.closing.set()
-        self.shutdown()
-        self.server_close()
+        super().stop()
 
 
 class _Pump(socketserver.BaseRequestHandler):

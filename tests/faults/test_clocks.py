@@ -8,8 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 from proxy_site.management.commands.run_worker import make_worker
 from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer, protocol
+from proxy_site.simulator.loopback import LoopbackServer
 from tests.gossip.conftest import CLIENT, forget
 from tests.network.nodes import wait_for
 from tickers import access
@@ -62,30 +62,15 @@ class _Handler(BaseHTTPRequestHandler):
         """The tests' output stays readable."""
 
 
-class Elsewhere(ThreadingHTTPServer):
-    daemon_threads = True
-
+class Elsewhere(LoopbackServer):
     def __init__(self, off: float) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.off = off  # seconds that its clock is ahead of ours
         self.answered = threading.Event()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-@contextmanager
-def elsewhere(off: float) -> Iterator[Elsewhere]:
-    server = Elsewhere(off)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        return f"http://127.0.0.1:{self.port}"
 
 
 @pytest.fixture
@@ -157,7 +142,7 @@ class TestANodeWhoseClockIsWrong:
         assert f"s {words} that of the upstream" in said
 
     def test_says_so_by_the_core_networks_clock(self, exchange: object, settings: Any) -> None:
-        with elsewhere(off=3_600) as core:
+        with Elsewhere(off=3_600) as core:
             settings.IS_PUBLIC_NODE, settings.CORE_NETWORK_URLS = True, [core.url]
             cycle()
         assert health()["clock_skew_secs"] == {"core_network": pytest.approx(-3_600, abs=10)}
@@ -165,7 +150,7 @@ class TestANodeWhoseClockIsWrong:
         assert "s behind that of the core network" in line
 
     def test_says_so_by_its_peers_clocks(self, exchange: object, settings: Any) -> None:
-        with elsewhere(off=-50) as internal, elsewhere(off=70) as public:
+        with Elsewhere(off=-50) as internal, Elsewhere(off=70) as public:
             settings.INTERNAL_PEER_URLS = [internal.url]
             settings.PUBLIC_PEER_URLS = [public.url]
             # A peer is heard when it is sent something, and told of with the next cycle.

@@ -17,7 +17,7 @@ import requests
 
 from proxy_site.simulator import AcceleratedClock, BodyFault, SimulatedMarket, SimulatorServer
 from tests.faults.conftest import PRIMARY, Yard
-from tests.faults.test_clocks import elsewhere
+from tests.faults.test_clocks import Elsewhere
 from tests.network.nodes import wait_for
 from tickers.universe import Universe
 
@@ -101,7 +101,7 @@ def live(yard: Yard, cycles: int) -> Life:
     with (
         contextlib.ExitStack() as stack,
         SimulatorServer(market) as exchange,
-        elsewhere(off=0) as peer,
+        Elsewhere(off=0) as peer,
     ):
         store = yard.store("store")
         store.start()

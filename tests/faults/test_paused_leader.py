@@ -9,12 +9,13 @@ import datetime as dt
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
 from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer
+from proxy_site.simulator.loopback import LoopbackServer
 from tests.faults.conftest import Process, StoreServer, Yard
 from tests.network.nodes import wait_for
 from tickers.market_clock import MarketClock
@@ -55,13 +56,11 @@ class _Door(BaseHTTPRequestHandler):
         self.wfile.write(b"{}")
 
 
-class Peer(ThreadingHTTPServer):
+class Peer(LoopbackServer):
     """Takes whatever comes, and answers while it is ``opened``."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Door)
+        super().__init__(_Door)
         self.received = 0
         self.counting = threading.Lock()
         self.opened = threading.Event()
@@ -71,10 +70,8 @@ class Peer(ThreadingHTTPServer):
 @pytest.fixture
 def peer() -> Iterator[Peer]:
     with Peer() as peer:
-        threading.Thread(target=peer.serve_forever, args=(0.05,), daemon=True).start()
         yield peer
         peer.opened.set()
-        peer.shutdown()
 
 
 @dataclass
@@ -154,7 +151,7 @@ def pair(yard: Yard, peer: Peer) -> Iterator[Pair]:
             "node",
             REDIS_URL=server.url,
             VCI_BASE_URL=exchange.url,
-            INTERNAL_PEER_URLS=f"http://127.0.0.1:{peer.server_address[1]}",
+            INTERNAL_PEER_URLS=f"http://127.0.0.1:{peer.port}",
             TICKERS=",".join(UNIVERSE.symbols),
             HISTORY_START=HISTORY_START.isoformat(),
             DEBUG_SYSTEM_TIME=NOON.isoformat(),

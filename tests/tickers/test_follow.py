@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,6 +14,7 @@ import pytest
 import redis
 from django.conf import settings
 
+from proxy_site.simulator.loopback import LoopbackServer
 from tickers import access
 from tickers.bar import Bar, epoch_of
 from tickers.connection import connect
@@ -243,12 +244,9 @@ def old_node() -> Iterator[OldNode]:
             self.end_headers()
             self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    node.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    yield node
-    server.shutdown()
-    server.server_close()
+    with LoopbackServer(Handler) as server:
+        node.url = f"http://127.0.0.1:{server.port}"
+        yield node
 
 
 def wire(day: str, *, close: float = 64_300, volume: int = 1_000) -> dict[str, Any]:

@@ -4,11 +4,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 import requests
 
+from proxy_site.simulator.loopback import LoopbackServer
 from tickers.vci_errors import (
     StoppedError,
     TooLargeError,
@@ -21,20 +22,16 @@ from tickers.vci_request import Limits, Reply, new_session, post
 Behaviour = Callable[[BaseHTTPRequestHandler], None]
 
 
-class Upstream(ThreadingHTTPServer):
+class Upstream(LoopbackServer):
     """Behaves as ``behave`` says; ``over`` ends whatever it is doing."""
 
-    daemon_threads = True
     behave: Behaviour
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.over = threading.Event()
         self.connections = 0
-        self.url = f"http://127.0.0.1:{self.server_port}/"
-
-    def handle_error(self, *_: object) -> None:
-        """Clients that hang up are what these tests are about."""
+        self.url = f"http://127.0.0.1:{self.port}/"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -55,14 +52,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def upstream() -> Iterator[Upstream]:
-    server = Upstream()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.over.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with Upstream() as server:
+        yield server
+        server.over.set()
 
 
 @pytest.fixture

@@ -1,0 +1,81 @@
+"""A server on this machine that is started and stopped: the simulator's, and those of the tests."""
+
+import contextlib
+import socket
+import socketserver
+import sys
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+WAKES_EVERY = 0.02  # seconds: so long a stop takes at most
+
+
+class LoopbackServer(socketserver.ThreadingTCPServer):
+    """Listens as soon as it is made, and serves in threads of its own from ``start`` to ``stop``; a
+    context manager. ``port`` 0 takes a free one.
+
+    A plain TCP server: http.server's would ask the name service for this machine's name.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        handler: type[socketserver.BaseRequestHandler],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self._connections: set[socket.socket] = set()
+        self._connections_lock = threading.Lock()
+        super().__init__((host, port), handler)
+        self._serving = threading.Thread(
+            target=self.serve_forever, args=(WAKES_EVERY,), name="loopback", daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    def start(self) -> None:
+        self._serving.start()
+
+    def stop(self) -> None:
+        """Stop listening and end every connection, kept-alive ones and answers under way too."""
+        self.shutdown()
+        self._serving.join()
+        with self._connections_lock:
+            for connection in self._connections:
+                with contextlib.suppress(OSError):  # the client was faster
+                    connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._connections_lock:
+            self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._connections_lock:
+            self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that leaves before its answer is complete is nothing to tell of."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
