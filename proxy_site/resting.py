@@ -2,19 +2,20 @@
 
 A flood of a limited or banned sender is answered in half a millisecond, and would still have all
 threads most of the time, so that a peer's bars wait behind it. After a 403 or 429 the requests of
-that address are left in their sockets for ``REST`` seconds: sixteen connections at full speed are
-some sixty requests a second then. An address that has more than ``MOST_WAITING`` of them waiting is
-hung up on. Proxies don't rest, since others call through them: deploy/nginx.conf has a limit of its
-own.
+that actor (an IPv4 address, an IPv6 /64) are left in their sockets for ``REST`` seconds: sixteen
+connections at full speed are some sixty requests a second then. An actor that has more than
+``MOST_WAITING`` of them waiting is hung up on. Proxies don't rest, since others call through them:
+deploy/nginx.conf has a limit of its own.
 """
 
 import time
 from collections import Counter, deque
+from functools import lru_cache
 from typing import Any
 
 from proxy_site.settings import TRUSTED_PROXIES
 from proxy_site.slow_clients import ImpatientThreads
-from reputation.address import may_be_proxy
+from reputation.address import AddressError, actor_of, may_be_proxy
 
 REST = 0.25  # seconds
 MOST_WAITING = 64
@@ -34,7 +35,7 @@ class RestingSenders(ImpatientThreads):
         if status in REFUSED and not may_be_proxy(
             peer=address, forwards=forwards, trusted_proxies=TRUSTED_PROXIES
         ):
-            self._rests_until[address] = time.monotonic() + REST
+            self._rests_until[_actor(address)] = time.monotonic() + REST
 
     # --- In the main thread ---
 
@@ -42,14 +43,14 @@ class RestingSenders(ImpatientThreads):
         if not self._rests_until:
             super().enqueue_req(conn)
             return
-        address, now = _address(conn), time.monotonic()
-        if self._rests_until.get(address, 0.0) <= now:
+        actor, now = _actor_of(conn), time.monotonic()
+        if self._rests_until.get(actor, 0.0) <= now:
             super().enqueue_req(conn)
-        elif self._waits[address] >= MOST_WAITING:
+        elif self._waits[actor] >= MOST_WAITING:
             self.nr_conns -= 1
             conn.close()
         else:
-            self._waits[address] += 1
+            self._waits[actor] += 1
             self._waiting.append((now + REST, conn))
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
@@ -59,13 +60,21 @@ class RestingSenders(ImpatientThreads):
         now = time.monotonic()
         while self._waiting and self._waiting[0][0] <= now:
             _, conn = self._waiting.popleft()
-            self._waits -= Counter([_address(conn)])
+            self._waits -= Counter([_actor_of(conn)])
             super().enqueue_req(conn)
         if not self._waiting and self._rests_until:
-            for address, until in tuple(self._rests_until.items()):
+            for actor, until in tuple(self._rests_until.items()):
                 if until <= now:
-                    self._rests_until.pop(address, None)
+                    self._rests_until.pop(actor, None)
 
 
-def _address(conn: Any) -> str:
-    return str(conn.client[0]) if isinstance(conn.client, tuple) else ""
+def _actor_of(conn: Any) -> str:
+    return _actor(str(conn.client[0])) if isinstance(conn.client, tuple) else ""
+
+
+@lru_cache(maxsize=4_096)
+def _actor(address: str) -> str:
+    try:
+        return actor_of(address)
+    except AddressError:
+        return address

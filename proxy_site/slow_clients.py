@@ -62,7 +62,7 @@ class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
         super().__init__(*arguments, **options)
         self._in_hand: dict[Any, Task] = {}  # connection → what its thread does
         self._queued = 0  # connections that have a thread, or wait for one
-        self._turns = 0  # requests answered since a connection was accepted
+        self._turns = 0  # requests answered since a thread was free, or a connection accepted
         self._leaving: dict[Any, float] = {}  # connection → when it is closed, the first first
 
     # --- In a thread of the pool ---
@@ -121,8 +121,8 @@ class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
                 _shut(conn, socket.SHUT_RD)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
+        self._turns = self._turns + 1 if self._all_are_busy() else 0
         self._queued -= 1
-        self._turns += 1
         if fs.cancelled() or fs.exception() or fs.result():
             super().finish_request(conn, fs)
             return

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -561,6 +562,17 @@ class TestSlowClients:
         with dripping(node.port, STAGES[stage], 2 * WORKERS * THREADS) as clients:
             wait_for(lambda: all(map(is_ended, clients)), "them to be cut off", node, seconds=40)
 
+    def test_a_body_that_nobody_wants_is_waited_for_by_nobody(self, node: Target) -> None:
+        """Its head was refused, and answered at once; the threads are free again."""
+        with contextlib.ExitStack() as stack:
+            for _ in range(5):
+                clients = [stack.enter_context(connect(node.port)) for _ in range(4 * THREADS)]
+                for client in clients:
+                    client.sendall(head("/public/gossip", "Content-Length: 2000000"))
+                answers = [read_answer(client) for client in clients]
+                assert {answer.status for answer in answers if answer} == {413}
+            assert node.works(within=slow_clients.READ_WITHIN_WHEN_BUSY)
+
     def test_one_alone_is_waited_for_and_taken(self, node: Target) -> None:
         """Longer than when others wait."""
         body = json.dumps([a_bar("SLOW")] * 4).encode()
@@ -604,13 +616,47 @@ def test_clients_that_read_nothing_are_left_in_time(tmp_path: Path) -> None:
     """More of them than threads, each with more answers to come than all buffers hold."""
     patience = "from proxy_site import slow_clients\nslow_clients.ANSWER_WITHIN = 2.0"
     asked = b"GET /tickers HTTP/1.1\r\nHost: node.test\r\n\r\n" * 30
-    with target(tmp_path, conf=patience) as node, contextlib.ExitStack() as stack:
+    with (
+        target(tmp_path, conf=patience, HISTORY_START="1950-01-01") as node,
+        contextlib.ExitStack() as stack,
+    ):
         fill(node, bars=20_000)
         readers = [stack.enter_context(connect(node.port)) for _ in range(3 * WORKERS * THREADS)]
         for reader in readers:
             reader.sendall(asked)
         for _ in range(100):  # by then all of them have filled their buffers
             assert node.works(within=15)
+
+
+def test_connections_that_are_kept_busy_keep_nobody_out(node: Target) -> None:
+    """More than there are threads, each with its next request waiting whenever one is answered."""
+    path = b"GET /tickers?symbol=VCB HTTP/1.1\r\nHost: node.test\r\n"
+    asked = (path + b"\r\n") * 3_000 + path + b"Connection: close\r\n\r\n"
+    given_up = threading.Event()
+
+    def read_all(client: socket.socket) -> None:
+        sending = threading.Thread(target=send_all, args=[client])
+        sending.start()
+        while not given_up.is_set() and client.recv(MEGABYTES):
+            pass
+        client.shutdown(socket.SHUT_RDWR)
+        sending.join()
+
+    def send_all(client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            client.sendall(asked)
+
+    readers = 2 * WORKERS * THREADS
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(node.port)) for _ in range(readers)]
+        pool = stack.enter_context(ThreadPoolExecutor(readers))
+        reading = [pool.submit(read_all, client) for client in clients]
+        try:
+            for _ in range(5):
+                assert node.works(within=30)
+            assert not any(reader.done() for reader in reading)
+        finally:
+            given_up.set()
 
 
 def fill(node: Target, *, bars: int) -> None:
