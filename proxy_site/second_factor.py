@@ -2,17 +2,43 @@
 
 from typing import Any
 
+from django.contrib.admin.forms import AdminAuthenticationForm
+from django.contrib.auth.signals import user_login_failed
+from django.core.exceptions import ValidationError
 from django_otp import devices_for_user
 from django_otp.admin import OTPAdminAuthenticationForm, OTPAdminSite
 
 
 class SecondFactorForm(OTPAdminAuthenticationForm):  # type: ignore[misc]  # it has no types
+    error_messages = {
+        **AdminAuthenticationForm.error_messages,
+        "invalid_login": (
+            "Please enter the name and password of a staff account, and its code of this moment. "
+            "After a wrong code wait a little."
+        ),
+    }
+
     def clean_otp(self, user: Any) -> None:
-        """A login has one device (manage.py second_factor), so nobody is asked which."""
+        """A login has one device (manage.py second_factor), so nobody is asked which.
+
+        A wrong code is a failed login like a wrong password, and answered in the same words: who
+        guesses passwords mustn't learn that one was right, nor go on without being locked out.
+        """
         if user is not None and not self.cleaned_data.get("otp_device"):
             for device in devices_for_user(user):
                 self.cleaned_data["otp_device"] = device.persistent_id
-        super().clean_otp(user)
+        try:
+            super().clean_otp(user)
+        except ValidationError:
+            # The page would show the user's devices, and the right password again.
+            self.user_cache = None
+            self.fields["password"].widget.render_value = False
+            user_login_failed.send(
+                sender=__name__,
+                credentials={"username": self.cleaned_data.get("username")},
+                request=self.request,
+            )
+            raise self.get_invalid_login_error() from None
 
 
 class SecondFactorSite(OTPAdminSite):  # type: ignore[misc]  # it has no types

@@ -165,17 +165,24 @@ def complaints(browser: Browser) -> list[str]:
 
 def log_in(node: Office, session: requests.Session, code: str = "") -> bool:
     """As a person would; whether the admin opens."""
+    answered(node, session, code=code)
+    return is_open(node, session)
+
+
+def answered(
+    node: Office, session: requests.Session, *, password: str = PASSWORD, code: str = ""
+) -> requests.Response:
+    """What the login page answers."""
     page = session.get(f"{node.url}/admin/login/", timeout=10)
     token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
     assert token
     form = {
         "username": "chief",
-        "password": PASSWORD,
+        "password": password,
         "otp_token": code,
         "csrfmiddlewaretoken": token[1],
     }
-    session.post(f"{node.url}/admin/login/?next=/admin/", data=form, timeout=10)
-    return is_open(node, session)
+    return session.post(f"{node.url}/admin/login/?next=/admin/", data=form, timeout=10)
 
 
 def is_open(node: Office, session: requests.Session) -> bool:
@@ -198,7 +205,8 @@ def uri_in(output: str) -> str:
 
 
 def test_with_the_second_factor_a_password_alone_opens_nothing(tmp_path: Path) -> None:
-    with office(tmp_path / "office", ADMIN_SECOND_FACTOR="true", NODE_NAME="saigon") as node:
+    settings = {"ADMIN_SECOND_FACTOR": "true", "NODE_NAME": "saigon", "LOGIN_FAILURES": "1000"}
+    with office(tmp_path / "office", **settings) as node:
         session = requests.Session()
         assert not log_in(node, session)
 
@@ -222,6 +230,21 @@ def test_with_the_second_factor_a_password_alone_opens_nothing(tmp_path: Path) -
         assert not log_in(node, requests.Session(), code_of(uri, steps=1))
         assert node.manage("second_factor", "nobody").returncode == 1
         assert requests.get(f"{node.url}/tickers/group", timeout=10).status_code == 200
+
+
+def test_a_wrong_code_tells_nothing_and_locks_out_like_a_wrong_password(tmp_path: Path) -> None:
+    settings = {"ADMIN_SECOND_FACTOR": "true", "LOGIN_FAILURES": "3"}
+    with office(tmp_path / "office", **settings) as node:
+        uri = uri_in(node.manage("second_factor", "chief").stdout)
+        pages = set()
+        for password in (PASSWORD, "a guess"):
+            answer = answered(node, requests.Session(), password=password, code="000000")
+            assert answer.status_code == 200
+            assert "Please enter the name and password" in answer.text
+            pages.add(re.sub(r'csrfmiddlewaretoken" value="[^"]+"', "", answer.text))
+        assert len(pages) == 1
+        assert answered(node, requests.Session(), code="000000").status_code == 429
+        assert not log_in(node, requests.Session(), code_of(uri))
 
 
 def test_without_it_a_login_is_its_password(tmp_path: Path) -> None:
