@@ -349,6 +349,29 @@ class TestLimits:
             found = list(pool.map(lambda _: front.get(key, source="127.0.0.24"), range(400)))
         assert 429 in {answer.status_code for answer in found}
 
+    @pytest.mark.parametrize(
+        ("method", "path", "let_through"),
+        [("GET", "/admin/login/", 100), ("POST", "/gossip", 600)],
+    )
+    def test_a_flood_of_logins_or_guessed_tokens_is_refused(
+        self, method: str, path: str, let_through: int, front: Front, stub: Stub
+    ) -> None:
+        """What a person, or a peer that sends a whole market a bar a request, does isn't."""
+        refused = threading.Event()
+
+        def knock(_: int) -> int:
+            if refused.is_set():
+                return 0
+            status = front.request(method, path, source="127.0.0.25").status_code
+            if status == 429:
+                refused.set()
+            return status
+
+        with ThreadPoolExecutor(8) as pool:
+            statuses = list(pool.map(knock, range(20 * let_through)))
+        assert 429 in statuses
+        assert sum(status not in (0, 429) for status in statuses) >= let_through
+
     def test_an_ipv6_network_is_one_client(self, front: Front, stub: Stub) -> None:
         def read(address: str) -> int:
             return front.get("/tickers", source=FORWARDER, X_Real_IP=address).status_code
