@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gossip.connection import Answer
-from gossip.peer import Manners, Meaning, Peer, PeerKind, Standing, meaning
+from gossip.manners import Manners, Meaning, Standing, meaning
+from gossip.peer import Peer, PeerKind
 from tickers.clock_skew import ClockSkew, Kind
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from typing import Any
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from gossip.peer import Peer, seconds_to_wait
+from gossip.manners import seconds_to_wait
+from gossip.peer import Peer
 from gossip.plausibility import Objection
 
 MAX_ANSWER = 65_536  # bytes read of an answer's body

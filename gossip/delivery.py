@@ -17,7 +17,8 @@ import redis
 from gossip.answers import Counters
 from gossip.connection import ANSWER_WITHIN
 from gossip.ledger import Changed, delete_others
-from gossip.peer import Peer, PeerKind, Standing
+from gossip.manners import Standing
+from gossip.peer import Peer, PeerKind
 from gossip.peer_delivery import PeerDelivery
 from tickers.clock_skew import ClockSkew
 from tickers.market_clock import MarketClock

@@ -15,7 +15,8 @@ from gossip.answers import Answers, Counters
 from gossip.connection import Connection
 from gossip.lacks import Lack, Lacks
 from gossip.ledger import Changed, Ledger
-from gossip.peer import Manners, Peer, Standing
+from gossip.manners import Manners, Standing
+from gossip.peer import Peer
 from gossip.wire import body_of
 from tickers.clock_skew import ClockSkew
 from tickers.market_clock import MarketClock
