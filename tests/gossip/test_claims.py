@@ -371,17 +371,19 @@ class TestInANode:
     ) -> None:
         settings.PUBLIC_BARS = "never"
         monkeypatch.setattr(claims_module, "MAX_OF_NETWORK", 5)
-        merge_core(a_bar(volume=1_000))
+        merge_core(a_bar(volume=1_000), a_bar("PVS", volume=1_000))
+        send_public(wire("PVS", price=ANCHORS["PVS"] * 1.02, volume=2_000), address=HOME)
         for n in range(20):
             assert say(CLOSE - 500, 2_000, crowd.format(n)) == 200
-        assert claims_open() == 5
+        assert claims_open() == 6
         say(UP, 2_000, stranger)
         merge_later(a_bar(price=UP, volume=3_000))
         confirmed, contradicted = settle()
         assert (confirmed.total(), contradicted.total()) == (1, 5)
-        # What is judged makes room.
-        say(UP + 500, 4_000, crowd.format(100))
-        assert claims_open() == 1
+        # What is judged makes room, also while others aren't.
+        for n in range(20):
+            say(CLOSE - 500, 4_000, crowd.format(100 + n))
+        assert claims_open() == 6
 
     def test_of_all_networks_they_are_bounded(
         self, market: Store, settings: Any, monkeypatch: pytest.MonkeyPatch
