@@ -12,11 +12,19 @@ from gossip import claims as claims_module
 from gossip.claims import NEAR, Claim, Claims, Fate, fate, fates
 from proxy_site.housekeeping import settle_claims
 from reputation.models import StatusChange
-from tests.gossip.conftest import ANCHORS, AWAY, HOME, a_bar, merge_core, send_public, wire
+from tests.gossip.conftest import (
+    ANCHORS,
+    AWAY,
+    HOME,
+    a_bar,
+    merge_core,
+    merge_later,
+    send_public,
+    wire,
+)
 from tests.reputation.conftest import at_once
-from tests.tickers.conftest import wait_until
 from tickers import access
-from tickers.bar import Bar, epoch_of
+from tickers.bar import epoch_of
 from tickers.store import ROOT, Authority, Newest, Store
 
 CLOSE = ANCHORS["VCB"]
@@ -191,18 +199,6 @@ def say(price: float, volume: int, address: str = HOME) -> int:
 
 def claims_open() -> int:
     return int(cast(int, access.store().client.hlen(f"{ROOT}:open_claims")))
-
-
-def merge_later(*bars: Bar) -> None:
-    """Merge bars that came after what was claimed: the store's time is in milliseconds."""
-    claimed = now()
-    wait_until(lambda: now() > claimed)
-    merge_core(*bars)
-
-
-def now() -> int:
-    seconds, microseconds = cast(tuple[int, int], access.store().client.time())
-    return seconds * 1_000 + microseconds // 1_000
 
 
 @pytest.mark.django_db
