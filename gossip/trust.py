@@ -156,7 +156,15 @@ def claims() -> Claims:
 
 def claim_of(candidate: Candidate, actor: str) -> Claim:
     bar = candidate.bar
-    return Claim(actor, bar.symbol, bar.epoch, bar.close, bar.volume, candidate.served_close)
+    return Claim(
+        actor,
+        bar.symbol,
+        bar.epoch,
+        bar.close,
+        bar.volume,
+        served=candidate.served_close,
+        anchor=float(candidate.anchor),
+    )
 
 
 def late_after() -> float | None:

@@ -21,6 +21,8 @@ The theory
 - The confirmed score is capped (as gossipsub caps its counters), so that no long past, however
   good, takes longer than two half-lives, or 1.5 times the policy's number of contradictions, to
   lose trust.
+- A contradicted bar counts one, however far off it was, and no score is a debt: an honest sender of
+  a thin share is far off now and then, and who lies would leave its debt with its address.
 - Half of what earned trust keeps it, and half of what bans loses it, so that an actor at the edge
   doesn't change sides with every bar.
 - Time is a datetime of the wall clock, which may be set back: then nothing fades, and nothing

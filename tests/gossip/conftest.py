@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -23,6 +23,7 @@ from reputation.models import Actor
 from reputation.transitions import OperatorEvent
 from tests.gossip.core import Core
 from tests.gossip.peers import Behaviour, Node, Nodes, take
+from tests.tickers.conftest import wait_until
 from tickers import access
 from tickers.bar import Bar
 from tickers.connection import connect
@@ -76,6 +77,18 @@ def merge_core(*bars: Bar) -> Merged:
     store = access.store()
     with lead(store) as fence:
         return store.merge(bars, Authority.CORE, fence=fence)
+
+
+def merge_later(*bars: Bar) -> None:
+    """Merge bars that came after what was said before: the store's time is in milliseconds."""
+    said = _now()
+    wait_until(lambda: _now() > said)
+    merge_core(*bars)
+
+
+def _now() -> int:
+    seconds, microseconds = cast(tuple[int, int], access.store().client.time())
+    return seconds * 1_000 + microseconds // 1_000
 
 
 def fill_market() -> None:

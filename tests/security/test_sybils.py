@@ -14,6 +14,8 @@ import redis
 from django.conf import settings as node_settings
 from django.db import connection
 
+from gossip.claims import Claims
+from proxy_site.housekeeping import settle_claims
 from reputation import actors
 from reputation.models import Actor
 from reputation.transitions import ClaimEvent, Policy, Record, Status, TimeEvent, apply
@@ -22,15 +24,18 @@ from tests.gossip.conftest import (
     a_bar,
     make_late,
     merge_core,
+    merge_later,
     send_public,
     served,
     wire,
 )
+from tickers import access
 from tickers.store import Store
 
 SECURITY = Path(__file__).parents[2] / "SECURITY.md"
 LIE = ANCHORS["VCB"] * 1.09  # within the band
 IMPLAUSIBLE = ANCHORS["VCB"] * 2
+MODES = ["immediate", "when_late", "corroborated", "never"]
 ADDRESSES = [f"10.{n // 256 // 40}.{n // 256 % 40}.{n % 256}" for n in range(10_000)]
 
 
@@ -121,6 +126,58 @@ def test_how_many_actors_move_one_price(
     assert served()["close"] == ANCHORS["VCB"]
 
 
+# --- What trust costs them ------------------------------------------------------------------------
+
+SENDERS = [f"203.0.{n}.1" for n in range(30)]  # each in a network of its own
+SYMBOLS = sorted(ANCHORS)
+
+
+def settle() -> None:
+    settle_claims(Claims(access.store()), lifetime=node_settings.TRUST_WINDOW)
+
+
+def scores() -> dict[str, float]:
+    return {a: s for a, s in Actor.objects.values_list("address", "confirmed_score") if s}
+
+
+@pytest.mark.django_db
+class TestTrust:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_isnt_earned_by_our_own_prices_under_an_accomplices_lie(
+        self, mode: str, market: Store, settings: Any
+    ) -> None:
+        """Two senders who know nothing but what the node serves, for six bars of each symbol."""
+        settings.PUBLIC_BARS, settings.CLAIMS_PER_HOUR = mode, 1_000
+        liar, echo = SENDERS[:2]
+        for volume in range(1_000, 1_006):
+            merge_later(*(a_bar(symbol, volume=volume) for symbol in SYMBOLS))
+            settle()
+            lies = [wire(s, price=ANCHORS[s] * 1.02, volume=volume) for s in SYMBOLS]
+            assert send_public(lies, address=liar).status_code in (200, 202)
+            own = [wire(symbol, volume=volume) for symbol in SYMBOLS]
+            assert send_public(own, address=echo).status_code in (200, 202)
+        merge_later(*(a_bar(symbol, volume=2_000) for symbol in SYMBOLS))
+        settle()
+        assert scores() == {}
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("step", [0, 1, -1])
+    def test_is_earned_by_one_of_all_who_have_the_same_news(
+        self, mode: str, step: int, market: Store, settings: Any
+    ) -> None:
+        """Also when each says some shares more, or less, than the one before."""
+        settings.PUBLIC_BARS = mode
+        merge_core(a_bar(volume=1_000))
+        news = ANCHORS["VCB"] * 1.02
+        volumes = [2_000 + step * n for n in range(len(SENDERS))]
+        for sender, volume in zip(SENDERS, volumes, strict=True):
+            send_public(wire(price=news, volume=volume), address=sender)
+        for volume in sorted({*volumes}):
+            merge_later(a_bar(price=news, volume=volume))
+            settle()
+        assert list(scores().values()) == [1]
+
+
 POLICY = Policy()
 MONDAY = dt.datetime(2025, 8, 11, 9, tzinfo=dt.UTC)
 
@@ -134,33 +191,38 @@ def office_hours() -> Any:
         day += dt.timedelta(days=1)
 
 
-def hours_to_trust(
+def cost_of_trust(
     right: float, *, years: int = 2, draw: random.Random | None = None
-) -> int | None:
-    """Office hours until an actor is trusted of whose claims, ten an hour, this share is right:
-    evenly, or as ``draw`` has it. None: not in that time."""
-    record, owed = Record(), 0.0
+) -> tuple[int, int] | None:
+    """Office hours, and pieces of news, until an actor is trusted that makes ten claims an hour, of
+    which this share is right: evenly, or as ``draw`` has it. None: not in that time.
+
+    Each of the right ones takes news that nobody else is paid for.
+    """
+    record, owed, news = Record(), 0.0, 0
     for hour, at in zip(range(years * 250 * 6), office_hours(), strict=False):
         for _ in range(node_settings.CLAIMS_PER_HOUR):
             owed += right
             is_right = draw.random() < right if draw else owed >= 1
             owed -= is_right
+            news += is_right
             event = ClaimEvent.CONFIRMED if is_right else ClaimEvent.CONTRADICTED
             record = apply(record=record, event=event, policy=POLICY, at=at).record
             if record.status is Status.TRUSTED:
-                return hour + 1
+                return hour + 1, news
     return None
 
 
-@pytest.mark.parametrize("right", [1.0, 0.8, 0.6, 0.5])
+@pytest.mark.parametrize("right", [1.0, 0.9, 0.8, 0.7, 0.6, 0.5])
 def test_how_many_hours_of_being_right_trust_takes(right: float) -> None:
-    hours = hours_to_trust(right)
-    said = said_in_security(f"{right:.0%}".replace("%", " %"), column=1)
-    assert said == ("never" if hours is None else f"{hours} h")
+    cost = cost_of_trust(right)
+    row = f"{right:.0%}".replace("%", " %")
+    said = said_in_security(row, column=1), said_in_security(row, column=2)
+    assert said == (("never", "") if cost is None else (f"{cost[0]} h", str(cost[1])))
 
 
 def test_a_coin_earns_no_trust_in_ten_years() -> None:
-    assert hours_to_trust(0.5, years=10, draw=random.Random(1)) is None
+    assert cost_of_trust(0.5, years=10, draw=random.Random(1)) is None
 
 
 def test_what_was_earned_is_lost_by_idling() -> None:
