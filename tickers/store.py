@@ -26,7 +26,7 @@ import redis
 from tickers.bar import DAY_SECONDS, Bar, epoch_of
 from tickers.market_clock import MarketClock
 
-SCHEMA = 2  # raised with every change of what the keys hold that the code before would misread
+SCHEMA = 3  # raised with every change of what the keys hold that the code before would misread
 ROOT = f"{{market}}:{SCHEMA}"
 MAX_BARS = 3_000  # a merge: what one Lua call takes (its C stack)
 MAX_SERIES = 20_000  # bars of one symbol: 80 years of trading days
@@ -238,7 +238,8 @@ class Store:
         ``late_after``: a bar is served only where the trusted bar hasn't changed, and no whole
         cycle has confirmed it, for that many seconds (0: always; None: never served, only judged).
         ``network``: the actor's; a bar that would be served is HELD until an actor of another
-        network sends a close within 0.5 % of it, whose bar is then laid (empty: needs no second).
+        network sends one whose prices all lie within 0.5 % of its own and whose volume is at most
+        twice its own: that one is then laid (empty: needs no second).
         A bar whose anchor has moved meanwhile gets ANCHOR_MOVED and must be judged anew.
         """
         return self._merge(

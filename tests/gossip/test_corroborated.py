@@ -71,6 +71,47 @@ def test_half_a_percent_apart_is_agreement(apart: float, expected: int) -> None:
     assert say(ANOTHER, UP)[0] == expected
 
 
+HONEST: dict[str, Any] = {"price": UP, "open": UP - 200, "high": UP + 100, "low": UP - 300}
+HONEST["volume"] = 6_000
+
+
+def say_whole(address: str, **fields: Any) -> str:
+    answer = send_public(wire(**{**HONEST, **fields}), address=address)
+    return str(answer.json()["verdict"])
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"open": UP - 1_000, "low": UP - 1_000},
+        {"low": CLOSE * 0.91},
+        {"high": CLOSE * 1.09},
+        {"volume": 12_001},
+    ],
+    ids=["open", "low", "high", "volume"],
+)
+def test_nobody_rides_on_an_honest_close(lie: dict[str, Any], market: Store) -> None:
+    """What agrees in the close alone waits for its own second, and keeps nobody from agreeing."""
+    assert say_whole(ONE) == "held"
+    assert say_whole("192.0.2.1", **lie) == "held"
+    assert market.state().overlays == 0
+    assert say_whole(ANOTHER, volume=6_100) == "laid"
+
+
+@pytest.mark.parametrize(
+    ("volume", "verdict"), [(1_000, "laid"), (12_000, "laid"), (12_001, "held")]
+)
+def test_the_seconds_volume_is_at_most_twice_the_firsts(volume: int, verdict: str) -> None:
+    say_whole(ONE)
+    assert say_whole(ANOTHER, volume=volume) == verdict
+
+
+def test_honest_senders_differ_by_what_was_traded_between_them(market: Store) -> None:
+    say_whole(ONE)
+    later = {"price": UP + 200, "high": UP + 250, "low": UP - 350, "open": UP - 200}
+    assert say_whole(ANOTHER, **later, volume=6_500) == "laid"
+
+
 def test_a_lie_between_two_honest_senders_keeps_nobody_from_agreeing(market: Store) -> None:
     say(ONE)
     assert say("192.0.2.1", CLOSE * 1.09) == (202, "held")

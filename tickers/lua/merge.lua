@@ -108,21 +108,42 @@ local function merge_trusted(bar)
   return store_newest(bar, verdict)
 end
 
--- How far two closes may lie apart that speak for each other, and how many of a symbol are held: the
--- oldest makes room.
-local NEAR, MOST_HELD = 0.005, 16
+-- How far two prices may lie apart that speak for each other, how many times the held bar's volume
+-- the second's may be, and how many of a symbol are held: the oldest makes room.
+local NEAR, MOST_VOLUME, MOST_HELD = 0.005, 2, 16
+
+-- "volume high low close open": all that a bar says of its day.
+local function whole_figures_of(bar)
+  return bar.figures .. ' ' .. string.match(bar.json, '"open":([^,]+)')
+end
+
+local function numbers_of(figures)
+  local numbers = {}
+  for text in string.gmatch(figures, '%S+') do numbers[#numbers + 1] = tonumber(text) end
+  return numbers
+end
+
+-- Who speaks for one price of a bar must speak for all that would be served with it: a larger volume
+-- alone keeps every bar after it from being served.
+local function agrees(figures, held_figures)
+  for i = 2, #held_figures do
+    if math.abs(figures[i] - held_figures[i]) > NEAR * held_figures[i] then return false end
+  end
+  return figures[1] <= MOST_VOLUME * held_figures[1]
+end
 
 -- Whether an actor of another network has said the same; if not, the bar is held until one does.
 local function corroborated(bar)
-  local close, kept = tonumber(close_of(bar)), {}
+  local text, kept = whole_figures_of(bar), {}
+  local figures = numbers_of(text)
   for _, other in ipairs(read_held(redis.call('HGET', key('held'), bar.symbol))) do
     if other.network ~= network then
-      if math.abs(other.close - close) <= NEAR * close then return true end
+      if agrees(figures, numbers_of(other.figures)) then return true end
       kept[#kept + 1] = other
     end
   end
   if #kept == MOST_HELD then table.remove(kept, 1) end
-  kept[#kept + 1] = {network = network, day = bar.day, held_at = now, actor = actor, close = close}
+  kept[#kept + 1] = {network = network, day = bar.day, held_at = now, actor = actor, figures = text}
   write_held(bar.symbol, kept)
   return false
 end

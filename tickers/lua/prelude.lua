@@ -4,8 +4,8 @@
 -- bars:SYMBOL  the trusted bars before it: a list of encoded bars, one a day, sorted by day; each
 --         names its day at the same place (date_of)
 -- public  SYMBOL -> "day laid_at actor volume json": the overlay
--- held    SYMBOL -> "network day held_at actor close;" each: public bars that wait for a second,
---         independent actor
+-- held    SYMBOL -> "network day held_at actor volume high low close open;" each: public bars that
+--         wait for a second, independent actor
 -- trusted_at, fetched_at: when a trusted source, and our own fetch, last brought a valid bar
 -- changes the change log: one entry a change, ids REVISION-N, one field: the authority of a changed
 --         bar -> the bar, or 'withdrawn' (an overlay's end) -> symbol, or 'replaced' (read the whole
@@ -89,10 +89,10 @@ end
 
 local function read_held(text)
   local held = {}
-  for network, day, held_at, actor, close in
-      string.gmatch(text or '', '(%S+) (%S+) (%S+) (%S+) (%S+);') do
+  for network, day, held_at, actor, figures in
+      string.gmatch(text or '', '(%S+) (%S+) (%S+) (%S+) ([^;]+);') do
     held[#held + 1] = {network = network, day = tonumber(day), held_at = tonumber(held_at),
-      actor = actor, close = tonumber(close)}
+      actor = actor, figures = figures}
   end
   return held
 end
@@ -104,8 +104,8 @@ local function write_held(symbol, held)
   end
   local texts = {}
   for i, bar in ipairs(held) do
-    texts[i] = string.format('%s %.0f %.0f %s %.17g;', bar.network, bar.day, bar.held_at, bar.actor,
-      bar.close)
+    texts[i] = string.format('%s %.0f %.0f %s %s;', bar.network, bar.day, bar.held_at, bar.actor,
+      bar.figures)
   end
   redis.call('HSET', key('held'), symbol, table.concat(texts))
 end
