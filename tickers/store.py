@@ -151,8 +151,10 @@ class Newest:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
+    """``actors``: its sender, and the one whose held bar spoke for it, if it needed one."""
+
     day: int
-    actor: str
+    actors: tuple[str, ...]
     volume: int
     json: bytes
 
@@ -336,7 +338,8 @@ class Store:
         )
 
     def withdraw_actors(self, actors: Iterable[str]) -> int:
-        """End the overlays and held bars of these actors; returns how many ended."""
+        """End these actors' held bars, and the overlays that they sent or spoke for; returns how many
+        ended."""
         return int(self._run("withdraw_actors", [self._log_length, *actors]))
 
     def _header(self, authority: Authority, fence: str, age: float) -> list[Any]:
@@ -413,9 +416,10 @@ class Store:
         return {symbol: _overlay(text) for symbol, text in found.items()}
 
     def public_actors(self) -> set[str]:
-        """Those who have an overlay, or a held bar."""
+        """Those who have an overlay, or spoke for one, or have a held bar."""
         held = self._reads.hvals(_key("held"))
-        return {overlay.actor for overlay in self.overlays().values()} | {
+        overlays = self.overlays().values()
+        return {actor for overlay in overlays for actor in overlay.actors} | {
             entry.split(b" ")[3].decode() for text in held for entry in text.split(b";")[:-1]
         }
 
@@ -534,8 +538,8 @@ def _newest(text: bytes) -> Newest:
 
 
 def _overlay(text: bytes) -> Overlay:
-    day, _, actor, volume, bar = text.split(b" ", 4)
-    return Overlay(int(day), actor.decode(), int(volume), bar)
+    day, _, actors, volume, bar = text.split(b" ", 4)
+    return Overlay(int(day), tuple(actors.decode().split(",")), int(volume), bar)
 
 
 def _change(entry_id: bytes, fields: dict[bytes, bytes]) -> Change:

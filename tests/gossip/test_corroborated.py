@@ -173,6 +173,32 @@ def test_a_ban_ends_what_the_actor_has_held(market: Store) -> None:
     assert say(ANOTHER) == (202, "held")
 
 
+@pytest.mark.parametrize("banned", [ONE, ANOTHER])
+def test_a_ban_of_either_ends_what_two_had_served(banned: str, market: Store) -> None:
+    say(ONE)
+    assert say(ANOTHER) == (200, "laid")
+    assert market.public_actors() == {ONE, ANOTHER}
+    assert market.withdraw_actors(["192.0.2.1"]) == 0
+    assert market.withdraw_actors([banned]) == 1
+    assert served()["close"] == CLOSE
+    assert market.public_actors() == set()
+
+
+def test_lies_of_who_spoke_for_a_bar_end_it_with_the_ban() -> None:
+    say(ONE)
+    say(ANOTHER)
+    for _ in range(6):
+        assert say(ONE, CLOSE * 2)[0] == 400
+    assert served()["close"] == CLOSE
+
+
+def test_a_trusted_actor_answers_for_its_bar_alone(market: Store) -> None:
+    say(ANOTHER)
+    by_operator(OperatorEvent.TRUST, ONE)
+    say(ONE)
+    assert market.public_actors() == {ONE}
+
+
 def test_held_bars_are_no_change_of_the_market(market: Store) -> None:
     before = market.state().position
     say(ONE)

@@ -513,7 +513,7 @@ class TestLaying:
         assert lay(store, bar()) is Verdict.UNCHANGED
         lay(store, bar(volume=2_000))
         assert lay(store, bar(volume=2_000), actor=AWAY) is Verdict.UNCHANGED
-        assert store.overlays()["VCB"].actor == HOME
+        assert store.overlays()["VCB"].actors == (HOME,)
         assert revision(store) == 2
 
     def test_refuses_a_bar_judged_against_an_anchor_that_moved(self, store: Store) -> None:

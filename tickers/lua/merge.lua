@@ -132,20 +132,20 @@ local function agrees(figures, held_figures)
   return figures[1] <= MOST_VOLUME * held_figures[1]
 end
 
--- Whether an actor of another network has said the same; if not, the bar is held until one does.
-local function corroborated(bar)
+-- The actor of another network who has said the same; if there is none, the bar is held until one does.
+local function corroborator_of(bar)
   local text, kept = whole_figures_of(bar), {}
   local figures = numbers_of(text)
   for _, other in ipairs(read_held(redis.call('HGET', key('held'), bar.symbol))) do
     if other.network ~= network then
-      if agrees(figures, numbers_of(other.figures)) then return true end
+      if agrees(figures, numbers_of(other.figures)) then return other.actor end
       kept[#kept + 1] = other
     end
   end
   if #kept == MOST_HELD then table.remove(kept, 1) end
   kept[#kept + 1] = {network = network, day = bar.day, held_at = now, actor = actor, figures = text}
   write_held(bar.symbol, kept)
-  return false
+  return nil
 end
 
 local function merge_public(bar)
@@ -160,10 +160,15 @@ local function merge_public(bar)
   if late_after < 0 then return 'judged' end
   local spoken_at = math.max(tonumber(stored.stored_at), tonumber(redis.call('GET', key('cycle_at')) or 0))
   if now - spoken_at < late_after then return 'judged' end
-  if network ~= '' and not corroborated(bar) then return 'held' end
+  local actors = actor
+  if network ~= '' then
+    local corroborator = corroborator_of(bar)
+    if not corroborator then return 'held' end
+    actors = actor .. ',' .. corroborator
+  end
   redis.call('HDEL', key('held'), bar.symbol)
   redis.call('HSET', key('public'), bar.symbol,
-    string.format('%s %s %s %.0f %s', bar.day_text, now_text, actor, volume_of(bar), bar.json))
+    string.format('%s %s %s %.0f %s', bar.day_text, now_text, actors, volume_of(bar), bar.json))
   log('PUBLIC', bar.json)
   return 'laid'
 end

@@ -3,7 +3,8 @@
 -- last    SYMBOL -> "day authority volume high low close stored_at json": the newest trusted bar
 -- bars:SYMBOL  the trusted bars before it: a list of encoded bars, one a day, sorted by day; each
 --         names its day at the same place (date_of)
--- public  SYMBOL -> "day laid_at actor volume json": the overlay
+-- public  SYMBOL -> "day laid_at actors volume json": the overlay, and who answers for it: its sender,
+--         or SENDER,HOLDER when a held bar spoke for it
 -- held    SYMBOL -> "network day held_at actor volume high low close open;" each: public bars that
 --         wait for a second, independent actor
 -- trusted_at, fetched_at: when a trusted source, and our own fetch, last brought a valid bar
@@ -71,8 +72,8 @@ local function live(new_epoch)
 end
 
 local function read_overlay(text)
-  local day, laid_at, actor, volume, json = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (.+)$')
-  return {day = tonumber(day), laid_at = tonumber(laid_at), actor = actor,
+  local day, laid_at, actors, volume, json = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (.+)$')
+  return {day = tonumber(day), laid_at = tonumber(laid_at), actors = actors,
     figures = volume, json = json}
 end
 
