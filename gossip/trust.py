@@ -134,7 +134,9 @@ def lay(candidates: Sequence[Candidate], *, actor: str, trusted: bool) -> list[V
         [(candidate.bar, candidate.anchor) for candidate in candidates],
         actor=actor,
         late_after=late_after(),
-        network=network_of(actor) if needs_second else "",
+        network=network_of(actor, ipv6_prefix=settings.INDEPENDENT_IPV6_PREFIX)
+        if needs_second
+        else "",
     ).verdicts
     claims().make(
         [

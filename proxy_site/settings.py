@@ -119,6 +119,8 @@ CYCLE = min(PUBLIC_REFRESH_INTERVAL if IS_PUBLIC_NODE else CORE_WORKER_INTERVAL,
 PUBLIC_BARS = env.choice(
     "PUBLIC_BARS", "immediate", ("immediate", "when_late", "corroborated", "never")
 )
+# Two senders in one IPv6 network of this prefix aren't independent (PUBLIC_BARS=corroborated).
+INDEPENDENT_IPV6_PREFIX = env.integer("INDEPENDENT_IPV6_PREFIX", 64, low=32, high=64)
 CLAIMS_PER_HOUR = env.integer("CLAIMS_PER_HOUR", 10, low=1, high=100_000)  # of one actor
 BAN_AFTER_FAILURES = env.integer("BAN_AFTER_FAILURES", 5, low=0, high=1_000_000)
 # Hours. A contributor errs for a day (an anchor that an adjustment moved), not day after day.

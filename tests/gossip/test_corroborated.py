@@ -59,6 +59,28 @@ def test_nobody_speaks_for_themselves_or_their_network(first: str, second: str) 
     assert served()["close"] == CLOSE
 
 
+@pytest.mark.parametrize(
+    "tunnel",
+    [
+        "2002:cb00:7109::1",
+        "64:ff9b::203.0.113.9",
+        "::203.0.113.9",
+        "2001:0:4136:e378:8000:63bf:34ff:8ef6",
+    ],
+    ids=["6to4", "NAT64", "IPv4-compatible", "Teredo"],
+)
+def test_nobody_is_a_second_through_a_tunnel(tunnel: str) -> None:
+    assert say(ONE) == (202, "held")
+    assert say(tunnel) == (202, "held")
+
+
+def test_a_wider_ipv6_network_is_one_when_told_so(settings: Any) -> None:
+    settings.INDEPENDENT_IPV6_PREFIX = 48
+    say(SIXES[0])
+    assert say(SIXES[2]) == (202, "held")
+    assert say("2001:db8:2::1") == (200, "laid")
+
+
 @pytest.mark.parametrize(("first", "second"), [(ONE, SIXES[0]), (SIXES[0], SIXES[2])])
 def test_other_networks_are_independent(first: str, second: str) -> None:
     say(first)
