@@ -17,6 +17,7 @@ from tests.gossip.conftest import (
     served,
     wire,
 )
+from tests.tickers.conftest import let_time_pass
 from tickers.store import Authority, Store
 
 pytestmark = pytest.mark.django_db
@@ -147,6 +148,27 @@ def test_many_lies_make_room_for_the_newest(market: Store) -> None:
     assert say(ANOTHER) == (200, "laid")
 
 
+def test_a_neighbour_drives_out_nobodys_bar(market: Store) -> None:
+    say(ONE)
+    assert say(SAME_NETWORK, CLOSE * 1.09) == (202, "held")
+    assert say(ANOTHER) == (200, "laid")
+
+
+def test_a_sender_has_one_bar_held_the_newest() -> None:
+    say(ONE, CLOSE * 1.09)
+    say(ONE)
+    assert say(ANOTHER, CLOSE * 1.09) == (202, "held")
+    assert say("192.0.2.1") == (200, "laid")
+
+
+def test_a_whole_network_of_lies_drives_out_its_own_only(market: Store) -> None:
+    say(ONE)
+    for n in range(40):
+        say(f"10.0.0.{n}", CLOSE * (0.91 if n % 2 else 1.09) + 40 * n)
+    assert len(market.public_actors()) == 16
+    assert say(ANOTHER) == (200, "laid")
+
+
 def test_a_trusted_actors_is_served_at_once(market: Store) -> None:
     by_operator(OperatorEvent.TRUST, ONE)
     assert say(ONE) == (200, "laid")
@@ -177,12 +199,11 @@ def test_what_is_held_ends_a_trust_window_after_it_came(
     market: Store, clean_server: redis.Redis
 ) -> None:
     say(ONE)
-    late: Any = clean_server
-    (key,) = late.keys("*:held")
-    text = late.hget(key, "VCB").split(b" ")
-    text[2] = b"%d" % (int(text[2]) - 301_000)
-    late.hset(key, "VCB", b" ".join(text))
+    let_time_pass(clean_server, seconds=299)
+    assert market.state().held == 1
+    let_time_pass(clean_server, seconds=2)
     assert market.state().held == 0
+    market.merge([a_bar("PVS")], Authority.INTERNAL)  # keeps the door open
     assert say(ANOTHER) == (202, "held")
 
 

@@ -605,6 +605,17 @@ class TestTheEndOfAnOverlay:
         end(store, fence)
         assert self.withdrawn(store) == ["VCB"]
 
+    def test_of_each_comes_in_its_own_time(self, store: Store, store_client: redis.Redis) -> None:
+        let_time_pass(store_client, seconds=200)
+        lay(store, bar("FPT", volume=2_000))
+        let_time_pass(store_client, seconds=102)
+        assert store.state().overlays == 1
+        assert set(store.overlays()) == {"FPT"}
+        let_time_pass(store_client, seconds=150)
+        assert store.state().overlays == 1
+        let_time_pass(store_client, seconds=50)
+        assert store.state().overlays == 0
+
     def test_comes_a_trust_window_after_it_was_laid(
         self, store: Store, store_client: redis.Redis
     ) -> None:
@@ -666,6 +677,84 @@ class TestTheEndOfAnOverlay:
         assert store.withdraw_actors([]) == 0
         assert store.withdraw_actors([AWAY]) == 1
         assert store.withdraw_actors([AWAY, HOME]) == 1
+
+
+class TestWhatPublicBarsCost:
+    """Senders decide how many there are, and every request calls a script."""
+
+    SYMBOLS = [f"S{number:03}" for number in range(50)]
+
+    @pytest.fixture(autouse=True)
+    def held(self, store: Store) -> None:
+        store.merge([bar(symbol) for symbol in self.SYMBOLS], INTERNAL)
+        for n in range(1, 17):
+            said = [(bar(symbol, close=64_300 + 400 * n), "64300") for symbol in self.SYMBOLS]
+            network = f"10.0.{n}.0/24"
+            store.lay(said, actor=f"10.0.{n}.1", late_after=0, network=network)
+        assert store.state().held == 50
+        assert len(store.public_actors()) == 16
+
+    def scans(self, client: redis.Redis, work: Callable[[], object]) -> int:
+        """How often all of them were read meanwhile, overlays and held bars counted each."""
+        reads: Any = client
+        reads.config_resetstat()
+        work()
+        return int(reads.info("commandstats").get("cmdstat_hgetall", {}).get("calls", 0))
+
+    def test_is_nothing_while_none_is_at_its_end(
+        self, store: Store, store_client: redis.Redis
+    ) -> None:
+        def work() -> None:
+            for _ in range(20):
+                store.state()
+                store.merge([bar("S000", day=THURSDAY)], INTERNAL)
+
+        assert self.scans(store_client, work) == 0
+        let_time_pass(store_client, seconds=290)
+        assert self.scans(store_client, work) == 0
+
+    def test_is_one_look_at_all_when_the_first_is(
+        self, store: Store, store_client: redis.Redis
+    ) -> None:
+        let_time_pass(store_client, seconds=200)
+        again = [(bar(symbol, volume=2_000), "64300") for symbol in self.SYMBOLS[:3]]
+        store.lay(again, actor="10.1.0.1", late_after=0, network="10.1.0.0/24")
+        let_time_pass(store_client, seconds=101)
+
+        def work() -> None:
+            for _ in range(20):
+                store.state()
+
+        assert self.scans(store_client, work) == 2
+        assert store.state().held == 3
+        let_time_pass(store_client, seconds=202)
+        assert self.scans(store_client, work) == 2
+        assert store.state().held == 0
+
+    def test_is_one_look_a_second_however_they_are_spread(
+        self, store: Store, store_client: redis.Redis
+    ) -> None:
+        """Else whoever has one end each millisecond has them all read with every request."""
+        store.withdraw_actors(store.public_actors())
+        for symbol in self.SYMBOLS:
+            said = [(bar(symbol, volume=2_000), "64300")]
+            store.lay(said, actor="10.0.0.1", late_after=0, network="10.0.0.0/24")
+            let_time_pass(store_client, seconds=0.01)
+        let_time_pass(store_client, seconds=299.9)  # they end from 0.4 s ago to 0.1 s from now
+
+        def work() -> None:
+            for _ in range(20):
+                store.state()
+                let_time_pass(store_client, seconds=0.005)
+
+        looks = self.scans(store_client, work) - 20 * 3  # let_time_pass reads them, too
+        assert looks in (2, 4)  # the second, where that took over a second
+        let_time_pass(store_client, seconds=1)
+        assert store.state().held == 0
+
+    def test_ends_with_the_day_of_the_market_clock(self, store: Store) -> None:
+        store.clock = clock_at(exchange_time(NEXT_MONDAY, 9))
+        assert store.state().held == 0
 
 
 # --- Reading --------------------------------------------------------------------------------------

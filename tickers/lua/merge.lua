@@ -109,7 +109,7 @@ local function merge_trusted(bar)
 end
 
 -- How far two prices may lie apart that speak for each other, how many times the held bar's volume
--- the second's may be, and how many of a symbol are held: the oldest makes room.
+-- the second's may be, and how many of a symbol are held.
 local NEAR, MOST_VOLUME, MOST_HELD = 0.005, 2, 16
 
 -- "volume high low close open": all that a bar says of its day.
@@ -132,19 +132,34 @@ local function agrees(figures, held_figures)
   return figures[1] <= MOST_VOLUME * held_figures[1]
 end
 
--- The actor of another network who has said the same; if there is none, the bar is held until one does.
+-- The oldest of the network that has most makes room, so that no network drives out the others'.
+local function make_room(held)
+  if #held < MOST_HELD then return end
+  local count, crowded = {[network] = 1}, 1
+  for _, bar in ipairs(held) do count[bar.network] = (count[bar.network] or 0) + 1 end
+  for i, bar in ipairs(held) do
+    if count[bar.network] > count[held[crowded].network] then crowded = i end
+  end
+  table.remove(held, crowded)
+end
+
+-- The actor of another network who has said the same; if there is none, the bar is held until one
+-- does, in place of what the same actor had held.
 local function corroborator_of(bar)
   local text, kept = whole_figures_of(bar), {}
   local figures = numbers_of(text)
   for _, other in ipairs(read_held(redis.call('HGET', key('held'), bar.symbol))) do
-    if other.network ~= network then
-      if agrees(figures, numbers_of(other.figures)) then return other.actor end
+    if other.actor ~= actor then
+      if other.network ~= network and agrees(figures, numbers_of(other.figures)) then
+        return other.actor
+      end
       kept[#kept + 1] = other
     end
   end
-  if #kept == MOST_HELD then table.remove(kept, 1) end
-  kept[#kept + 1] = {network = network, day = bar.day, held_at = now, actor = actor, figures = text}
+  make_room(kept)
+  kept[#kept + 1] = {network = network, day = bar.day, came_at = now, actor = actor, figures = text}
   write_held(bar.symbol, kept)
+  note_public(bar.day_text)
   return nil
 end
 
@@ -169,6 +184,7 @@ local function merge_public(bar)
   redis.call('HDEL', key('held'), bar.symbol)
   redis.call('HSET', key('public'), bar.symbol,
     string.format('%s %s %s %.0f %s', bar.day_text, now_text, actors, volume_of(bar), bar.json))
+  note_public(bar.day_text)
   log('PUBLIC', bar.json)
   return 'laid'
 end
