@@ -56,7 +56,7 @@ class Verdict(StrEnum):
     LAID = "laid"  # a public bar, served as an overlay
     UNCHANGED = "unchanged"  # the same bar
     KEPT = "kept"  # the stored bar stands: the new one was late, or would rewrite history
-    JUDGED = "judged"  # a plausible public bar that isn't served (PUBLIC_BARS)
+    JUDGED = "judged"  # a plausible public bar that isn't served: see lay
     HELD = "held"  # a public bar that waits for a second, independent actor
     FUTURE = "future"
     TOO_OLD = "too_old"  # others' bar of a day before HISTORY_START
@@ -242,7 +242,9 @@ class Store:
         ``network``: the actor's; a bar that would be served is HELD until an actor of another
         network sends one whose prices all lie within 0.5 % of its own and whose volume is at most
         twice its own: that one is then laid (empty: needs no second).
-        A bar whose anchor has moved meanwhile gets ANCHOR_MOVED and must be judged anew.
+        A symbol's overlay changes ten times in any minute at most, whoever sends; what comes beyond
+        that is JUDGED only. A bar whose anchor has moved meanwhile gets ANCHOR_MOVED and must be
+        judged anew.
         """
         return self._merge(
             [bar for bar, _ in bars],

@@ -76,6 +76,9 @@ def let_time_pass(client: redis.Redis, *, seconds: float) -> None:
     for symbol, text in reads.hgetall(f"{ROOT}:held").items():
         held = [earlier(bar, dated=2) for bar in text.split(b";")[:-1]]
         reads.hset(f"{ROOT}:held", symbol, b"".join(bar + b";" for bar in held))
+    for symbol, text in reads.hgetall(f"{ROOT}:laid").items():
+        times = [b"%d" % (int(at) - milliseconds) for at in text.split(b" ")]
+        reads.hset(f"{ROOT}:laid", symbol, b" ".join(times))
     if noted := reads.get(f"{ROOT}:oldest_public"):
         reads.set(f"{ROOT}:oldest_public", earlier(noted, dated=1))
     for name in ("trusted_at", "cycle_at"):

@@ -679,6 +679,82 @@ class TestTheEndOfAnOverlay:
         assert store.withdraw_actors([AWAY, HOME]) == 1
 
 
+class TestHowOftenAnOverlayChanges:
+    """Else senders decide how far back the change log reaches."""
+
+    @pytest.fixture(autouse=True)
+    def market(self, store: Store) -> None:
+        store.merge([bar(), bar("FPT")], INTERNAL)
+
+    def lay_many(self, store: Store, count: int, *, volume: int = 2_000) -> list[Verdict]:
+        said = [(bar(volume=volume + n), "64300") for n in range(count)]
+        return store.lay(said, actor=HOME, late_after=0).verdicts
+
+    def test_is_ten_times_a_minute_and_the_rest_is_judged(self, store: Store) -> None:
+        before = revision(store)
+        assert self.lay_many(store, 1_000) == [Verdict.LAID] * 10 + [Verdict.JUDGED] * 990
+        assert len(since(store, before) or []) == 10
+        assert store.overlays()["VCB"].volume == 2_009
+
+    def test_is_of_all_senders_together(self, store: Store) -> None:
+        self.lay_many(store, 10)
+        assert lay(store, bar(volume=3_000), actor=AWAY) is Verdict.JUDGED
+
+    def test_is_of_each_symbol(self, store: Store) -> None:
+        self.lay_many(store, 10)
+        assert lay(store, bar("FPT", volume=3_000)) is Verdict.LAID
+
+    def test_counts_what_has_ended_meanwhile(self, store: Store) -> None:
+        for n in range(10):
+            assert self.lay_many(store, 1, volume=2_000 + n) == [Verdict.LAID]
+            store.merge([bar()], INTERNAL)
+        assert self.lay_many(store, 1) == [Verdict.JUDGED]
+        assert store.overlays() == {}
+
+    def test_counts_any_minute(self, store: Store, store_client: redis.Redis) -> None:
+        self.lay_many(store, 4)
+        let_time_pass(store_client, seconds=40)
+        self.lay_many(store, 6, volume=3_000)
+        let_time_pass(store_client, seconds=18)
+        assert self.lay_many(store, 1, volume=4_000) == [Verdict.JUDGED]
+        let_time_pass(store_client, seconds=3)
+        assert self.lay_many(store, 5, volume=4_000) == [Verdict.LAID] * 4 + [Verdict.JUDGED]
+
+    def test_survives_a_clock_that_is_set_back(
+        self, store: Store, store_client: redis.Redis
+    ) -> None:
+        self.lay_many(store, 10)
+        let_time_pass(store_client, seconds=-100)
+        store.merge([bar(volume=1_001)], INTERNAL)
+        assert self.lay_many(store, 1, volume=3_000) == [Verdict.LAID]
+
+    def test_leaves_what_is_refused_refused(self, store: Store) -> None:
+        self.lay_many(store, 10)
+        assert lay(store, bar(volume=1)) is Verdict.SMALLER_VOLUME
+        assert lay(store, bar(volume=2_009)) is Verdict.UNCHANGED
+
+    def test_holds_for_bars_that_a_second_speaks_for(self, store: Store) -> None:
+        self.lay_many(store, 9)
+
+        def say(n: int, volume: int) -> Verdict:
+            said, network = [(bar(volume=volume), "64300")], f"10.0.{n}.0/24"
+            merged = store.lay(said, actor=f"10.0.{n}.1", late_after=0, network=network)
+            return merged.verdicts[0]
+
+        assert [say(n, 3_000) for n in range(3)] == [Verdict.HELD, Verdict.LAID, Verdict.UNCHANGED]
+        assert [say(n, 4_000) for n in range(2)] == [Verdict.JUDGED] * 2
+        assert store.state().held == 0
+
+    def test_keeps_a_line_a_symbol(self, store: Store, store_client: redis.Redis) -> None:
+        reads: Any = store_client
+        for _ in range(3):
+            self.lay_many(store, 50)
+            let_time_pass(store_client, seconds=61)
+            store.merge([bar()], INTERNAL)
+        assert reads.hlen(f"{ROOT}:laid") == 1
+        assert reads.hstrlen(f"{ROOT}:laid", "VCB") < 150
+
+
 class TestWhatPublicBarsCost:
     """Senders decide how many there are, and every request calls a script."""
 
@@ -747,7 +823,8 @@ class TestWhatPublicBarsCost:
                 store.state()
                 let_time_pass(store_client, seconds=0.005)
 
-        looks = self.scans(store_client, work) - 20 * 3  # let_time_pass reads them, too
+        of_the_test = self.scans(store_client, lambda: let_time_pass(store_client, seconds=0))
+        looks = self.scans(store_client, work) - 20 * of_the_test
         assert looks in (2, 4)  # the second, where that took over a second
         let_time_pass(store_client, seconds=1)
         assert store.state().held == 0

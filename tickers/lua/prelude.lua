@@ -7,6 +7,7 @@
 --         or SENDER,HOLDER when a held bar spoke for it
 -- held    SYMBOL -> "network day held_at actor volume high low close open;" each: public bars that
 --         wait for a second, independent actor
+-- laid    SYMBOL -> "at at ...": when an overlay was laid of it lately, also one that has ended
 -- oldest_public  "day at": all overlays and held bars are of that trading day, and none came before
 -- trusted_at, fetched_at: when a trusted source, and our own fetch, last brought a valid bar
 -- changes the change log: one entry a change, ids REVISION-N, one field: the authority of a changed
