@@ -116,6 +116,8 @@ MAX_PRICE_CHANGE = env.number("MAX_PRICE_CHANGE", 0.10, low=0.001, high=1)  # 0.
 # Seconds between two contacts with a trusted source in office hours. At least two fit into the
 # trust window, so that one that fails doesn't close the public door.
 CYCLE = min(PUBLIC_REFRESH_INTERVAL if IS_PUBLIC_NODE else CORE_WORKER_INTERVAL, TRUST_WINDOW / 2)
+# The same outside office hours. A public node's core network is asked as often as in them.
+CYCLE_OUTSIDE_HOURS = CYCLE if IS_PUBLIC_NODE else NON_OFFICE_HOURS_INTERVAL
 PUBLIC_BARS = env.choice(
     "PUBLIC_BARS", "immediate", ("immediate", "when_late", "corroborated", "never")
 )

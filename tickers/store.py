@@ -340,8 +340,7 @@ class Store:
         )
 
     def withdraw_actors(self, actors: Iterable[str]) -> int:
-        """End these actors' held bars, and the overlays that they sent or spoke for; returns how many
-        ended."""
+        """End these actors' held bars, and overlays they sent or spoke for; returns how many."""
         return int(self._run("withdraw_actors", [self._log_length, *actors]))
 
     def _header(self, authority: Authority, fence: str, age: float) -> list[Any]:
