@@ -1,4 +1,5 @@
--- Ends what the named actors still have standing, or have spoken for. ARGV: log length, then an actor each.
+-- Ends what the named actors still have standing, or have spoken for.
+-- ARGV: log length, then an actor each.
 -- Returns how many overlays and held bars ended.
 
 local banned = {}
