@@ -174,7 +174,7 @@ def token_failures_last_hour(problems: list[str]) -> int | None:
 def pace(worker: dict[str, Any]) -> dict[str, Any]:
     hours, clock = settings.OFFICE_HOURS, access.market_clock()
     in_office_hours = clock.in_office_hours()
-    usual = settings.CYCLE if in_office_hours else settings.NON_OFFICE_HOURS_INTERVAL
+    usual = settings.CYCLE if in_office_hours else settings.CYCLE_OUTSIDE_HOURS
     return {
         "is_office_hours": in_office_hours,
         "office_hours_enabled": hours.enabled,

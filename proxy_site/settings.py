@@ -116,9 +116,13 @@ MAX_PRICE_CHANGE = env.number("MAX_PRICE_CHANGE", 0.10, low=0.001, high=1)  # 0.
 # Seconds between two contacts with a trusted source in office hours. At least two fit into the
 # trust window, so that one that fails doesn't close the public door.
 CYCLE = min(PUBLIC_REFRESH_INTERVAL if IS_PUBLIC_NODE else CORE_WORKER_INTERVAL, TRUST_WINDOW / 2)
+# The same outside office hours. A public node's core network is asked as often as in them.
+CYCLE_OUTSIDE_HOURS = CYCLE if IS_PUBLIC_NODE else NON_OFFICE_HOURS_INTERVAL
 PUBLIC_BARS = env.choice(
     "PUBLIC_BARS", "immediate", ("immediate", "when_late", "corroborated", "never")
 )
+# Two senders in one IPv6 network of this prefix aren't independent (PUBLIC_BARS=corroborated).
+INDEPENDENT_IPV6_PREFIX = env.integer("INDEPENDENT_IPV6_PREFIX", 64, low=32, high=64)
 CLAIMS_PER_HOUR = env.integer("CLAIMS_PER_HOUR", 10, low=1, high=100_000)  # of one actor
 BAN_AFTER_FAILURES = env.integer("BAN_AFTER_FAILURES", 5, low=0, high=1_000_000)
 # Hours. A contributor errs for a day (an anchor that an adjustment moved), not day after day.

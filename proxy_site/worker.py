@@ -152,7 +152,7 @@ class Worker:
             while lease.fence == fence and not self._stop.is_set():
                 started = time.monotonic()
                 self._cycle(fence)
-                self._wait(lease, fence, until=started + self._next_interval())
+                self._wait(lease, fence, started=started)
         finally:
             self._delivery.stop(timeout=2)
             self._housekeeping.stop(timeout=2)
@@ -179,9 +179,11 @@ class Worker:
             failed.errors.append(f"the store can't be written ({error})")
         return failed.finish()
 
-    def _wait(self, lease: Lease, fence: str, *, until: float) -> None:
-        """Wait for the next cycle; in a long wait, contact the source often enough for trust."""
+    def _wait(self, lease: Lease, fence: str, *, started: float) -> None:
+        """Wait for the next cycle, an interval after the last one's start (less, when office hours
+        begin meanwhile); in a long wait, contact the source often enough for trust."""
         contact_at = time.monotonic() + self._pace.longest_pause
+        until = started + self._next_interval()
         while (now := time.monotonic()) < until and lease.fence == fence:
             if now >= contact_at:
                 contact = self._attempt(lambda: self._sources[0].contact(fence))
@@ -190,6 +192,7 @@ class Worker:
                 contact_at = time.monotonic() + self._pace.longest_pause
             if self._stop.wait(min(TRY_AGAIN, max(0.0, until - now))):
                 return
+            until = min(until, started + self._next_interval())
 
     def _next_interval(self) -> float:
         interval = self._pace.interval(self._clock)

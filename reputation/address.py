@@ -21,6 +21,11 @@ ACTOR_PREFIX = 64
 INDEPENDENT_PREFIX = 24  # of IPv4
 
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")  # RFC 4291 2.5.5.2
+# Networks whose addresses end in the IPv4 address that they belong to.
+_ENDS_IN_IPV4 = (
+    ipaddress.IPv6Network("64:ff9b::/96"),  # NAT64, RFC 6052 2.1
+    ipaddress.IPv6Network("::/96"),  # IPv4-compatible, RFC 4291 2.5.5.1
+)
 _BRACKETED_HOP = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?")
 _IPV4_HOP = re.compile(r"([0-9.]+)(?::[0-9]{1,5})?")
 
@@ -36,22 +41,42 @@ class UnknownClientError(Exception):
 def actor_of(ip: str) -> str:
     """The actor that a client at ``ip`` is, in canonical form.
 
-    ``203.0.113.9`` and ``::ffff:203.0.113.9`` → ``203.0.113.9``; any other IPv6 address → its /64,
-    ``2001:db8:1:2::/64``. A scope (``%eth0``) is dropped. Raises AddressError.
+    ``203.0.113.9`` → ``203.0.113.9``, and so every IPv6 address that belongs to it: mapped
+    (``::ffff:203.0.113.9``), 6to4 (``2002:cb00:7109::1``), Teredo, NAT64 and IPv4-compatible. Any
+    other IPv6 address → its /64, ``2001:db8:1:2::/64``. A scope (``%eth0``) is dropped. Raises
+    AddressError.
     """
     address = _parse(ip)
+    if isinstance(address, ipaddress.IPv6Address):
+        address = _tunnelled(address) or address
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
     return str(ipaddress.IPv6Network((int(address), ACTOR_PREFIX), strict=False))
 
 
-def network_of(actor: str) -> str:
-    """The network that an actor is in: ``203.0.113.0/24``, or its own /64.
+def _tunnelled(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address whose holder has this one, too: whoever has one IPv4 address has 65,536
+    networks of 6to4 (RFC 3056), and one of each Teredo server (RFC 4380 4: the client's address,
+    inverted, stands last)."""
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address.teredo is not None:
+        _server, client = address.teredo
+        return client
+    last = int(address) & 0xFFFFFFFF
+    # 0.0.0.0 and 0.0.0.1 are no hosts, and :: and ::1 no IPv4-compatible addresses.
+    if last > 1 and any(address in network for network in _ENDS_IN_IPV4):
+        return ipaddress.IPv4Address(last)
+    return None
+
+
+def network_of(actor: str, *, ipv6_prefix: int = ACTOR_PREFIX) -> str:
+    """The network that an actor is in: its /24, ``203.0.113.0/24``, or that prefix of its /64.
 
     Who has one address of a /24 often has more; actors of two networks are taken for independent.
     """
     if ":" in actor:
-        return actor
+        return str(ipaddress.IPv6Network(actor).supernet(new_prefix=ipv6_prefix))
     return str(ipaddress.IPv4Network((actor, INDEPENDENT_PREFIX), strict=False))
 
 

@@ -54,12 +54,13 @@ class MarketClock:
             day -= dt.timedelta(days=1)
         return day
 
-    def in_office_hours(self) -> bool:
-        """Whether the exchange trades, as configured; always true when office hours are off."""
+    def in_office_hours(self, *, ago: float = 0) -> bool:
+        """Whether the exchange trades, or did ``ago`` seconds ago, as configured; always true when
+        office hours are off."""
         hours = self.office_hours
         if not hours.enabled:
             return True
-        local = self.now().astimezone(hours.zone)
+        local = (self.now() - dt.timedelta(seconds=ago)).astimezone(hours.zone)
         return is_trading_day(local.date()) and hours.start <= local.time() < hours.end
 
 

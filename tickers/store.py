@@ -26,7 +26,7 @@ import redis
 from tickers.bar import DAY_SECONDS, Bar, epoch_of
 from tickers.market_clock import MarketClock
 
-SCHEMA = 2  # raised with every change of what the keys hold that the code before would misread
+SCHEMA = 3  # raised with every change of what the keys hold that the code before would misread
 ROOT = f"{{market}}:{SCHEMA}"
 MAX_BARS = 3_000  # a merge: what one Lua call takes (its C stack)
 MAX_SERIES = 20_000  # bars of one symbol: 80 years of trading days
@@ -56,7 +56,7 @@ class Verdict(StrEnum):
     LAID = "laid"  # a public bar, served as an overlay
     UNCHANGED = "unchanged"  # the same bar
     KEPT = "kept"  # the stored bar stands: the new one was late, or would rewrite history
-    JUDGED = "judged"  # a plausible public bar that isn't served (PUBLIC_BARS)
+    JUDGED = "judged"  # a plausible public bar that isn't served: see lay
     HELD = "held"  # a public bar that waits for a second, independent actor
     FUTURE = "future"
     TOO_OLD = "too_old"  # others' bar of a day before HISTORY_START
@@ -151,8 +151,10 @@ class Newest:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
+    """``actors``: its sender, and the one whose held bar spoke for it, if it needed one."""
+
     day: int
-    actor: str
+    actors: tuple[str, ...]
     volume: int
     json: bytes
 
@@ -238,8 +240,11 @@ class Store:
         ``late_after``: a bar is served only where the trusted bar hasn't changed, and no whole
         cycle has confirmed it, for that many seconds (0: always; None: never served, only judged).
         ``network``: the actor's; a bar that would be served is HELD until an actor of another
-        network sends a close within 0.5 % of it, whose bar is then laid (empty: needs no second).
-        A bar whose anchor has moved meanwhile gets ANCHOR_MOVED and must be judged anew.
+        network sends one whose prices all lie within 0.5 % of its own and whose volume is at most
+        twice its own: that one is then laid (empty: needs no second).
+        A symbol's overlay changes ten times in any minute at most, whoever sends; what comes beyond
+        that is JUDGED only. A bar whose anchor has moved meanwhile gets ANCHOR_MOVED and must be
+        judged anew.
         """
         return self._merge(
             [bar for bar, _ in bars],
@@ -335,7 +340,7 @@ class Store:
         )
 
     def withdraw_actors(self, actors: Iterable[str]) -> int:
-        """End the overlays and held bars of these actors; returns how many ended."""
+        """End these actors' held bars, and overlays they sent or spoke for; returns how many."""
         return int(self._run("withdraw_actors", [self._log_length, *actors]))
 
     def _header(self, authority: Authority, fence: str, age: float) -> list[Any]:
@@ -412,9 +417,10 @@ class Store:
         return {symbol: _overlay(text) for symbol, text in found.items()}
 
     def public_actors(self) -> set[str]:
-        """Those who have an overlay, or a held bar."""
+        """Those who have an overlay, or spoke for one, or have a held bar."""
         held = self._reads.hvals(_key("held"))
-        return {overlay.actor for overlay in self.overlays().values()} | {
+        overlays = self.overlays().values()
+        return {actor for overlay in overlays for actor in overlay.actors} | {
             entry.split(b" ")[3].decode() for text in held for entry in text.split(b";")[:-1]
         }
 
@@ -533,8 +539,8 @@ def _newest(text: bytes) -> Newest:
 
 
 def _overlay(text: bytes) -> Overlay:
-    day, _, actor, volume, bar = text.split(b" ", 4)
-    return Overlay(int(day), actor.decode(), int(volume), bar)
+    day, _, actors, volume, bar = text.split(b" ", 4)
+    return Overlay(int(day), tuple(actors.decode().split(",")), int(volume), bar)
 
 
 def _change(entry_id: bytes, fields: dict[bytes, bytes]) -> Change:

@@ -17,6 +17,7 @@ from tests.gossip.conftest import (
     served,
     wire,
 )
+from tests.tickers.conftest import let_time_pass
 from tickers.store import Authority, Store
 
 pytestmark = pytest.mark.django_db
@@ -59,6 +60,28 @@ def test_nobody_speaks_for_themselves_or_their_network(first: str, second: str) 
     assert served()["close"] == CLOSE
 
 
+@pytest.mark.parametrize(
+    "tunnel",
+    [
+        "2002:cb00:7109::1",
+        "64:ff9b::203.0.113.9",
+        "::203.0.113.9",
+        "2001:0:4136:e378:8000:63bf:34ff:8ef6",
+    ],
+    ids=["6to4", "NAT64", "IPv4-compatible", "Teredo"],
+)
+def test_nobody_is_a_second_through_a_tunnel(tunnel: str) -> None:
+    assert say(ONE) == (202, "held")
+    assert say(tunnel) == (202, "held")
+
+
+def test_a_wider_ipv6_network_is_one_when_told_so(settings: Any) -> None:
+    settings.INDEPENDENT_IPV6_PREFIX = 48
+    say(SIXES[0])
+    assert say(SIXES[2]) == (202, "held")
+    assert say("2001:db8:2::1") == (200, "laid")
+
+
 @pytest.mark.parametrize(("first", "second"), [(ONE, SIXES[0]), (SIXES[0], SIXES[2])])
 def test_other_networks_are_independent(first: str, second: str) -> None:
     say(first)
@@ -71,6 +94,47 @@ def test_half_a_percent_apart_is_agreement(apart: float, expected: int) -> None:
     assert say(ANOTHER, UP)[0] == expected
 
 
+HONEST: dict[str, Any] = {"price": UP, "open": UP - 200, "high": UP + 100, "low": UP - 300}
+HONEST["volume"] = 6_000
+
+
+def say_whole(address: str, **fields: Any) -> str:
+    answer = send_public(wire(**{**HONEST, **fields}), address=address)
+    return str(answer.json()["verdict"])
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"open": UP - 1_000, "low": UP - 1_000},
+        {"low": CLOSE * 0.91},
+        {"high": CLOSE * 1.09},
+        {"volume": 12_001},
+    ],
+    ids=["open", "low", "high", "volume"],
+)
+def test_nobody_rides_on_an_honest_close(lie: dict[str, Any], market: Store) -> None:
+    """What agrees in the close alone waits for its own second, and keeps nobody from agreeing."""
+    assert say_whole(ONE) == "held"
+    assert say_whole("192.0.2.1", **lie) == "held"
+    assert market.state().overlays == 0
+    assert say_whole(ANOTHER, volume=6_100) == "laid"
+
+
+@pytest.mark.parametrize(
+    ("volume", "verdict"), [(1_000, "laid"), (12_000, "laid"), (12_001, "held")]
+)
+def test_the_seconds_volume_is_at_most_twice_the_firsts(volume: int, verdict: str) -> None:
+    say_whole(ONE)
+    assert say_whole(ANOTHER, volume=volume) == verdict
+
+
+def test_honest_senders_differ_by_what_was_traded_between_them(market: Store) -> None:
+    say_whole(ONE)
+    later = {"price": UP + 200, "high": UP + 250, "low": UP - 350, "open": UP - 200}
+    assert say_whole(ANOTHER, **later, volume=6_500) == "laid"
+
+
 def test_a_lie_between_two_honest_senders_keeps_nobody_from_agreeing(market: Store) -> None:
     say(ONE)
     assert say("192.0.2.1", CLOSE * 1.09) == (202, "held")
@@ -81,6 +145,27 @@ def test_many_lies_make_room_for_the_newest(market: Store) -> None:
     for n in range(40):
         say(f"10.0.{n}.1", CLOSE * (0.91 if n % 2 else 1.09) + 400 * n)
     say(ONE)
+    assert say(ANOTHER) == (200, "laid")
+
+
+def test_a_neighbour_drives_out_nobodys_bar(market: Store) -> None:
+    say(ONE)
+    assert say(SAME_NETWORK, CLOSE * 1.09) == (202, "held")
+    assert say(ANOTHER) == (200, "laid")
+
+
+def test_a_sender_has_one_bar_held_the_newest() -> None:
+    say(ONE, CLOSE * 1.09)
+    say(ONE)
+    assert say(ANOTHER, CLOSE * 1.09) == (202, "held")
+    assert say("192.0.2.1") == (200, "laid")
+
+
+def test_a_whole_network_of_lies_drives_out_its_own_only(market: Store) -> None:
+    say(ONE)
+    for n in range(40):
+        say(f"10.0.0.{n}", CLOSE * (0.91 if n % 2 else 1.09) + 40 * n)
+    assert len(market.public_actors()) == 16
     assert say(ANOTHER) == (200, "laid")
 
 
@@ -114,12 +199,11 @@ def test_what_is_held_ends_a_trust_window_after_it_came(
     market: Store, clean_server: redis.Redis
 ) -> None:
     say(ONE)
-    late: Any = clean_server
-    (key,) = late.keys("*:held")
-    text = late.hget(key, "VCB").split(b" ")
-    text[2] = b"%d" % (int(text[2]) - 301_000)
-    late.hset(key, "VCB", b" ".join(text))
+    let_time_pass(clean_server, seconds=299)
+    assert market.state().held == 1
+    let_time_pass(clean_server, seconds=2)
     assert market.state().held == 0
+    market.merge([a_bar("PVS")], Authority.INTERNAL)  # keeps the door open
     assert say(ANOTHER) == (202, "held")
 
 
@@ -130,6 +214,32 @@ def test_a_ban_ends_what_the_actor_has_held(market: Store) -> None:
     assert market.withdraw_actors([ONE]) == 1
     assert market.public_actors() == {"192.0.2.1"}
     assert say(ANOTHER) == (202, "held")
+
+
+@pytest.mark.parametrize("banned", [ONE, ANOTHER])
+def test_a_ban_of_either_ends_what_two_had_served(banned: str, market: Store) -> None:
+    say(ONE)
+    assert say(ANOTHER) == (200, "laid")
+    assert market.public_actors() == {ONE, ANOTHER}
+    assert market.withdraw_actors(["192.0.2.1"]) == 0
+    assert market.withdraw_actors([banned]) == 1
+    assert served()["close"] == CLOSE
+    assert market.public_actors() == set()
+
+
+def test_lies_of_who_spoke_for_a_bar_end_it_with_the_ban() -> None:
+    say(ONE)
+    say(ANOTHER)
+    for _ in range(6):
+        assert say(ONE, CLOSE * 2)[0] == 400
+    assert served()["close"] == CLOSE
+
+
+def test_a_trusted_actor_answers_for_its_bar_alone(market: Store) -> None:
+    say(ANOTHER)
+    by_operator(OperatorEvent.TRUST, ONE)
+    say(ONE)
+    assert market.public_actors() == {ONE}
 
 
 def test_held_bars_are_no_change_of_the_market(market: Store) -> None:

@@ -1,5 +1,6 @@
 """POST /public/gossip, as anyone meets it."""
 
+import datetime as dt
 import json
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,7 @@ from tests.gossip.conftest import (
     cache_away,
     database_away,
     footprint,
+    forget,
     make_late,
     many_bodies,
     merge_core,
@@ -613,6 +615,40 @@ class TestPublicBars:
         assert verdict(send_public(wire(price=65_000))) == (200, expected)
         assert served()["close"] == (65_000 if expected == "laid" else 64_300)
         assert record() == ("PROBATION", 1, 0)
+
+    @pytest.mark.parametrize(
+        ("time", "age", "expected"),
+        [
+            ("20:00:00", 61, "judged"),  # each 300 s a cycle: none is late on a node that works
+            ("20:00:00", 590, "judged"),
+            ("20:00:00", 601, "laid"),
+            ("09:00:50", 301, "judged"),  # the cycle that office hours begin with is under way
+            ("09:01:10", 61, "laid"),
+            ("15:00:10", 61, "judged"),
+        ],
+    )
+    def test_outside_office_hours_late_is_two_of_their_cycles(
+        self,
+        time: str,
+        age: int,
+        expected: str,
+        market: Store,
+        clean_server: redis.Redis,
+        settings: Any,
+    ) -> None:
+        settings.PUBLIC_BARS = "when_late"
+        settings.DEBUG_SYSTEM_TIME = dt.datetime.fromisoformat(f"{TODAY}T{time}+07:00")
+        forget()
+        merge_core(a_bar())
+        make_late(clean_server, seconds=age)
+        assert verdict(send_public(wire(price=65_000))) == (200, expected)
+
+    def test_of_a_public_node_late_is_two_contacts_at_any_time(
+        self, market: Store, clean_server: redis.Redis, settings: Any
+    ) -> None:
+        settings.PUBLIC_BARS = "when_late"
+        settings.CYCLE = settings.CYCLE_OUTSIDE_HOURS = settings.TRUST_WINDOW / 2
+        assert trust.late_after() == settings.TRUST_WINDOW
 
     def test_never_are_judged_only(
         self, market: Store, clean_server: redis.Redis, settings: Any

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -178,6 +179,30 @@ def test_nothing_is_fetched_while_another_worker_leads(bench: Bench) -> None:
         thread.join(5)
     assert not thread.is_alive()
     assert source.fences == []
+
+
+def test_office_hours_that_begin_are_not_slept_through(bench: Bench) -> None:
+    begun = time.monotonic()
+    opens = dt.datetime(2025, 8, 15, 2, tzinfo=dt.UTC).timestamp()
+    clock = MarketClock(wall_time=lambda: opens - 0.3 + time.monotonic() - begun)
+    assert not clock.in_office_hours()
+    source = bench.script(quiet, quiet)
+    bench.worker(source, clock=clock).run()
+    assert len(source.fences) == 2
+    assert clock.in_office_hours()
+    assert time.monotonic() - begun < 10
+
+
+def test_a_cycle_that_is_due_comes_though_office_hours_end(bench: Bench) -> None:
+    """It brings the day's last bars."""
+    begun = time.monotonic()
+    ends = dt.datetime(2025, 8, 15, 8, tzinfo=dt.UTC).timestamp()
+    clock = MarketClock(wall_time=lambda: ends - 0.3 + time.monotonic() - begun)
+    source = bench.script(quiet, quiet)
+    pace = Pace(office_hours=1, otherwise=300, longest_pause=150)
+    bench.worker(source, clock=clock, pace=pace).run()
+    assert len(source.fences) == 2
+    assert time.monotonic() - begun < 10
 
 
 def test_a_long_pause_is_broken_by_contacts(bench: Bench) -> None:

@@ -11,6 +11,7 @@ from reputation.address import (
     actor_of,
     client_of,
     may_be_proxy,
+    network_of,
 )
 
 PROXIES = ["127.0.0.1/32", "10.0.0.0/8", "fd00::/8"]
@@ -38,6 +39,35 @@ class TestActor:
         assert actor_of(ip) == actor
 
     @pytest.mark.parametrize(
+        "ip",
+        [
+            "2002:cb00:7109::1",  # 6to4
+            "2002:cb00:7109:ffff:1:2:3:4",
+            "64:ff9b::203.0.113.9",  # NAT64
+            "64:ff9b::cb00:7109",
+            "2001:0:4136:e378:8000:63bf:34ff:8ef6",  # Teredo, by two servers
+            "2001:0:4136:e379:0:1:34ff:8ef6",
+            "::203.0.113.9",  # IPv4-compatible
+        ],
+    )
+    def test_of_a_tunnel_is_the_ipv4_address_that_it_belongs_to(self, ip: str) -> None:
+        assert actor_of(ip) == "203.0.113.9"
+
+    @pytest.mark.parametrize(
+        ("ip", "actor"),
+        [
+            ("::", "::/64"),
+            ("::1:203.0.113.9", "::/64"),
+            ("64:ff9b:0:0:0:1:203.0.113.9", "64:ff9b::/64"),
+            ("64:ff9b:1::203.0.113.9", "64:ff9b:1::/64"),
+            ("2001:1:4136:e378:8000:63bf:34ff:8ef6", "2001:1:4136:e378::/64"),
+            ("2003:cb00:7109::1", "2003:cb00:7109::/64"),
+        ],
+    )
+    def test_beside_a_tunnels_network_is_a_64(self, ip: str, actor: str) -> None:
+        assert actor_of(ip) == actor
+
+    @pytest.mark.parametrize(
         "nonsense",
         ["", " ", "localhost", "1.2.3", "1.2.3.4:80", "1.2.3.004", "1.2.3.4/32", "::1/64", "[::1]"],
     )
@@ -50,7 +80,7 @@ class TestActor:
         self, address: ipaddress.IPv6Address, host: int
     ) -> None:
         neighbour = ipaddress.IPv6Address(int(address) >> 64 << 64 | host)
-        if address.ipv4_mapped is None and neighbour.ipv4_mapped is None:
+        if ":" in actor_of(str(address)) and ":" in actor_of(str(neighbour)):
             assert actor_of(str(neighbour)) == actor_of(str(address))
             assert neighbour in ipaddress.ip_network(actor_of(str(address)))
 
@@ -62,12 +92,40 @@ class TestActor:
         assert actor_named(f" {address} ") == actor
         assert actor_named(actor) == actor
 
+    @pytest.mark.parametrize("actor", ["::/64", "64:ff9b::/64", "fe80::/64"])
+    def test_beside_a_tunnels_network_is_named_by_itself(self, actor: str) -> None:
+        assert actor_named(actor) == actor
+
     @pytest.mark.parametrize(
         "text", ["203.0.113.0/24", "203.0.113.0/64", "2001:db8::/32", "20", ""]
     )
     def test_is_not_named_by_a_part_or_another_network(self, text: str) -> None:
         with pytest.raises(AddressError):
             actor_named(text)
+
+
+class TestNetwork:
+    @pytest.mark.parametrize(
+        ("actor", "prefix", "network"),
+        [
+            ("203.0.113.9", 64, "203.0.113.0/24"),
+            ("203.0.113.9", 48, "203.0.113.0/24"),
+            ("2001:db8:1:2::/64", 64, "2001:db8:1:2::/64"),
+            ("2001:db8:1:2ff::/64", 56, "2001:db8:1:200::/56"),
+            ("2001:db8:1:2::/64", 48, "2001:db8:1::/48"),
+            ("2001:db8:1:2::/64", 32, "2001:db8::/32"),
+        ],
+    )
+    def test_is_a_24_or_a_prefix_of_the_64(self, actor: str, prefix: int, network: str) -> None:
+        assert network_of(actor, ipv6_prefix=prefix) == network
+
+    @given(st.ip_addresses(), st.integers(32, 64))
+    def test_has_every_actor(
+        self, address: ipaddress.IPv4Address | ipaddress.IPv6Address, prefix: int
+    ) -> None:
+        actor = actor_of(str(address))
+        within = ipaddress.ip_network(network_of(actor, ipv6_prefix=prefix))
+        assert ipaddress.ip_address(actor.removesuffix("/64")) in within
 
 
 class TestClientWithoutTrustedProxies:

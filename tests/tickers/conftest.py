@@ -64,11 +64,23 @@ def let_time_pass(client: redis.Redis, *, seconds: float) -> None:
     """As if so much time had passed: whatever the store dated lies that much further back."""
     reads: Any = client
     milliseconds = round(seconds * 1000)
+
+    def earlier(text: bytes, *, dated: int) -> bytes:
+        parts = text.split(b" ")
+        parts[dated] = b"%d" % (int(parts[dated]) - milliseconds)
+        return b" ".join(parts)
+
     for name, dated in (("last", 6), ("public", 1)):
         for symbol, text in reads.hgetall(f"{ROOT}:{name}").items():
-            parts = text.split(b" ")
-            parts[dated] = b"%d" % (int(parts[dated]) - milliseconds)
-            reads.hset(f"{ROOT}:{name}", symbol, b" ".join(parts))
+            reads.hset(f"{ROOT}:{name}", symbol, earlier(text, dated=dated))
+    for symbol, text in reads.hgetall(f"{ROOT}:held").items():
+        held = [earlier(bar, dated=2) for bar in text.split(b";")[:-1]]
+        reads.hset(f"{ROOT}:held", symbol, b"".join(bar + b";" for bar in held))
+    for symbol, text in reads.hgetall(f"{ROOT}:laid").items():
+        times = [b"%d" % (int(at) - milliseconds) for at in text.split(b" ")]
+        reads.hset(f"{ROOT}:laid", symbol, b" ".join(times))
+    if noted := reads.get(f"{ROOT}:oldest_public"):
+        reads.set(f"{ROOT}:oldest_public", earlier(noted, dated=1))
     for name in ("trusted_at", "cycle_at"):
         if reads.exists(f"{ROOT}:{name}"):
             reads.decrby(f"{ROOT}:{name}", milliseconds)

@@ -11,6 +11,7 @@ from tickers.bar import Bar, epoch_of, number
 from tickers.store import Authority, Verdict
 
 INTERNAL_STANDS = 60.0  # seconds
+MOST_LAID = 10  # of a symbol in a minute
 
 
 @dataclass
@@ -44,6 +45,7 @@ class MergeModel:
     series: dict[str, dict[dt.date, Bar]] = field(default_factory=dict)
     newest: dict[str, Newest] = field(default_factory=dict)
     overlays: dict[str, Laid] = field(default_factory=dict)
+    laid_at: dict[str, list[float]] = field(default_factory=dict)
     loaded: dict[str, dt.date] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)  # of the last step
@@ -232,6 +234,10 @@ class MergeModel:
             return Verdict.ANCHOR_MOVED
         if not serve:
             return Verdict.JUDGED
+        laid_at = self.laid_at.setdefault(bar.symbol, [])
+        if sum(self.now - at < 60 for at in laid_at) >= MOST_LAID:
+            return Verdict.JUDGED
+        laid_at.append(self.now)
         self.overlays[bar.symbol] = Laid(bar, actor, self.now)
         self.entries.append((Authority.PUBLIC, bar.symbol, bar.encode()))
         return Verdict.LAID

@@ -147,6 +147,18 @@ class TestOfficeHours:
         moment = dt.datetime.fromisoformat(utc)
         assert MarketClock(frozen_at=moment).in_office_hours() is open_
 
+    @pytest.mark.parametrize(
+        ("local", "ago", "open_"),
+        [
+            ("2025-08-15T09:00:59", 60, False),
+            ("2025-08-15T09:01:00", 60, True),
+            ("2025-08-15T15:00:59", 60, True),
+            ("2025-08-16T09:30:00", 24 * 3600, True),
+        ],
+    )
+    def test_of_a_while_ago(self, local: str, ago: float, open_: bool) -> None:
+        assert clock(local).in_office_hours(ago=ago) is open_
+
     def test_off_the_exchange_is_always_at_work(self) -> None:
         off = OfficeHours(enabled=False)
         assert clock("2025-08-17T03:00:00", off).in_office_hours()

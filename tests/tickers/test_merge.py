@@ -589,7 +589,7 @@ class MergeMachine(RuleBasedStateMachine):
         """Everything that counts as the market: what a reader or a follower could tell apart."""
         series = dict(self.store.series(self.store.symbols()))
         authorities = {s: newest.authority for s, newest in self.store.newest().items()}
-        overlays = {s: (o.actor, o.json) for s, o in self.store.overlays().items()}
+        overlays = {s: (o.actors, o.json) for s, o in self.store.overlays().items()}
         return series, authorities, overlays
 
     @invariant()
@@ -600,8 +600,9 @@ class MergeMachine(RuleBasedStateMachine):
             s: (n.bar.encode(), n.authority, number(n.bar.close), n.bar.volume)
             for s, n in model.newest.items()
         }
-        assert {s: (o.json, o.actor, o.day) for s, o in self.store.overlays().items()} == {
-            s: (laid.bar.encode(), laid.actor, laid.bar.epoch) for s, laid in model.overlays.items()
+        assert {s: (o.json, o.actors, o.day) for s, o in self.store.overlays().items()} == {
+            s: (laid.bar.encode(), (laid.actor,), laid.bar.epoch)
+            for s, laid in model.overlays.items()
         }
         assert self.store.changed() == model.changed
         assert self.store.loaded() == {s: epoch_of(day) for s, day in model.loaded.items()}

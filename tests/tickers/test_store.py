@@ -513,7 +513,7 @@ class TestLaying:
         assert lay(store, bar()) is Verdict.UNCHANGED
         lay(store, bar(volume=2_000))
         assert lay(store, bar(volume=2_000), actor=AWAY) is Verdict.UNCHANGED
-        assert store.overlays()["VCB"].actor == HOME
+        assert store.overlays()["VCB"].actors == (HOME,)
         assert revision(store) == 2
 
     def test_refuses_a_bar_judged_against_an_anchor_that_moved(self, store: Store) -> None:
@@ -605,6 +605,17 @@ class TestTheEndOfAnOverlay:
         end(store, fence)
         assert self.withdrawn(store) == ["VCB"]
 
+    def test_of_each_comes_in_its_own_time(self, store: Store, store_client: redis.Redis) -> None:
+        let_time_pass(store_client, seconds=200)
+        lay(store, bar("FPT", volume=2_000))
+        let_time_pass(store_client, seconds=102)
+        assert store.state().overlays == 1
+        assert set(store.overlays()) == {"FPT"}
+        let_time_pass(store_client, seconds=150)
+        assert store.state().overlays == 1
+        let_time_pass(store_client, seconds=50)
+        assert store.state().overlays == 0
+
     def test_comes_a_trust_window_after_it_was_laid(
         self, store: Store, store_client: redis.Redis
     ) -> None:
@@ -666,6 +677,161 @@ class TestTheEndOfAnOverlay:
         assert store.withdraw_actors([]) == 0
         assert store.withdraw_actors([AWAY]) == 1
         assert store.withdraw_actors([AWAY, HOME]) == 1
+
+
+class TestHowOftenAnOverlayChanges:
+    """Else senders decide how far back the change log reaches."""
+
+    @pytest.fixture(autouse=True)
+    def market(self, store: Store) -> None:
+        store.merge([bar(), bar("FPT")], INTERNAL)
+
+    def lay_many(self, store: Store, count: int, *, volume: int = 2_000) -> list[Verdict]:
+        said = [(bar(volume=volume + n), "64300") for n in range(count)]
+        return store.lay(said, actor=HOME, late_after=0).verdicts
+
+    def test_is_ten_times_a_minute_and_the_rest_is_judged(self, store: Store) -> None:
+        before = revision(store)
+        assert self.lay_many(store, 1_000) == [Verdict.LAID] * 10 + [Verdict.JUDGED] * 990
+        assert len(since(store, before) or []) == 10
+        assert store.overlays()["VCB"].volume == 2_009
+
+    def test_is_of_all_senders_together(self, store: Store) -> None:
+        self.lay_many(store, 10)
+        assert lay(store, bar(volume=3_000), actor=AWAY) is Verdict.JUDGED
+
+    def test_is_of_each_symbol(self, store: Store) -> None:
+        self.lay_many(store, 10)
+        assert lay(store, bar("FPT", volume=3_000)) is Verdict.LAID
+
+    def test_counts_what_has_ended_meanwhile(self, store: Store) -> None:
+        for n in range(10):
+            assert self.lay_many(store, 1, volume=2_000 + n) == [Verdict.LAID]
+            store.merge([bar()], INTERNAL)
+        assert self.lay_many(store, 1) == [Verdict.JUDGED]
+        assert store.overlays() == {}
+
+    def test_counts_any_minute(self, store: Store, store_client: redis.Redis) -> None:
+        self.lay_many(store, 4)
+        let_time_pass(store_client, seconds=40)
+        self.lay_many(store, 6, volume=3_000)
+        let_time_pass(store_client, seconds=18)
+        assert self.lay_many(store, 1, volume=4_000) == [Verdict.JUDGED]
+        let_time_pass(store_client, seconds=3)
+        assert self.lay_many(store, 5, volume=4_000) == [Verdict.LAID] * 4 + [Verdict.JUDGED]
+
+    def test_survives_a_clock_that_is_set_back(
+        self, store: Store, store_client: redis.Redis
+    ) -> None:
+        self.lay_many(store, 10)
+        let_time_pass(store_client, seconds=-100)
+        store.merge([bar(volume=1_001)], INTERNAL)
+        assert self.lay_many(store, 1, volume=3_000) == [Verdict.LAID]
+
+    def test_leaves_what_is_refused_refused(self, store: Store) -> None:
+        self.lay_many(store, 10)
+        assert lay(store, bar(volume=1)) is Verdict.SMALLER_VOLUME
+        assert lay(store, bar(volume=2_009)) is Verdict.UNCHANGED
+
+    def test_holds_for_bars_that_a_second_speaks_for(self, store: Store) -> None:
+        self.lay_many(store, 9)
+
+        def say(n: int, volume: int) -> Verdict:
+            said, network = [(bar(volume=volume), "64300")], f"10.0.{n}.0/24"
+            merged = store.lay(said, actor=f"10.0.{n}.1", late_after=0, network=network)
+            return merged.verdicts[0]
+
+        assert [say(n, 3_000) for n in range(3)] == [Verdict.HELD, Verdict.LAID, Verdict.UNCHANGED]
+        assert [say(n, 4_000) for n in range(2)] == [Verdict.JUDGED] * 2
+        assert store.state().held == 0
+
+    def test_keeps_a_line_a_symbol(self, store: Store, store_client: redis.Redis) -> None:
+        reads: Any = store_client
+        for _ in range(3):
+            self.lay_many(store, 50)
+            let_time_pass(store_client, seconds=61)
+            store.merge([bar()], INTERNAL)
+        assert reads.hlen(f"{ROOT}:laid") == 1
+        assert reads.hstrlen(f"{ROOT}:laid", "VCB") < 150
+
+
+class TestWhatPublicBarsCost:
+    """Senders decide how many there are, and every request calls a script."""
+
+    SYMBOLS = [f"S{number:03}" for number in range(50)]
+
+    @pytest.fixture(autouse=True)
+    def held(self, store: Store) -> None:
+        store.merge([bar(symbol) for symbol in self.SYMBOLS], INTERNAL)
+        for n in range(1, 17):
+            said = [(bar(symbol, close=64_300 + 400 * n), "64300") for symbol in self.SYMBOLS]
+            network = f"10.0.{n}.0/24"
+            store.lay(said, actor=f"10.0.{n}.1", late_after=0, network=network)
+        assert store.state().held == 50
+        assert len(store.public_actors()) == 16
+
+    def scans(self, client: redis.Redis, work: Callable[[], object]) -> int:
+        """How often all of them were read meanwhile, overlays and held bars counted each."""
+        reads: Any = client
+        reads.config_resetstat()
+        work()
+        return int(reads.info("commandstats").get("cmdstat_hgetall", {}).get("calls", 0))
+
+    def test_is_nothing_while_none_is_at_its_end(
+        self, store: Store, store_client: redis.Redis
+    ) -> None:
+        def work() -> None:
+            for _ in range(20):
+                store.state()
+                store.merge([bar("S000", day=THURSDAY)], INTERNAL)
+
+        assert self.scans(store_client, work) == 0
+        let_time_pass(store_client, seconds=290)
+        assert self.scans(store_client, work) == 0
+
+    def test_is_one_look_at_all_when_the_first_is(
+        self, store: Store, store_client: redis.Redis
+    ) -> None:
+        let_time_pass(store_client, seconds=200)
+        again = [(bar(symbol, volume=2_000), "64300") for symbol in self.SYMBOLS[:3]]
+        store.lay(again, actor="10.1.0.1", late_after=0, network="10.1.0.0/24")
+        let_time_pass(store_client, seconds=101)
+
+        def work() -> None:
+            for _ in range(20):
+                store.state()
+
+        assert self.scans(store_client, work) == 2
+        assert store.state().held == 3
+        let_time_pass(store_client, seconds=202)
+        assert self.scans(store_client, work) == 2
+        assert store.state().held == 0
+
+    def test_is_one_look_a_second_however_they_are_spread(
+        self, store: Store, store_client: redis.Redis
+    ) -> None:
+        """Else whoever has one end each millisecond has them all read with every request."""
+        store.withdraw_actors(store.public_actors())
+        for symbol in self.SYMBOLS:
+            said = [(bar(symbol, volume=2_000), "64300")]
+            store.lay(said, actor="10.0.0.1", late_after=0, network="10.0.0.0/24")
+            let_time_pass(store_client, seconds=0.01)
+        let_time_pass(store_client, seconds=299.9)  # they end from 0.4 s ago to 0.1 s from now
+
+        def work() -> None:
+            for _ in range(20):
+                store.state()
+                let_time_pass(store_client, seconds=0.005)
+
+        of_the_test = self.scans(store_client, lambda: let_time_pass(store_client, seconds=0))
+        looks = self.scans(store_client, work) - 20 * of_the_test
+        assert looks in (2, 4)  # the second, where that took over a second
+        let_time_pass(store_client, seconds=1)
+        assert store.state().held == 0
+
+    def test_ends_with_the_day_of_the_market_clock(self, store: Store) -> None:
+        store.clock = clock_at(exchange_time(NEXT_MONDAY, 9))
+        assert store.state().held == 0
 
 
 # --- Reading --------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ local epoch, age = live(ARGV[2]), tonumber(ARGV[3])
 if age >= 0 then trust(now - age) end
 if ARGV[4] == '1' then
   withdraw_where(function() return true end)
-  redis.call('DEL', key('held'))
+  redis.call('DEL', key('held'), key('oldest_public'))
 end
 redis.call('SET', key('cycle_at'), string.format('%.0f', now))
 redis.call('SET', key('ready'), epoch)

@@ -108,23 +108,77 @@ local function merge_trusted(bar)
   return store_newest(bar, verdict)
 end
 
--- How far two closes may lie apart that speak for each other, and how many of a symbol are held: the
--- oldest makes room.
-local NEAR, MOST_HELD = 0.005, 16
+-- How far two prices may lie apart that speak for each other, how many times the held bar's volume
+-- the second's may be, and how many of a symbol are held.
+local NEAR, MOST_VOLUME, MOST_HELD = 0.005, 2, 16
 
--- Whether an actor of another network has said the same; if not, the bar is held until one does.
-local function corroborated(bar)
-  local close, kept = tonumber(close_of(bar)), {}
+-- "volume high low close open": all that a bar says of its day.
+local function whole_figures_of(bar)
+  return bar.figures .. ' ' .. string.match(bar.json, '"open":([^,]+)')
+end
+
+local function numbers_of(figures)
+  local numbers = {}
+  for text in string.gmatch(figures, '%S+') do numbers[#numbers + 1] = tonumber(text) end
+  return numbers
+end
+
+-- Who speaks for one price of a bar must speak for all that would be served with it: a larger volume
+-- alone keeps every bar after it from being served.
+local function agrees(figures, held_figures)
+  for i = 2, #held_figures do
+    if math.abs(figures[i] - held_figures[i]) > NEAR * held_figures[i] then return false end
+  end
+  return figures[1] <= MOST_VOLUME * held_figures[1]
+end
+
+-- The oldest of the network that has most makes room, so that no network drives out the others'.
+local function make_room(held)
+  if #held < MOST_HELD then return end
+  local count, crowded = {[network] = 1}, 1
+  for _, bar in ipairs(held) do count[bar.network] = (count[bar.network] or 0) + 1 end
+  for i, bar in ipairs(held) do
+    if count[bar.network] > count[held[crowded].network] then crowded = i end
+  end
+  table.remove(held, crowded)
+end
+
+-- The actor of another network who has said the same; if there is none, the bar is held until one
+-- does, in place of what the same actor had held.
+local function corroborator_of(bar)
+  local text, kept = whole_figures_of(bar), {}
+  local figures = numbers_of(text)
   for _, other in ipairs(read_held(redis.call('HGET', key('held'), bar.symbol))) do
-    if other.network ~= network then
-      if math.abs(other.close - close) <= NEAR * close then return true end
+    if other.actor ~= actor then
+      if other.network ~= network and agrees(figures, numbers_of(other.figures)) then
+        return other.actor
+      end
       kept[#kept + 1] = other
     end
   end
-  if #kept == MOST_HELD then table.remove(kept, 1) end
-  kept[#kept + 1] = {network = network, day = bar.day, held_at = now, actor = actor, close = close}
+  make_room(kept)
+  kept[#kept + 1] = {network = network, day = bar.day, came_at = now, actor = actor, figures = text}
   write_held(bar.symbol, kept)
-  return false
+  note_public(bar.day_text)
+  return nil
+end
+
+-- How often a symbol's overlay changes, whoever sends and however many they are: else they decide how
+-- far back the change log reaches, and a follower that it doesn't reach back to must read the whole
+-- market. Followers ask at least every 300 s. In that time 287 symbols have at worst
+--   laid       5 * 10 each = 14,350 entries
+--   withdrawn  one more each = 14,637 (each laid one ends, and one that stood before)
+--   trusted    one each cycle of 5 s = 17,220
+-- together 46,207 (9,200 a minute) of the log's 50,000: it is long enough for 310 symbols.
+local MOST_LAID, LATELY = 10, 60000
+
+local function laid_lately(symbol)
+  local times = {}
+  for at in string.gmatch(redis.call('HGET', key('laid'), symbol) or '', '%S+') do
+    -- Times to come are those of a clock that was set back since.
+    if math.abs(now - at) < LATELY then times[#times + 1] = at end
+  end
+  return times
 end
 
 local function merge_public(bar)
@@ -139,10 +193,20 @@ local function merge_public(bar)
   if late_after < 0 then return 'judged' end
   local spoken_at = math.max(tonumber(stored.stored_at), tonumber(redis.call('GET', key('cycle_at')) or 0))
   if now - spoken_at < late_after then return 'judged' end
-  if network ~= '' and not corroborated(bar) then return 'held' end
+  local laid_at = laid_lately(bar.symbol)
+  if #laid_at >= MOST_LAID then return 'judged' end
+  local actors = actor
+  if network ~= '' then
+    local corroborator = corroborator_of(bar)
+    if not corroborator then return 'held' end
+    actors = actor .. ',' .. corroborator
+  end
   redis.call('HDEL', key('held'), bar.symbol)
   redis.call('HSET', key('public'), bar.symbol,
-    string.format('%s %s %s %.0f %s', bar.day_text, now_text, actor, volume_of(bar), bar.json))
+    string.format('%s %s %s %.0f %s', bar.day_text, now_text, actors, volume_of(bar), bar.json))
+  laid_at[#laid_at + 1] = now_text
+  redis.call('HSET', key('laid'), bar.symbol, table.concat(laid_at, ' '))
+  note_public(bar.day_text)
   log('PUBLIC', bar.json)
   return 'laid'
 end

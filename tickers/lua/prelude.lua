@@ -3,9 +3,12 @@
 -- last    SYMBOL -> "day authority volume high low close stored_at json": the newest trusted bar
 -- bars:SYMBOL  the trusted bars before it: a list of encoded bars, one a day, sorted by day; each
 --         names its day at the same place (date_of)
--- public  SYMBOL -> "day laid_at actor volume json": the overlay
--- held    SYMBOL -> "network day held_at actor close;" each: public bars that wait for a second,
---         independent actor
+-- public  SYMBOL -> "day laid_at actors volume json": the overlay, and who answers for it: its sender,
+--         or SENDER,HOLDER when a held bar spoke for it
+-- held    SYMBOL -> "network day held_at actor volume high low close open;" each: public bars that
+--         wait for a second, independent actor
+-- laid    SYMBOL -> "at at ...": when an overlay was laid of it lately, also one that has ended
+-- oldest_public  "day at": all overlays and held bars are of that trading day, and none came before
 -- trusted_at, fetched_at: when a trusted source, and our own fetch, last brought a valid bar
 -- changes the change log: one entry a change, ids REVISION-N, one field: the authority of a changed
 --         bar -> the bar, or 'withdrawn' (an overlay's end) -> symbol, or 'replaced' (read the whole
@@ -71,8 +74,8 @@ local function live(new_epoch)
 end
 
 local function read_overlay(text)
-  local day, laid_at, actor, volume, json = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (.+)$')
-  return {day = tonumber(day), laid_at = tonumber(laid_at), actor = actor,
+  local day, laid_at, actors, volume, json = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (.+)$')
+  return {day = tonumber(day), came_at = tonumber(laid_at), actors = actors,
     figures = volume, json = json}
 end
 
@@ -89,10 +92,10 @@ end
 
 local function read_held(text)
   local held = {}
-  for network, day, held_at, actor, close in
-      string.gmatch(text or '', '(%S+) (%S+) (%S+) (%S+) (%S+);') do
-    held[#held + 1] = {network = network, day = tonumber(day), held_at = tonumber(held_at),
-      actor = actor, close = tonumber(close)}
+  for network, day, held_at, actor, figures in
+      string.gmatch(text or '', '(%S+) (%S+) (%S+) (%S+) ([^;]+);') do
+    held[#held + 1] = {network = network, day = tonumber(day), came_at = tonumber(held_at),
+      actor = actor, figures = figures}
   end
   return held
 end
@@ -104,8 +107,8 @@ local function write_held(symbol, held)
   end
   local texts = {}
   for i, bar in ipairs(held) do
-    texts[i] = string.format('%s %.0f %.0f %s %.17g;', bar.network, bar.day, bar.held_at, bar.actor,
-      bar.close)
+    texts[i] = string.format('%s %.0f %.0f %s %s;', bar.network, bar.day, bar.came_at, bar.actor,
+      bar.figures)
   end
   redis.call('HSET', key('held'), symbol, table.concat(texts))
 end
@@ -131,15 +134,34 @@ local function end_public(symbol)
   redis.call('HDEL', key('held'), symbol)
 end
 
--- A public bar ends with its day, and a trust window after it came, whoever looks first.
+-- Every script call asks whether a public bar's time is over, so that is remembered: reading them all,
+-- of which senders decide how many they are, took a hundred times as long as the rest of a call. And
+-- they are read once a second at most, or senders could decide how often.
+local MOST_LATE = 1000
+
+local function note_public(day_text)
+  redis.call('SET', key('oldest_public'), string.format('%s %.0f', day_text, now), 'NX')
+end
+
+-- A public bar ends with its day, and a trust window (at most a second more) after it came, whoever
+-- looks first.
 local function expire_public(trading_day, window)
-  if redis.call('HLEN', key('public')) > 0 then
-    withdraw_where(function(overlay)
-      return overlay.day ~= trading_day or now - overlay.laid_at >= window
-    end)
+  local noted = redis.call('GET', key('oldest_public'))
+  if not noted then return end
+  local day, at = string.match(noted, '^(%S+) (%S+)$')
+  if tonumber(day) == trading_day and now - at < window then return end
+  local oldest
+  local function ends(bar)
+    if bar.day ~= trading_day or now - bar.came_at >= window then return true end
+    oldest = math.min(oldest or now, bar.came_at)
+    return false
   end
-  if redis.call('HLEN', key('held')) > 0 then
-    let_go_where(function(bar) return bar.day ~= trading_day or now - bar.held_at >= window end)
+  withdraw_where(ends)
+  let_go_where(ends)
+  redis.call('DEL', key('oldest_public'))
+  if oldest then
+    oldest = math.max(oldest, now - window + MOST_LATE)
+    redis.call('SET', key('oldest_public'), string.format('%.0f %.0f', trading_day, oldest))
   end
 end
 

@@ -82,9 +82,7 @@ def make_worker(stop: threading.Event) -> Worker:
         housekeeping=housekeeping(),
         pace=Pace(
             office_hours=settings.CYCLE,
-            otherwise=settings.CYCLE
-            if settings.IS_PUBLIC_NODE
-            else settings.NON_OFFICE_HOURS_INTERVAL,
+            otherwise=settings.CYCLE_OUTSIDE_HOURS,
             longest_pause=settings.TRUST_WINDOW / 2,
         ),
         mode="public" if settings.IS_PUBLIC_NODE else "core",
