@@ -23,7 +23,6 @@ The theory
   more shares than will be traded.
 """
 
-import ipaddress
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from reputation.address import network_of
 from tickers import store as market
 from tickers.store import Newest
 
@@ -39,8 +39,7 @@ MAX_CLAIMS = 20_000  # open ones; some 2 MB
 # Open ones of a network's actors. Honest ones are judged in seconds; filling the rest takes a
 # hundred networks.
 MAX_OF_NETWORK = MAX_CLAIMS // 100
-# What one party is easily given: a site's IPv6 prefix (RFC 6177), the smallest routed one of IPv4.
-NETWORK_PREFIX = {6: 48, 4: 24}
+SITE_PREFIX = 48  # what one party is easily given of IPv6 (RFC 6177)
 
 
 def _source(name: str) -> str:
@@ -182,8 +181,7 @@ _KEY = f"{market.ROOT}:open_claims"
 
 
 def _network_of(actor: str) -> str:
-    address = ipaddress.ip_address(actor.partition("/")[0])
-    return str(ipaddress.ip_network(f"{address}/{NETWORK_PREFIX[address.version]}", strict=False))
+    return network_of(actor, ipv6_prefix=SITE_PREFIX)
 
 
 def _written(claim: Claim) -> str:
