@@ -74,8 +74,11 @@ class PublicGossip(QuickViewSet):
     def create(self, request: Request) -> JsonResponse:
         check_size(request)
         actor = trust.actor_of_request(request)
-        standing = actors.standing(address=actor)
-        trust.limit_rate(request, actor, trusted=standing.trusted)
+        # Only what is remembered counts before the limit: a flood must not reach SQL, least of all
+        # while SQL is away and nothing can be remembered.
+        remembered = actors.remembered(address=actor)
+        trust.limit_rate(request, actor, trusted=remembered is not None and remembered.trusted)
+        standing = remembered or actors.standing(address=actor)
         if standing.banned:
             raise Refusal(status.HTTP_403_FORBIDDEN, BANNED)
         trust.check_window()

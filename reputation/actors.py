@@ -1,7 +1,8 @@
 """What the doors, the worker and the admin ask and tell about actors.
 
 An actor's standing is asked with every request at the public door, so it is read from the cache
-that all processes share; SQL is asked once in ``STANDING_LIFETIME`` per actor, known or not. A
+that all processes share; SQL is asked once in ``STANDING_LIFETIME`` per actor, known or not, and
+only for requests within the rate limit. A
 change is committed first and then written over the cached standing, so that it acts at once
 everywhere.
 
@@ -74,10 +75,16 @@ class BannedError(Exception):
     """The actor was banned already, whatever a cached standing said."""
 
 
+def remembered(*, address: str) -> Standing | None:
+    """Where an actor stands by the cache alone; None if that has to be asked of SQL."""
+    known = _cached(address)
+    return None if known is None or known.ban_is_over(timezone.now()) else known
+
+
 def standing(*, address: str) -> Standing:
     """Where an actor stands now; one that was never judged is on PROBATION."""
-    known = _cached(address)
-    if known is not None and not known.ban_is_over(timezone.now()):
+    known = remembered(address=address)
+    if known is not None:
         return known
     actor = Actor.objects.filter(address=address).first()
     if actor is not None and is_due(actor=actor):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.core.cache import cache
 from django.db.models import Sum
 from hypothesis import given
 
@@ -427,7 +428,16 @@ class TestRate:
     ) -> None:
         settings.TRUSTED_RATE = "30/2s"
         by_operator(OperatorEvent.TRUST)
+        assert send_public(wire()).status_code == 200  # from now on its standing is remembered
         assert flood(lambda: send_public(wire()), 31) == [200] * 30 + [429]
+
+    def test_of_a_trusted_actor_stays_so_when_its_standing_is_asked_again(
+        self, market: Store, limiter_clock: LimiterClock
+    ) -> None:
+        by_operator(OperatorEvent.TRUST)
+        for _ in range(2):
+            assert flood(lambda: send_public(wire()), 25) == [200] * 25
+            cache.delete(f"reputation:standing:{HOME}")
 
     def test_refused_requests_count(self, market: Store, limiter_clock: LimiterClock) -> None:
         assert flood(lambda: send_public(b"{"), 21) == [400] * 20 + [429]
@@ -455,6 +465,16 @@ class TestRate:
         with django_assert_num_queries(0):
             statuses = flood(lambda: send_public(wire()), 25)
         assert statuses == ([403] * 19 + [429] * 6 if banned else [429] * 25)
+
+    def test_a_flood_that_nothing_is_remembered_of_doesnt_either(
+        self, market: Store, limiter_clock: LimiterClock, django_assert_num_queries: Any
+    ) -> None:
+        """As while SQL is away: then no standing is ever remembered."""
+        with database_away():
+            statuses = flood(lambda: send_public(wire()), 26)
+        assert statuses == [503] * 20 + [429] * 6
+        with django_assert_num_queries(0):
+            assert send_public(wire()).status_code == 429
 
 
 class TestOrder:

@@ -12,8 +12,8 @@ from pathlib import Path
 from tests.deploy.conftest import needs_nginx, nginx
 from tests.security.target import Target, a_bar, connect, read_answer, request, send, target
 
-# Neither is 127.0.0.1, the node's own machine, which nginx doesn't limit.
-LIAR, INNOCENT = "127.0.0.66", "127.0.0.7"
+# None is 127.0.0.1, the node's own machine, which nginx doesn't limit.
+LIAR, INNOCENT, UNKNOWN = "127.0.0.66", "127.0.0.7", "127.0.0.99"
 CONNECTIONS, CHANGES = 16, 20
 HIGH = dict.fromkeys(("open", "high", "low", "close"), 99_000)
 LIE = json.dumps(a_bar(**HIGH, volume=20_000_000)).encode()
@@ -76,6 +76,9 @@ def test_it_is_refused_without_the_database_and_trusted_gossip_goes_on(tmp_path:
             stranger = node.send(request("/public/gossip", LIE), source=INNOCENT)
             assert stranger is not None
             assert stranger.status == 503
+            # Not as often as it likes: the limit comes before the look.
+            answers = [node.send(request("/public/gossip", LIE), source=UNKNOWN) for _ in range(45)]
+            assert {answer.status for answer in answers if answer} == {503, 429}
             counts = flood(node.port)
         assert set(counts) == {403, 429}
         assert node.records() == before
