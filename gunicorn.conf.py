@@ -3,7 +3,7 @@
 import multiprocessing
 from typing import Any
 
-from proxy_site.settings import PORT, TRUSTED_PROXIES
+from proxy_site.settings import PORT, THREADS, TRUSTED_PROXIES
 
 wsgi_app = "proxy_site.wsgi:application"
 bind = f"0.0.0.0:{PORT}"
@@ -15,7 +15,7 @@ workers = multiprocessing.cpu_count()
 # gthread itself lets slow clients hold its threads for ever.
 worker_class = "proxy_site.gunicorn_worker.Worker"
 # More cost reads some percent, fewer make others wait for two slow clients.
-threads = 4
+threads = THREADS
 # preload_app stays off: what takes memory is the market, which is read after the fork, and a
 # reload (HUP) picks up new code only without it. http_parser stays "auto": the C parser comes as
 # source only, and a node installs without a compiler.

@@ -12,6 +12,9 @@ counted in Redis and flushed (reputation.counts).
 Cached standings can't go stale by a race: a reader only fills a gap (``add``), and a writer
 publishes what is committed while it holds the actor's row, so that the last to publish is right.
 
+What the doors ask of SQL goes through a turnstile (reputation.turnstile): a database that hangs
+must not hold all of a process's threads.
+
 Every ``address`` here is an actor in canonical form, from ``reputation.address.actor_of``. Errors
 of the database and of Redis pass through: the doors answer 503 to both.
 """
@@ -44,6 +47,7 @@ from reputation.transitions import (
     apply,
     fade,
 )
+from reputation.turnstile import turnstile
 
 STANDING_LIFETIME = 60.0  # seconds
 # Actors whose claims are recorded in one transaction, which holds their rows.
@@ -86,9 +90,10 @@ def standing(*, address: str) -> Standing:
     known = remembered(address=address)
     if known is not None:
         return known
-    actor = Actor.objects.filter(address=address).first()
-    if actor is not None and is_due(actor=actor):
-        return _settle(address)
+    with turnstile().inside():
+        actor = Actor.objects.filter(address=address).first()
+        if actor is not None and is_due(actor=actor):
+            return _settle(address)
     found = Standing() if actor is None else _standing(actor)
     cache.add(_key(address), _entry(found), timeout=_lifetime(found))
     return found
@@ -108,6 +113,13 @@ def record_outcome(
     the standing after the outcome; raises BannedError, and counts nothing, for an actor that was
     banned before. Not to be called in a transaction.
     """
+    with turnstile().inside():
+        return _record_outcome(address, outcome, evidence, bars)
+
+
+def _record_outcome(
+    address: str, outcome: Outcome, evidence: object, bars: tuple[int, int] | None
+) -> Standing:
     now = timezone.now()
     accepted, refused = bars or ((1, 0) if outcome is Outcome.ACCEPTED else (0, 1))
     with transaction.atomic(durable=True):
