@@ -5,7 +5,7 @@ from typing import Any
 
 import redis
 from django.core.exceptions import SuspiciousOperation
-from django.db import DatabaseError
+from django.db import Error
 from django.http import HttpRequest, JsonResponse
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
@@ -39,7 +39,7 @@ def _unreachable(error: BaseException | None) -> str:
     while error is not None:
         if isinstance(error, redis.RedisError | StaleError):
             return "store"
-        if isinstance(error, DatabaseError):
+        if isinstance(error, Error):  # an InterfaceError is no DatabaseError
             return "database"
         error = error.__cause__
     return ""

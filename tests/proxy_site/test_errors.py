@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import redis
-from django.db import DatabaseError, OperationalError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.test import Client
 from rest_framework.exceptions import ValidationError
 
@@ -178,6 +178,7 @@ class TestHandler:
             (StaleError("never read"), "store"),
             (DatabaseError("gone"), "database"),
             (OperationalError("locked"), "database"),
+            (InterfaceError("connection already closed"), "database"),
         ],
     )
     def test_finds_what_is_away_under_what_wraps_it(self, error: Exception, what: str) -> None:
