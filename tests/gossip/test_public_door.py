@@ -225,6 +225,23 @@ class TestFailures:
         assert "6 implausible" in change.reason
         assert "70731" in json.dumps(change.evidence)
 
+    def test_good_bars_dont_hide_the_bad_one_nor_the_anchor_that_it_was_judged_by(
+        self, market: Store, settings: Any
+    ) -> None:
+        settings.BAN_AFTER_FAILURES = 0
+        assert send_public([wire("PVS")] * 20 + [LIE]).status_code == 400
+        assert StatusChange.objects.get().evidence == [{**LIE, "anchor": 64_300}]
+
+    @pytest.mark.parametrize("price", [70_731, 12_345_678_901.23])
+    def test_the_first_of_many_bad_bars_are_kept_whole(
+        self, price: float, market: Store, settings: Any
+    ) -> None:
+        settings.BAN_AFTER_FAILURES = 0
+        send_public([wire(price=price)] * 1_000)
+        *kept, more = StatusChange.objects.get().evidence
+        assert kept == [{**wire(price=price), "anchor": 64_300}] * 8
+        assert more == "and 992 more"
+
     def test_a_banned_actors_requests_change_nothing(self, market: Store) -> None:
         by_operator(OperatorEvent.BAN)
         before = footprint()
