@@ -1,8 +1,10 @@
 """How gunicorn serves a node. benchmarks/README.md has what each alternative was measured to do."""
 
+import logging
 import multiprocessing
 from typing import Any
 
+from proxy_site.refusals import is_no_refusal
 from proxy_site.settings import PORT, THREADS, TRUSTED_PROXIES
 
 wsgi_app = "proxy_site.wsgi:application"
@@ -27,6 +29,7 @@ max_requests = 200_000
 max_requests_jitter = 20_000
 accesslog = None  # a line a request would cost more than the request; the proxy in front has one
 errorlog = "-"
+logging.getLogger("gunicorn.error").addFilter(is_no_refusal)
 # Its path is the user's, not the node's: two nodes of one user would share it.
 control_socket_disable = True
 # Who may say that a request came by HTTPS. By default gunicorn believes any local client, and any

@@ -326,6 +326,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "filters": {"failures": {"()": "proxy_site.refusals.OnlyFailures"}},
     "handlers": {
         "stdout": {
             "class": "logging.StreamHandler",
@@ -335,6 +336,12 @@ LOGGING = {
     },
     "root": {"handlers": ["stdout"], "level": "WARNING"},
     "loggers": {
-        name: {"level": LOG_LEVEL} for name in ("proxy_site", "tickers", "gossip", "reputation")
+        **{
+            name: {"level": LOG_LEVEL} for name in ("proxy_site", "tickers", "gossip", "reputation")
+        },
+        # Who is refused is counted, not logged: a flood would fill the disk. These say a line for
+        # each 4xx; at ERROR the first says 5xx only.
+        "django.request": {"level": "ERROR", "filters": ["failures"]},
+        "django.security": {"level": "CRITICAL"},
     },
 }
