@@ -1,9 +1,11 @@
 """How gunicorn serves a node. benchmarks/README.md has what each alternative was measured to do."""
 
+import logging
 import multiprocessing
 from typing import Any
 
-from proxy_site.settings import PORT, TRUSTED_PROXIES
+from proxy_site.refusals import is_no_refusal
+from proxy_site.settings import PORT, THREADS, TRUSTED_PROXIES
 
 wsgi_app = "proxy_site.wsgi:application"
 bind = f"0.0.0.0:{PORT}"
@@ -15,7 +17,7 @@ workers = multiprocessing.cpu_count()
 # gthread itself lets slow clients hold its threads for ever.
 worker_class = "proxy_site.gunicorn_worker.Worker"
 # More cost reads some percent, fewer make others wait for two slow clients.
-threads = 4
+threads = THREADS
 # preload_app stays off: what takes memory is the market, which is read after the fork, and a
 # reload (HUP) picks up new code only without it. http_parser stays "auto": the C parser comes as
 # source only, and a node installs without a compiler.
@@ -27,6 +29,7 @@ max_requests = 200_000
 max_requests_jitter = 20_000
 accesslog = None  # a line a request would cost more than the request; the proxy in front has one
 errorlog = "-"
+logging.getLogger("gunicorn.error").addFilter(is_no_refusal)
 # Its path is the user's, not the node's: two nodes of one user would share it.
 control_socket_disable = True
 # Who may say that a request came by HTTPS. By default gunicorn believes any local client, and any

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from gossip import token, token_failures, token_use, trust, wire
 from gossip.plausibility import Objection
 from gossip.refusal import Refusal
-from gossip.trust import Candidate
+from gossip.trust import Candidate, Implausible
 from reputation import actors
 from reputation.transitions import Outcome
 from tickers import access
@@ -74,17 +74,20 @@ class PublicGossip(QuickViewSet):
     def create(self, request: Request) -> JsonResponse:
         check_size(request)
         actor = trust.actor_of_request(request)
-        standing = actors.standing(address=actor)
-        trust.limit_rate(request, actor, trusted=standing.trusted)
+        # Only what is remembered counts before the limit: a flood must not reach SQL, least of all
+        # while SQL is away and nothing can be remembered.
+        remembered = actors.remembered(address=actor)
+        trust.limit_rate(request, actor, trusted=remembered is not None and remembered.trusted)
+        standing = remembered or actors.standing(address=actor)
         if standing.banned:
             raise Refusal(status.HTTP_403_FORBIDDEN, BANNED)
         trust.check_window()
         gossip = read_gossip(request)
         judged = trust.judge(gossip.entries)
-        self._record(actor, gossip, judged)
+        self._record(actor, judged)
         return answer(gossip, self._lay(actor, judged, trusted=standing.trusted))
 
-    def _record(self, actor: str, gossip: wire.Gossip, judged: Sequence[trust.Judged]) -> None:
+    def _record(self, actor: str, judged: Sequence[trust.Judged]) -> None:
         """Count the request's one outcome (a failure wins), before anything is answered or laid: an
         actor that can't be recorded gets nothing served.
 
@@ -92,15 +95,14 @@ class PublicGossip(QuickViewSet):
         Redis; what it asks again is whether the actor has been banned since the request began.
         """
         accepted = sum(isinstance(entry, Candidate) for entry in judged)
-        refused = judged.count(Objection.IMPLAUSIBLE)
+        refused = [entry for entry in judged if isinstance(entry, Implausible)]
         if refused:
-            bars = [entry for entry in gossip.entries if isinstance(entry, Bar)]
             try:
                 standing = actors.record_outcome(
                     address=actor,
                     outcome=Outcome.IMPLAUSIBLE,
-                    evidence=[bar.encode().decode() for bar in bars],
-                    bars=(accepted, refused),
+                    evidence=trust.evidence_of(refused),
+                    bars=(accepted, len(refused)),
                 )
             except actors.BannedError:
                 raise Refusal(status.HTTP_403_FORBIDDEN, BANNED) from None
@@ -120,7 +122,13 @@ class PublicGossip(QuickViewSet):
     def _lay(self, actor: str, judged: Sequence[trust.Judged], *, trusted: bool) -> list[Fate]:
         candidates = [entry for entry in judged if isinstance(entry, Candidate)]
         verdicts = iter(trust.lay(candidates, actor=actor, trusted=trusted))
-        return [next(verdicts) if isinstance(entry, Candidate) else entry for entry in judged]
+        fates: list[Fate] = []
+        for entry in judged:
+            if isinstance(entry, Candidate):
+                fates.append(next(verdicts))
+            else:
+                fates.append(Objection.IMPLAUSIBLE if isinstance(entry, Implausible) else entry)
+        return fates
 
 
 # --- What both doors check ------------------------------------------------------------------------

@@ -31,7 +31,9 @@ class Reaction(StrEnum):
 
     ACCEPTS = "accepts"
     REFUSES = "refuses"
-    BUSY = "busy"  # it has seen too many failed attempts from here, and compares no further ones
+    # A node of ours says so of a wrong token after many, never of a right one; a proxy in front of
+    # it, or another implementation, of anything.
+    BUSY = "busy"
     UNCLEAR = "unclear"
     UNREACHABLE = "unreachable"
 

@@ -42,11 +42,13 @@ def refuse(request: Request) -> NoReturn:
         increment=True,
     )
     _note()
+    # Two lines of each address and period: a flood must not fill the log.
     if usage and usage["should_limit"]:
-        if usage["count"] == usage["limit"] + 1:  # once a period: a flood must not fill the log
+        if usage["count"] == usage["limit"] + 1:
             logger.warning("over %s failures of %s: 429", settings.TOKEN_FAILURE_RATE, actor)
         raise exceptions.Throttled(wait=max(1, usage["time_left"]))
-    logger.warning("no valid token from %s", actor)
+    if usage and usage["count"] == 1:
+        logger.warning("no valid token from %s", actor)
     raise exceptions.NotAuthenticated(MESSAGE)
 
 

@@ -2,6 +2,7 @@
 what speaks against each bar."""
 
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ from tickers.store import Verdict
 LATE_AFTER = 60.0
 # Seconds for which the histories that tell a symbol's usual volume may lag behind the store.
 USUAL_VOLUME_LAG = 5.0
+# Refused bars that are kept of a request; reputation keeps 2,000 bytes, of which each takes 150.
+MOST_EVIDENCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,15 @@ class Candidate:
     served_close: float
 
 
-Judged = Candidate | Objection | BarError
+@dataclass(frozen=True, slots=True)
+class Implausible:
+    """A bar beyond the band, and the anchor that it is too far from."""
+
+    bar: Bar
+    anchor: str
+
+
+Judged = Candidate | Implausible | Objection | BarError
 
 
 def actor_of_request(request: Request) -> str:
@@ -90,14 +101,30 @@ def judge(entries: Sequence[Bar | BarError]) -> list[Judged]:
             against = plausibility.objection(
                 entry, facts, trading_day=trading_day, max_change=settings.MAX_PRICE_CHANGE
             )
-            judged.append(against or _candidate(entry, facts))
+            if against is None or against.is_failure:
+                judged.append(_judged(entry, facts, fails=against is not None))
+            else:
+                judged.append(against)
     return judged
 
 
-def _candidate(bar: Bar, known: Known | None) -> Candidate:
+def _judged(bar: Bar, known: Known | None, *, fails: bool) -> Candidate | Implausible:
     if known is None or known.anchor is None or known.served_close is None:
         raise ValueError("a bar can't be judged without a trusted close")
+    if fails:
+        return Implausible(bar, known.anchor)
     return Candidate(bar, known.anchor, known.served_close)
+
+
+def evidence_of(refused: Sequence[Implausible]) -> list[object]:
+    """What speaks against a sender: each bar as it was sent, with the anchor that it was judged by
+    (a share's price moves by itself when its dividend is paid); the first few of many."""
+    shown: list[object] = [
+        {**json.loads(entry.bar.encode()), "anchor": json.loads(entry.anchor)}
+        for entry in refused[:MOST_EVIDENCE]
+    ]
+    more = len(refused) - len(shown)
+    return [*shown, f"and {more} more"] if more else shown
 
 
 def what_is_known(symbols: set[str]) -> dict[str, Known]:

@@ -15,13 +15,14 @@ from typing import Any
 import psutil
 import redis
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from gossip import token_failures
 from proxy_site import server_check
+from reputation.turnstile import turnstile
 from tickers import access, clock_skew
 from tickers.snapshot import StaleError
 from tickers.store import State, Store
@@ -156,9 +157,9 @@ def check_worker(status: dict[str, Any], problems: list[str]) -> None:
 
 def check_database(problems: list[str]) -> None:
     try:
-        with connection.cursor() as cursor:
+        with turnstile().inside(), connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-    except DatabaseError as error:
+    except Error as error:
         problems.append(f"the database can't be reached ({type(error).__name__})")
 
 

@@ -1,8 +1,9 @@
 """What the leading worker does beside its cycles, every two seconds: bans reach the market,
 counted bars reach the database, claims are settled.
 
-Each duty may run twice, and in two workers at once, without harm. One that fails is said once, is
-tried again with the next turn, and keeps no other from being done.
+Each duty may run twice, and in two workers at once, without harm. One that fails, for whatever
+reason, is said once, is tried again with the next turn, and keeps no other from being done: a ban
+must reach the market although counting has a bug.
 """
 
 import logging
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 import redis
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import Error, close_old_connections, connections
 
 from gossip.claims import Claims
 from reputation import actors
@@ -29,7 +30,7 @@ class Housekeeping:
     def __init__(self, duties: Mapping[str, Duty], *, turn: float = TURN) -> None:
         self._duties = dict(duties)
         self._turn = turn
-        self._failing: set[str] = set()
+        self._failing: dict[str, set[type[Exception]]] = {}  # what was said of each
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -56,7 +57,7 @@ class Housekeeping:
     def _run(self, stop: threading.Event) -> None:
         try:
             while not stop.wait(self._turn):
-                close_old_connections()
+                self._do("closing old connections", close_old_connections)
                 self.run_once()
             self.run_once()
         finally:
@@ -64,16 +65,27 @@ class Housekeeping:
 
     def run_once(self) -> None:
         for name, duty in self._duties.items():
-            try:
-                duty()
-            except (redis.RedisError, DatabaseError) as error:
-                if name not in self._failing:
-                    logger.error("%s fails, and is tried again (%s)", name, error)
-                self._failing.add(name)
-            else:
-                if name in self._failing:
-                    logger.info("%s works again", name)
-                self._failing.discard(name)
+            self._do(name, duty)
+
+    def _do(self, name: str, duty: Duty) -> None:
+        try:
+            duty()
+        except (redis.RedisError, Error) as error:
+            if self._is_new(name, error):
+                logger.error("%s fails, and is tried again (%s)", name, error)
+        except Exception as error:
+            if self._is_new(name, error):
+                logger.exception("%s fails by a fault of its own, and is tried again", name)
+        else:
+            if self._failing.pop(name, None):
+                logger.info("%s works again", name)
+
+    def _is_new(self, name: str, error: Exception) -> bool:
+        """Whether this kind of failure wasn't said since the duty worked last."""
+        said = self._failing.setdefault(name, set())
+        is_new = type(error) not in said
+        said.add(type(error))
+        return is_new
 
 
 def end_standing_of_banned(store: Store) -> None:

@@ -33,6 +33,7 @@ NODE_NAME = env.text("NODE_NAME") or "aipriceaction-proxy"
 BUILD_DATE = env.text("BUILD_DATE")
 GIT_COMMIT = env.text("GIT_COMMIT")
 PORT = env.integer("PORT", 3000, low=1, high=65_535)
+THREADS = 4  # of a web process: gunicorn.conf.py says why
 DATA_DIR = Path(env.text("DATA_DIR") or BASE_DIR / "var").resolve()
 
 SECRET_KEY = env.secret_key("SECRET_KEY")
@@ -185,8 +186,16 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
 else:
     # What the URL says (?sslmode=verify-full) beats these.
     _database = {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True, **_database}
-    _database["OPTIONS"] = {"connect_timeout": 5, **_database.get("OPTIONS", {})}
+    # Whoever doesn't take what we sent within 5 s (ms here) is gone: a query waits no longer.
+    _database["OPTIONS"] = {
+        "connect_timeout": 5,
+        "tcp_user_timeout": 5_000,
+        **_database.get("OPTIONS", {}),
+    }
 DATABASES = {"default": _database}
+# Threads of a web process that may be inside the database at once: it may hang, and the others
+# need none.
+DATABASE_THREADS = THREADS // 2
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Django -----------------------------------------------------------------------------------
@@ -321,6 +330,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "filters": {"failures": {"()": "proxy_site.refusals.OnlyFailures"}},
     "handlers": {
         "stdout": {
             "class": "logging.StreamHandler",
@@ -330,6 +340,12 @@ LOGGING = {
     },
     "root": {"handlers": ["stdout"], "level": "WARNING"},
     "loggers": {
-        name: {"level": LOG_LEVEL} for name in ("proxy_site", "tickers", "gossip", "reputation")
+        **{
+            name: {"level": LOG_LEVEL} for name in ("proxy_site", "tickers", "gossip", "reputation")
+        },
+        # Who is refused is counted, not logged: a flood would fill the disk. These say a line for
+        # each 4xx; at ERROR the first says 5xx only.
+        "django.request": {"level": "ERROR", "filters": ["failures"]},
+        "django.security": {"level": "CRITICAL"},
     },
 }

@@ -1,7 +1,8 @@
 """What the doors, the worker and the admin ask and tell about actors.
 
 An actor's standing is asked with every request at the public door, so it is read from the cache
-that all processes share; SQL is asked once in ``STANDING_LIFETIME`` per actor, known or not. A
+that all processes share; SQL is asked once in ``STANDING_LIFETIME`` per actor, known or not, and
+only for requests within the rate limit. A
 change is committed first and then written over the cached standing, so that it acts at once
 everywhere.
 
@@ -10,6 +11,9 @@ counted in Redis and flushed (reputation.counts).
 
 Cached standings can't go stale by a race: a reader only fills a gap (``add``), and a writer
 publishes what is committed while it holds the actor's row, so that the last to publish is right.
+
+What the doors ask of SQL goes through a turnstile (reputation.turnstile): a database that hangs
+must not hold all of a process's threads.
 
 Every ``address`` here is an actor in canonical form, from ``reputation.address.actor_of``. Errors
 of the database and of Redis pass through: the doors answer 503 to both.
@@ -43,6 +47,7 @@ from reputation.transitions import (
     apply,
     fade,
 )
+from reputation.turnstile import turnstile
 
 STANDING_LIFETIME = 60.0  # seconds
 # Actors whose claims are recorded in one transaction, which holds their rows.
@@ -74,14 +79,21 @@ class BannedError(Exception):
     """The actor was banned already, whatever a cached standing said."""
 
 
+def remembered(*, address: str) -> Standing | None:
+    """Where an actor stands by the cache alone; None if that has to be asked of SQL."""
+    known = _cached(address)
+    return None if known is None or known.ban_is_over(timezone.now()) else known
+
+
 def standing(*, address: str) -> Standing:
     """Where an actor stands now; one that was never judged is on PROBATION."""
-    known = _cached(address)
-    if known is not None and not known.ban_is_over(timezone.now()):
+    known = remembered(address=address)
+    if known is not None:
         return known
-    actor = Actor.objects.filter(address=address).first()
-    if actor is not None and is_due(actor=actor):
-        return _settle(address)
+    with turnstile().inside():
+        actor = Actor.objects.filter(address=address).first()
+        if actor is not None and is_due(actor=actor):
+            return _settle(address)
     found = Standing() if actor is None else _standing(actor)
     cache.add(_key(address), _entry(found), timeout=_lifetime(found))
     return found
@@ -101,6 +113,13 @@ def record_outcome(
     the standing after the outcome; raises BannedError, and counts nothing, for an actor that was
     banned before. Not to be called in a transaction.
     """
+    with turnstile().inside():
+        return _record_outcome(address, outcome, evidence, bars)
+
+
+def _record_outcome(
+    address: str, outcome: Outcome, evidence: object, bars: tuple[int, int] | None
+) -> Standing:
     now = timezone.now()
     accepted, refused = bars or ((1, 0) if outcome is Outcome.ACCEPTED else (0, 1))
     with transaction.atomic(durable=True):

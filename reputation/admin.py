@@ -7,7 +7,7 @@ of status never touched, and no actor is deleted: prune_actors knows which may g
 import contextlib
 import datetime as dt
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.conf import settings
@@ -16,9 +16,10 @@ from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils import timezone
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from reputation import chart
+from reputation import chart, evidence
 from reputation.actors import change_by_operator, is_due, scores_now
 from reputation.address import AddressError, actor_named
 from reputation.counts import hour_of
@@ -85,10 +86,24 @@ class ReadOnly:
         return any(request.user.has_perm(permission) for permission in permissions)
 
 
-class StatusChangeInline(ReadOnly, StatusChangeInlineBase):
+class ShowsEvidence(ReadOnly):
+    class Media:
+        css: ClassVar = {"all": ["reputation/evidence.css"]}
+
+    @admin.display(description="What was sent")
+    def sent(self, change: StatusChange) -> str:
+        lines = [(line,) for line in evidence.lines(change.evidence)]
+        if not lines:
+            return "-"
+        return format_html(
+            '<ul class="evidence">{}</ul>', format_html_join("", "<li>{}</li>", lines)
+        )
+
+
+class StatusChangeInline(ShowsEvidence, StatusChangeInlineBase):
     model = StatusChange
     verbose_name_plural = "Why it stands where it stands"
-    fields = ("at", "from_status", "to_status", "reason", "evidence", "by_operator")
+    fields = ("at", "from_status", "to_status", "reason", "sent", "by_operator")
     readonly_fields = fields
     ordering = ["-at", "-pk"]
     extra = 0
@@ -240,12 +255,12 @@ class ActorAdmin(ActorAdminBase):
 
 
 @admin.register(StatusChange)
-class StatusChangeAdmin(ReadOnly, StatusChangeAdminBase):
+class StatusChangeAdmin(ShowsEvidence, StatusChangeAdminBase):
     list_display = ["at", "address", "from_status", "to_status", "reason", "by_operator"]
     list_filter = ["to_status", "at"]
     # Not its actor: that may have been forgotten.
-    fields = ["at", "address", "from_status", "to_status", "reason", "evidence", "by_operator"]
-    readonly_fields = ["address"]
+    fields = ["at", "address", "from_status", "to_status", "reason", "sent", "by_operator"]
+    readonly_fields = ["address", "sent"]
     search_fields = ["reason"]
     search_help_text = "Any address of an actor, or a part of the reason."
     ordering = ["-at", "-pk"]

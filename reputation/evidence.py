@@ -41,3 +41,17 @@ def _is_storable(text: str) -> bool:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} isn't JSON")
+
+
+def lines(evidence: object) -> list[str]:
+    """Evidence as it is kept, for people: a line for each thing that was sent."""
+    if not evidence:
+        return []
+    if isinstance(evidence, list):
+        return [line for entry in evidence for line in lines(entry)]
+    if isinstance(evidence, str):
+        return [evidence]
+    if isinstance(evidence, dict) and "excerpt" in evidence:
+        whole = f"the beginning of {evidence['bytes']} bytes" if "bytes" in evidence else ""
+        return [line for line in (evidence["excerpt"], whole) if line]
+    return [json.dumps(evidence)]

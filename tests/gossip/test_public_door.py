@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.core.cache import cache
 from django.db.models import Sum
 from hypothesis import given
 
@@ -226,6 +227,23 @@ class TestFailures:
         assert "6 implausible" in change.reason
         assert "70731" in json.dumps(change.evidence)
 
+    def test_good_bars_dont_hide_the_bad_one_nor_the_anchor_that_it_was_judged_by(
+        self, market: Store, settings: Any
+    ) -> None:
+        settings.BAN_AFTER_FAILURES = 0
+        assert send_public([wire("PVS")] * 20 + [LIE]).status_code == 400
+        assert StatusChange.objects.get().evidence == [{**LIE, "anchor": 64_300}]
+
+    @pytest.mark.parametrize("price", [70_731, 12_345_678_901.23])
+    def test_the_first_of_many_bad_bars_are_kept_whole(
+        self, price: float, market: Store, settings: Any
+    ) -> None:
+        settings.BAN_AFTER_FAILURES = 0
+        send_public([wire(price=price)] * 1_000)
+        *kept, more = StatusChange.objects.get().evidence
+        assert kept == [{**wire(price=price), "anchor": 64_300}] * 8
+        assert more == "and 992 more"
+
     def test_a_banned_actors_requests_change_nothing(self, market: Store) -> None:
         by_operator(OperatorEvent.BAN)
         before = footprint()
@@ -429,7 +447,16 @@ class TestRate:
     ) -> None:
         settings.TRUSTED_RATE = "30/2s"
         by_operator(OperatorEvent.TRUST)
+        assert send_public(wire()).status_code == 200  # from now on its standing is remembered
         assert flood(lambda: send_public(wire()), 31) == [200] * 30 + [429]
+
+    def test_of_a_trusted_actor_stays_so_when_its_standing_is_asked_again(
+        self, market: Store, limiter_clock: LimiterClock
+    ) -> None:
+        by_operator(OperatorEvent.TRUST)
+        for _ in range(2):
+            assert flood(lambda: send_public(wire()), 25) == [200] * 25
+            cache.delete(f"reputation:standing:{HOME}")
 
     def test_refused_requests_count(self, market: Store, limiter_clock: LimiterClock) -> None:
         assert flood(lambda: send_public(b"{"), 21) == [400] * 20 + [429]
@@ -457,6 +484,16 @@ class TestRate:
         with django_assert_num_queries(0):
             statuses = flood(lambda: send_public(wire()), 25)
         assert statuses == ([403] * 19 + [429] * 6 if banned else [429] * 25)
+
+    def test_a_flood_that_nothing_is_remembered_of_doesnt_either(
+        self, market: Store, limiter_clock: LimiterClock, django_assert_num_queries: Any
+    ) -> None:
+        """As while SQL is away: then no standing is ever remembered."""
+        with database_away():
+            statuses = flood(lambda: send_public(wire()), 26)
+        assert statuses == [503] * 20 + [429] * 6
+        with django_assert_num_queries(0):
+            assert send_public(wire()).status_code == 429
 
 
 class TestOrder:

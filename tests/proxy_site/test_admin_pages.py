@@ -104,6 +104,14 @@ PAGES = [
 ]
 
 
+RECORD_LIES = """
+from reputation.actors import Outcome, record_outcome
+for _ in range(6):
+    lies = [{"symbol": "VCB", "close": 99000}, "x" * 500]
+    record_outcome(address="198.51.100.7", outcome=Outcome.IMPLAUSIBLE, evidence=lies)
+"""
+
+
 def submit(browser: Browser, button: str, **fields: str) -> None:
     for name, value in fields.items():
         browser.evaluate(f"document.querySelector('[name={name}]').value = {value!r}")
@@ -129,6 +137,14 @@ def test_every_page_works_in_a_browser_and_none_breaks_the_policy(
         assert "203.0.113.9" in browser.text("#content")
         submit(browser, "button[value=TRUST]")
         browser.wait_for("document.querySelector('.success')")
+
+        # What an actor sent is wide, and chosen by it.
+        done = node.manage("shell", "--verbosity=0", "--command", RECORD_LIES)
+        assert done.returncode == 0, done.stderr
+        for page in ("actor/2/change/", "statuschange/3/change/"):
+            browser.open(f"{root}reputation/{page}")
+            assert '{"symbol": "VCB", "close": 99000}' in browser.text(".evidence")
+            assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), page
 
         for page in PAGES:
             browser.open(f"{root}{page}")

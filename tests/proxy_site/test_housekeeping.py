@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import redis
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError
 
 from proxy_site.housekeeping import Housekeeping
 from tests.tickers.conftest import wait_until
@@ -30,7 +30,9 @@ def test_what_was_counted_last_is_flushed_on_leaving() -> None:
     assert done.is_set()
 
 
-@pytest.mark.parametrize("error", [redis.ConnectionError("away"), DatabaseError("locked")])
+@pytest.mark.parametrize(
+    "error", [redis.ConnectionError("away"), DatabaseError("locked"), InterfaceError("closed")]
+)
 def test_a_duty_that_fails_keeps_no_other_from_being_done_and_is_said_once(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -53,4 +55,41 @@ def test_a_duty_that_fails_keeps_no_other_from_being_done_and_is_said_once(
     assert caplog.messages == [
         f"failing fails, and is tried again ({error})",
         "failing works again",
+    ]
+
+
+def test_a_duty_with_a_bug_is_said_once_with_its_traceback_and_stops_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    done: list[int] = []
+
+    def fail() -> None:
+        raise KeyError("a bug")
+
+    housekeeping = Housekeeping({"failing": fail, "counting": lambda: done.append(1)}, turn=0.001)
+    housekeeping.start()
+    wait_until(lambda: len(done) > 3)
+    assert housekeeping.failing == ["failing"]
+    housekeeping.stop(timeout=5)
+    (record,) = caplog.records
+    assert record.getMessage() == "failing fails by a fault of its own, and is tried again"
+    assert "KeyError: 'a bug'" in caplog.text
+
+
+def test_another_failure_of_a_failing_duty_is_said_too(caplog: pytest.LogCaptureFixture) -> None:
+    errors: list[Exception] = [
+        redis.ConnectionError("away"),
+        KeyError("a bug"),
+        redis.ConnectionError("away"),
+    ]
+
+    def fail() -> None:
+        raise errors.pop(0)
+
+    housekeeping = Housekeeping({"failing": fail})
+    for _ in range(3):
+        housekeeping.run_once()
+    assert caplog.messages == [
+        "failing fails, and is tried again (away)",
+        "failing fails by a fault of its own, and is tried again",
     ]

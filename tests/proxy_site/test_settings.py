@@ -632,7 +632,11 @@ class TestValues:
         assert database["ENGINE"] == "django.db.backends.postgresql"
         assert (database["HOST"], database["PORT"], database["NAME"]) == ("db.test", 5433, "node")
         assert database["PASSWORD"] == "p@ss"
-        assert database["OPTIONS"] == {"connect_timeout": 5, "sslmode": "require"}
+        assert database["OPTIONS"] == {
+            "connect_timeout": 5,
+            "tcp_user_timeout": 5_000,
+            "sslmode": "require",
+        }
 
     @pytest.mark.parametrize(
         ("url", "following"),

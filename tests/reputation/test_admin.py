@@ -128,7 +128,7 @@ class TestActorPage:
             )
         html = operator.get(page(Actor.objects.get())).content.decode()
         assert "6 implausible updates, more than the 5 allowed" in html
-        assert "&lt;b&gt;VCB" in html
+        assert "&quot;symbol&quot;: &quot;&lt;b&gt;VCB&quot;" in html
         assert "<b>VCB" not in html
         assert "Banned since" in html
 

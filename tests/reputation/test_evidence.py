@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reputation.evidence import MAX_EVIDENCE, bounded
+from reputation.evidence import MAX_EVIDENCE, bounded, lines
 
 BAR = {"symbol": "VCB", "time": "2025-08-15", "close": 150380.0, "volume": 1}
 
@@ -53,3 +53,25 @@ def test_what_is_nested_too_deeply_is_named_so() -> None:
     for _ in range(100_000):
         evidence = [evidence]
     assert bounded(evidence) == {"excerpt": "nested too deeply to be written down"}
+
+
+class TestLines:
+    """A line for each thing that was sent, as it was sent."""
+
+    def test_of_a_list(self) -> None:
+        assert lines(bounded([BAR, BAR, "and 7 more"])) == [json.dumps(BAR)] * 2 + ["and 7 more"]
+
+    def test_of_text_arent_escaped_again(self) -> None:
+        assert lines(bounded([json.dumps(BAR)])) == [json.dumps(BAR)]
+
+    def test_of_an_excerpt_say_what_it_is_of(self) -> None:
+        first, second = lines(bounded([BAR] * 1_000))
+        assert first.startswith('[{"symbol":"VCB"')
+        assert second.startswith("the beginning of ")
+
+    def test_of_nothing_are_none(self) -> None:
+        assert lines({}) == []
+
+    @given(json_values)
+    def test_of_whatever_is_kept_are_text(self, evidence: object) -> None:
+        assert all(isinstance(line, str) for line in lines(bounded(evidence)))
