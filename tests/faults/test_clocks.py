@@ -300,7 +300,7 @@ ASKS_THE_WALL_CLOCK = {
     "tickers/clock_skew.py": "compares it with others'",
     "tickers/cycle.py": "when a cycle started, for people",
     "tickers/vci_upstream.py": "a Retry-After that is a date",
-    "gossip/peer.py": "a Retry-After that is a date",
+    "gossip/manners.py": "a Retry-After that is a date",
     "proxy_site/worker.py": "when the worker told, for /health",
     "proxy_site/health.py": "how long ago that was, for people",
     "proxy_site/demo.py": "the session that a rehearsal begins with",

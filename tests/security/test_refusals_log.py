@@ -5,8 +5,14 @@ from collections import Counter
 from pathlib import Path
 
 from tests.security.target import Target, a_bar, head, request, target
+from tickers.store import ROOT
 
 TIMES = 25
+SETTINGS = {
+    "ALLOWED_HOSTS": "node.test,127.0.0.1",
+    "PUBLIC_RATE": "7/1s",
+    "TOKEN_FAILURE_RATE": "10/1h",  # no period ends meanwhile
+}
 BAR = json.dumps(a_bar()).encode()
 HIGH = dict.fromkeys(("open", "high", "low", "close"), 99_000)
 LIE = json.dumps(a_bar(**HIGH)).encode()
@@ -50,7 +56,7 @@ def statuses(node: Target, data: bytes) -> Counter[int]:
 
 
 def test_refusals_are_not_logged_and_a_closed_door_neither(tmp_path: Path) -> None:
-    with target(tmp_path, ALLOWED_HOSTS="node.test,127.0.0.1", PUBLIC_RATE="7/1s") as node:
+    with target(tmp_path, **SETTINGS) as node:
         before = len(log(node))
         for what, data in REFUSED.items():
             got = statuses(node, data)
@@ -63,7 +69,7 @@ def test_refusals_are_not_logged_and_a_closed_door_neither(tmp_path: Path) -> No
         assert set(statuses(node, guess)) == {401, 429}
         assert len(log(node)) == before + 3  # the first of a period, and the first over the limit
 
-        node.stores["market"].delete("{market}:2:trusted_at")
+        node.stores["market"].delete(f"{ROOT}:trusted_at")
         node.forget_limits()
         closed = node.send(request("/public/gossip", BAR), source="127.0.0.9")
         assert closed is not None
