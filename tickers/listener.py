@@ -15,9 +15,9 @@ from tickers.keeper import SnapshotKeeper
 from tickers.store import Store
 
 WAIT = 1.0  # seconds for a change, and between looks at whether anybody still listens
-# Seconds between two changes that are told: a burst of gossip wakes the process 200 times a second,
-# not thousands.
-PAUSE = 0.005
+# Seconds between two changes that are told: a burst of gossip has the process refresh 50 times a
+# second, not as often as it writes.
+PAUSE = 0.02
 AWAY_PAUSE = 1.0  # seconds, when the store doesn't answer
 
 
