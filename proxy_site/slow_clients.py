@@ -3,7 +3,8 @@
 A thread of gthread reads a request until it is there, however long that takes, and gunicorn's
 ``timeout`` doesn't count it: eight connections that sent half a request stopped a node of two
 workers with four threads for good. Here a request must arrive within ``READ_WITHIN``, and within
-``READ_WITHIN_WHEN_BUSY`` while no thread is free; an answer must be taken within ``ANSWER_WITHIN``.
+``READ_WITHIN_WHEN_BUSY`` while no thread is free; each part of an answer must be taken within
+``ANSWER_WITHIN`` (most have one; a market too large for memory is sent as it is read).
 
 And a connection that is to be closed is half-closed, and lingers until its client has closed it,
 too (RFC 9112 9.6). gthread waits for that where it hands out requests, up to two seconds for each
@@ -22,7 +23,9 @@ A proxy in front that takes requests whole (deploy/nginx.conf) lets none of this
 
 import contextlib
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from selectors import EVENT_READ
@@ -42,10 +45,12 @@ TURNS = 8  # requests that a busy worker answers between two new connections
 
 @dataclass(slots=True)
 class Task:
-    """What a thread has in hand; ``request`` is None until its headers have come."""
+    """What a thread has in hand; ``request`` is None until its headers have come, and ``sending``
+    (since when) while no part of the answer is on its way."""
 
     begun: float
     request: Any = None
+    sending: float | None = None
 
     @property
     def reads(self) -> bool:
@@ -58,17 +63,31 @@ class Task:
 
 
 class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
+    wsgi: Any
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._here = threading.local()  # its task: the one that this thread has in hand
         self._in_hand: dict[Any, Task] = {}  # connection → what its thread does
         self._queued = 0  # connections that have a thread, or wait for one
         self._turns = 0  # requests answered since a thread was free, or a connection accepted
         self._leaving: dict[Any, float] = {}  # connection → when it is closed, the first first
 
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        self.wsgi = partial(self._answer, self.wsgi)
+
     # --- In a thread of the pool ---
 
+    def _answer(self, application: Any, environ: dict[str, Any], start_response: Any) -> Any:
+        parts = application(environ, start_response)
+        if isinstance(parts, environ["wsgi.file_wrapper"]):  # gunicorn sends it as a file
+            self._here.task.sending = time.monotonic()
+            return parts
+        return _Parts(parts, self._here.task)
+
     def handle(self, conn: Any) -> Any:
-        self._in_hand[conn] = Task(time.monotonic())
+        self._here.task = self._in_hand[conn] = Task(time.monotonic())
         try:
             return super().handle(conn)
         finally:
@@ -114,7 +133,7 @@ class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
     def _cut_slow(self, now: float) -> None:
         read_within = READ_WITHIN_WHEN_BUSY if self._all_are_busy() else READ_WITHIN
         for conn, task in tuple(self._in_hand.items()):
-            if now - task.begun > ANSWER_WITHIN:
+            if task.sending is not None and now - task.sending > ANSWER_WITHIN:
                 _shut(conn, socket.SHUT_RDWR)
             elif now - task.begun > read_within and task.reads:
                 # The thread that reads sees the end of the stream, and can still answer.
@@ -150,6 +169,23 @@ class ImpatientThreads(ThreadWorker):  # type: ignore[misc]  # it has no types
             self.poller.unregister(conn.sock)
         self.nr_conns -= 1
         conn.close()
+
+
+class _Parts:
+    """The parts of an answer; ``task`` is told when each is being sent."""
+
+    def __init__(self, parts: Any, task: Task) -> None:
+        self._parts, self._task = parts, task
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._parts:
+            self._task.sending = time.monotonic()
+            yield part
+            self._task.sending = None
+
+    def close(self) -> None:
+        if close := getattr(self._parts, "close", None):
+            close()
 
 
 def _shut(conn: Any, how: int) -> None:

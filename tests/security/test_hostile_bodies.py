@@ -630,6 +630,25 @@ def test_clients_that_read_nothing_are_left_in_time(tmp_path: Path) -> None:
             assert node.works(within=15)
 
 
+def test_an_answer_that_takes_the_node_long_is_waited_for(tmp_path: Path) -> None:
+    """It is the client who is given a time: a market of millions of bars is read first."""
+    slowly = """
+import time
+from proxy_site import slow_clients
+slow_clients.ANSWER_WITHIN = 1.0
+
+def post_worker_init(worker):
+    from gossip import wire
+    decode = wire.decode
+    wire.decode = lambda body: (time.sleep(3.5), decode(body))[1]
+"""
+    with target(tmp_path, conf=slowly) as node, connect(node.port) as client:
+        client.sendall(request("/gossip", BAR))
+        answer = read_answer(client)
+    assert answer is not None
+    assert answer.status == 200
+
+
 def test_connections_that_are_kept_busy_keep_nobody_out(node: Target) -> None:
     """More than there are threads, each with its next request waiting whenever one is answered."""
     path = b"GET /tickers?symbol=VCB HTTP/1.1\r\nHost: node.test\r\n"
