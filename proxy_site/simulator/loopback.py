@@ -11,7 +11,29 @@ from typing import Any, Self
 WAKES_EVERY = 0.02  # seconds: so long a stop takes at most
 
 
-class LoopbackServer(socketserver.ThreadingTCPServer):
+class Started:
+    """Runs from the beginning of a with statement to its end."""
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+class LoopbackServer(Started, socketserver.ThreadingTCPServer):
     """Listens as soon as it is made, and serves in threads of its own from ``start`` to ``stop``; a
     context manager. ``port`` 0 takes a free one.
 
@@ -52,18 +74,6 @@ class LoopbackServer(socketserver.ThreadingTCPServer):
                 with contextlib.suppress(OSError):  # the client was faster
                     connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._connections_lock:

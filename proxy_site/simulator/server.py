@@ -1,15 +1,14 @@
 """The simulator as a server on loopback: what starts it and ends it."""
 
 import ipaddress
-from types import TracebackType
-from typing import Self
 
 from proxy_site.simulator.controls import Controls
+from proxy_site.simulator.loopback import Started
 from proxy_site.simulator.market import SimulatedMarket, SimulationError
 from proxy_site.simulator.protocol import Listener
 
 
-class SimulatorServer(Controls):
+class SimulatorServer(Started, Controls):
     """Serves ``market`` until stopped; a context manager. ``port`` 0 takes a free one.
 
     Limits: ``requests_per_minute`` in a sliding 60 s (429) and ``max_symbols`` a request (400), 0
@@ -72,18 +71,6 @@ class SimulatorServer(Controls):
         self._stopping.set()
         self._http.stop()
         self._http = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def _is_loopback(host: str) -> bool:
