@@ -94,7 +94,7 @@ def merge_rate(
 
     ``script_only``: of the Lua calls alone, without the client's encoding and the way there.
     """
-    from tickers.store import Authority
+    from tickers.verdict import Authority
 
     merged, spent, at = 0, 0.0, 0
     script_began = script_seconds(store)

@@ -112,7 +112,7 @@ def get(connection: http.client.HTTPConnection, path: str, *, encoding: str = "i
 
 def visible(store: "Store", connection: http.client.HTTPConnection, symbol: str) -> float:
     """Milliseconds from a changed bar to its first answer."""
-    from tickers.store import Authority
+    from tickers.verdict import Authority
 
     bars = harness.changed_bars([symbol])
     began = time.perf_counter()

@@ -124,7 +124,7 @@ def fill(symbols: int, bars: int) -> "Store":
     """Make the store this market, as CORE and complete."""
     from tickers import access
     from tickers.bar import epoch_of
-    from tickers.store import Authority
+    from tickers.verdict import Authority
 
     store = access.store()
     store.client.flushdb()

@@ -168,7 +168,7 @@ def pairs(
 @contextlib.contextmanager
 def revisions(store: "Store", names: list[str]) -> Iterator[None]:
     """A merge of these symbols' bars, all changed, every 100 ms."""
-    from tickers.store import Authority
+    from tickers.verdict import Authority
 
     ended = threading.Event()
     failures: list[BaseException] = []

@@ -72,7 +72,7 @@ def next_fence(store: "Store") -> str:
 def delay(
     store: "Store", delivery: Any, fence: str, names: list[str], stubs: Any, ports: list[str]
 ) -> float:
-    from tickers.store import Authority
+    from tickers.verdict import Authority
 
     bars = harness.changed_bars(names)
     began = time.perf_counter()

@@ -32,7 +32,7 @@ from typing import Any
 
 from reputation.address import network_of
 from tickers import store as market
-from tickers.store import Newest
+from tickers.records import Newest
 
 NEAR = 0.005  # of the claimed close: two honest sources of one moment differ by less
 MAX_CLAIMS = 20_000  # open ones; some 2 MB

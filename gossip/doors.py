@@ -20,7 +20,7 @@ from reputation import actors
 from reputation.transitions import Outcome
 from tickers import access
 from tickers.bar import Bar, BarError
-from tickers.store import Authority, Verdict
+from tickers.verdict import Authority, Verdict
 from tickers.viewset import QuickViewSet
 
 # What a bar that was taken off the wire came to: a verdict, an objection, or no bar at all.

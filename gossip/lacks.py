@@ -12,7 +12,8 @@ from gossip.ledger import Changed, Ledger
 from gossip.peer import Peer, PeerKind
 from tickers.bar import epoch_of
 from tickers.market_clock import MarketClock
-from tickers.store import Authority, Store
+from tickers.store import Store
+from tickers.verdict import Authority
 
 MAX_BARS = 500  # a request
 MAX_BODY = 900_000  # bytes; doors take 1 MB

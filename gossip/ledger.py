@@ -15,7 +15,8 @@ from typing import Any
 import redis
 
 from tickers import store
-from tickers.store import FencedError, Position, Store
+from tickers.records import Position
+from tickers.store import FencedError, Store
 
 _SOURCE = "\n".join(
     path.read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """The public door's checks: who is asking, how often, whether the node may take anyone's word, and
 what speaks against each bar."""
 
+import datetime as dt
 import functools
 import json
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from reputation.address import UnknownClientError, actor_of, client_of, network_
 from tickers import access
 from tickers.bar import Bar, BarError, epoch_of
 from tickers.series import bar_of
-from tickers.store import Verdict
+from tickers.verdict import Verdict
 
 # A trusted bar is late after this many seconds, or two cycles (PUBLIC_BARS=when_late). A cycle that
 # office hours begin with is done by then.
@@ -90,28 +91,25 @@ def judge(entries: Sequence[Bar | BarError]) -> list[Judged]:
     """What speaks against each entry, by what the store has now."""
     known = what_is_known({entry.symbol for entry in entries if isinstance(entry, Bar)})
     trading_day = access.market_clock().trading_day()
-    judged: list[Judged] = []
-    for entry in entries:
-        if isinstance(entry, BarError):
-            judged.append(entry)
-        elif not entry.opens_inside:
-            judged.append(BarError("open must lie between low and high"))
-        else:
-            facts = known.get(entry.symbol)
-            against = plausibility.objection(
-                entry, facts, trading_day=trading_day, max_change=settings.MAX_PRICE_CHANGE
-            )
-            if against is None or against.is_failure:
-                judged.append(_judged(entry, facts, fails=against is not None))
-            else:
-                judged.append(against)
-    return judged
+    return [
+        entry
+        if isinstance(entry, BarError)
+        else _judged(entry, known.get(entry.symbol), trading_day)
+        for entry in entries
+    ]
 
 
-def _judged(bar: Bar, known: Known | None, *, fails: bool) -> Candidate | Implausible:
+def _judged(bar: Bar, known: Known | None, trading_day: dt.date) -> Judged:
+    if not bar.opens_inside:
+        return BarError("open must lie between low and high")
+    against = plausibility.objection(
+        bar, known, trading_day=trading_day, max_change=settings.MAX_PRICE_CHANGE
+    )
+    if against is not None and not against.is_failure:
+        return against
     if known is None or known.anchor is None or known.served_close is None:
         raise ValueError("a bar can't be judged without a trusted close")
-    if fails:
+    if against is not None:
         return Implausible(bar, known.anchor)
     return Candidate(bar, known.anchor, known.served_close)
 

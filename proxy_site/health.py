@@ -24,8 +24,9 @@ from gossip import token_failures
 from proxy_site import server_check
 from reputation.turnstile import turnstile
 from tickers import access, clock_skew
+from tickers.records import State
 from tickers.snapshot import StaleError
-from tickers.store import State, Store
+from tickers.store import Store
 
 STARTED = time.monotonic()
 

@@ -23,8 +23,8 @@ from rest_framework.response import Response
 
 from tickers import access, content_coding
 from tickers.bar import BarError, epoch_of, parse_day
+from tickers.records import Change, Position
 from tickers.snapshot import Selection, Snapshot, StaleError
-from tickers.store import Change, Position
 from tickers.viewset import QuickViewSet
 
 logger = logging.getLogger(__name__)

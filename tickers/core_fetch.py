@@ -17,9 +17,10 @@ from tickers.bar import Bar, epoch_of
 from tickers.cycle import Cycle
 from tickers.market_clock import MarketClock
 from tickers.series import bar_of
-from tickers.store import Authority, Store, Verdict
+from tickers.store import Store
 from tickers.vci import Failure, VciClient
 from tickers.vci_answer import Answer
+from tickers.verdict import Authority, Verdict
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,9 @@ import requests
 from tickers.bar import Bar, BarError, parse
 from tickers.clock_skew import ClockSkew, Kind
 from tickers.cycle import Cycle
-from tickers.store import Authority, Position, Store, Verdict
+from tickers.records import Position
+from tickers.store import Store
+from tickers.verdict import Authority, Verdict
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import redis
 
+from tickers.records import Change, Position, State
 from tickers.room import Memory, Room
 from tickers.series import Row, Series, day_in
 from tickers.snapshot import PART, Snapshot, StaleError
-from tickers.store import Change, Position, State, Store
+from tickers.store import Store
 
 logger = logging.getLogger(__name__)
 

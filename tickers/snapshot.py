@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tickers.content_coding import Coding
+from tickers.records import Position
 from tickers.room import Memory, Room
 from tickers.series import History, Row, Series, volume_of
-from tickers.store import Position, Store
+from tickers.store import Store
 
 PART = 10  # symbols that are read from the store, and sent, at a time
 

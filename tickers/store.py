@@ -15,8 +15,6 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,69 +23,16 @@ import redis
 
 from tickers.bar import DAY_SECONDS, Bar, epoch_of
 from tickers.market_clock import MarketClock
+from tickers.records import Change, Newest, Overlay, Position, State, day_in
+from tickers.verdict import Authority, Verdict
 
 SCHEMA = 3  # raised with every change of what the keys hold that the code before would misread
 ROOT = f"{{market}}:{SCHEMA}"
 MAX_BARS = 3_000  # a merge: what one Lua call takes (its C stack)
 MAX_SERIES = 20_000  # bars of one symbol: 80 years of trading days
 
-# Where an encoded bar names its symbol, and how far behind that its day.
-_SYMBOL_AT, _DAY_AFTER = len(b'{"symbol":"'), len(b'","time":"')
-
 _T = TypeVar("_T")
 _LUA = Path(__file__).with_name("lua")
-
-
-class Authority(StrEnum):
-    """How a bar came. All but PUBLIC are trusted."""
-
-    CORE = "CORE"
-    FOLLOWED = "FOLLOWED"
-    INTERNAL = "INTERNAL"
-    PUBLIC = "PUBLIC"
-
-
-class Verdict(StrEnum):
-    """What became of a bar."""
-
-    ADDED = "added"
-    REPLACED = "replaced"
-    CONFIRMED = "confirmed"  # the same bar, now by our own fetch
-    LAID = "laid"  # a public bar, served as an overlay
-    UNCHANGED = "unchanged"  # the same bar
-    KEPT = "kept"  # the stored bar stands: the new one was late, or would rewrite history
-    JUDGED = "judged"  # a plausible public bar that isn't served: see lay
-    HELD = "held"  # a public bar that waits for a second, independent actor
-    FUTURE = "future"
-    TOO_OLD = "too_old"  # others' bar of a day before HISTORY_START
-    FULL = "full"  # an unknown symbol beyond MAX_SYMBOLS
-    UNKNOWN = "unknown"
-    OTHER_DAY = "other_day"
-    SMALLER_VOLUME = "smaller_volume"
-    ANCHOR_MOVED = "anchor_moved"
-    LOSES_DAYS = "loses_days"
-
-    @property
-    def changes_market(self) -> bool:
-        return self in (Verdict.ADDED, Verdict.REPLACED, Verdict.CONFIRMED, Verdict.LAID)
-
-    @property
-    def refused(self) -> bool:
-        return self in _REFUSALS
-
-
-_REFUSALS = frozenset(
-    {
-        Verdict.FUTURE,
-        Verdict.TOO_OLD,
-        Verdict.FULL,
-        Verdict.UNKNOWN,
-        Verdict.OTHER_DAY,
-        Verdict.SMALLER_VOLUME,
-        Verdict.ANCHOR_MOVED,
-        Verdict.LOSES_DAYS,
-    }
-)
 
 
 class StoreError(Exception):
@@ -98,35 +43,6 @@ class FencedError(StoreError):
     """The lease that this write was begun under is no longer the current one."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
-    """A state of the market: ``str()`` is its name in ETags and in ``since``."""
-
-    epoch: str
-    revision: int
-
-    def __str__(self) -> str:
-        return f"{self.epoch}-{self.revision}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Position":
-        """From ``EPOCH-REVISION`` or an ETag that holds it; raises ValueError."""
-        bare = text.strip().removeprefix("W/").strip('"')
-        epoch, _, revision = bare.partition("-")
-        if not (epoch.isalnum() and revision.isascii() and revision.isdigit()):
-            raise ValueError("not a position")
-        return cls(epoch, int(revision))
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    position: Position
-    age: float | None  # seconds since the last trusted update; None: never
-    ready_epoch: str
-    overlays: int
-    held: int  # symbols of which public bars are held
-
-
 @dataclass(frozen=True, slots=True)
 class Merged:
     position: Position
@@ -135,38 +51,6 @@ class Merged:
     @property
     def changed(self) -> int:
         return sum(verdict.changes_market for verdict in self.verdicts)
-
-
-@dataclass(frozen=True, slots=True)
-class Newest:
-    """A symbol's newest trusted bar. ``anchor`` is its close as the store holds it."""
-
-    day: int
-    authority: Authority
-    volume: int
-    anchor: str
-    stored_at: int  # Redis TIME, milliseconds
-    json: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Overlay:
-    """``actors``: its sender, and the one whose held bar spoke for it, if it needed one."""
-
-    day: int
-    actors: tuple[str, ...]
-    volume: int
-    json: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """An entry of the change log: ``bar`` is None unless ``what`` is an authority."""
-
-    revision: int
-    what: str  # an authority, "withdrawn" or "replaced"
-    symbol: str
-    bar: bytes | None
 
 
 class Store:
@@ -407,14 +291,14 @@ class Store:
             found = {k.decode(): v for k, v in self._reads.hgetall(_key("last")).items()}
         else:
             found = self._fields("last", symbols)
-        return {symbol: _newest(text) for symbol, text in found.items()}
+        return {symbol: Newest.parse(text) for symbol, text in found.items()}
 
     def overlays(self, symbols: Iterable[str] | None = None) -> dict[str, Overlay]:
         if symbols is None:
             found = {k.decode(): v for k, v in self._reads.hgetall(_key("public")).items()}
         else:
             found = self._fields("public", symbols)
-        return {symbol: _overlay(text) for symbol, text in found.items()}
+        return {symbol: Overlay.parse(text) for symbol, text in found.items()}
 
     def public_actors(self) -> set[str]:
         """Those who have an overlay, or spoke for one, or have a held bar."""
@@ -443,9 +327,8 @@ class Store:
             newest, *histories = pipeline.execute()
             for symbol, bars, text in zip(part, histories, newest, strict=True):
                 if text:
-                    bars.append(_newest(text).json)
-                day_at = _SYMBOL_AT + len(symbol) + _DAY_AFTER
-                yield symbol, [(_epoch(bar[day_at : day_at + 10]), bar) for bar in bars[-last:]]
+                    bars.append(Newest.parse(text).json)
+                yield symbol, [(day_in(bar, symbol), bar) for bar in bars[-last:]]
 
     def changes(self, since: Position) -> list[Change] | None:
         """What changed after ``since``, oldest first; None when the log doesn't reach back there.
@@ -456,7 +339,7 @@ class Store:
         rows = self._reads.xrange(_key("changes"), min=f"{since.revision + 1}-0")
         if not rows:
             return []
-        changes = [_change(entry_id, fields) for entry_id, fields in rows]
+        changes = [Change.parse(entry_id, fields) for entry_id, fields in rows]
         first_id = rows[0][0]
         return changes if first_id == f"{since.revision + 1}-0".encode() else None
 
@@ -529,33 +412,6 @@ def _figures(bar: Bar, price_texts: tuple[str, str, str, str]) -> str:
 
 def _key(name: str) -> str:
     return f"{ROOT}:{name}"
-
-
-def _newest(text: bytes) -> Newest:
-    day, authority, volume, _, _, close, stored_at, bar = text.split(b" ", 7)
-    return Newest(
-        int(day), Authority(authority.decode()), int(volume), close.decode(), int(stored_at), bar
-    )
-
-
-def _overlay(text: bytes) -> Overlay:
-    day, _, actors, volume, bar = text.split(b" ", 4)
-    return Overlay(int(day), tuple(actors.decode().split(",")), int(volume), bar)
-
-
-def _change(entry_id: bytes, fields: dict[bytes, bytes]) -> Change:
-    [(what, said)] = fields.items()
-    revision = int(entry_id.partition(b"-")[0])
-    if not said.startswith(b"{"):
-        return Change(revision, what.decode(), said.decode(), None)
-    symbol = said[_SYMBOL_AT : said.index(b'"', _SYMBOL_AT)]
-    return Change(revision, what.decode(), symbol.decode(), said)
-
-
-@lru_cache(maxsize=MAX_SERIES)
-def _epoch(date: bytes) -> int:
-    """Series share their days, so each is read once."""
-    return epoch_of(dt.date.fromisoformat(date.decode()))
 
 
 def _first_day(epoch: int) -> dt.date:

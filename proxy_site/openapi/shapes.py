@@ -8,7 +8,7 @@ from typing import Any
 
 from gossip.wire import MAX_LIST
 from tickers.bar import MAX_PRICE, MAX_VOLUME
-from tickers.store import Verdict
+from tickers.verdict import Verdict
 
 Shape = dict[str, Any]
 

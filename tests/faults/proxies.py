@@ -1,7 +1,7 @@
 """Doors on loopback that tests put in a node's way: they count what comes, and answer as told.
 
-A `Door` is an HTTP server that can be closed and opened again on its port; `pass_on_to` makes it a
-proxy in front of a node. A `BadPeer` is a bare socket, for peers that don't speak HTTP as they
+A `Door` is an HTTP server that can be stopped and started again on its port; `pass_on_to` makes it
+a proxy in front of a node. A `BadPeer` is a bare socket, for peers that don't speak HTTP as they
 should.
 """
 
@@ -14,11 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
-from proxy_site.simulator.loopback import LoopbackServer
+from proxy_site.simulator.loopback import LoopbackServer, Started
 
 PATIENCE = 30.0  # seconds until a test gives up waiting
 RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # SO_LINGER of 0 s: closing sends RST
@@ -117,7 +116,7 @@ def pass_on_to(url: str) -> Answer:
 # --- A door ---------------------------------------------------------------------------------------
 
 
-class Door:
+class Door(Started):
     """Notes every request (``seen``, with its reply) and answers it; a context manager."""
 
     def __init__(self, answer: Answer = take) -> None:
@@ -155,30 +154,18 @@ class Door:
             self._seen.append((request, reply))
             self._noted.notify_all()
 
-    def open(self) -> None:
+    def start(self) -> None:
         """Listen, on the same port as before."""
         assert self._server is None, "the door is open already"
         self._server = _Server(self, self._port)
         self._port = self._server.port
         self._server.start()
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Stop listening and hang up on everybody."""
         if self._server is not None:
             self._server.stop()
             self._server = None
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Server(LoopbackServer):

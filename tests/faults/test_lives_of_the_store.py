@@ -28,8 +28,10 @@ from tickers import access
 from tickers.bar import Bar, epoch_of
 from tickers.follow import Follower
 from tickers.keeper import SnapshotKeeper
-from tickers.store import ROOT, Authority, Change, FencedError, Position, Store
+from tickers.records import Change, Position
+from tickers.store import ROOT, FencedError, Store
 from tickers.universe import Universe
+from tickers.verdict import Authority
 
 NOW = exchange_time(FRIDAY, 11)
 SYMBOLS = ("ACB", "FPT", "VCB")

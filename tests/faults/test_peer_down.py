@@ -114,9 +114,9 @@ class Network:
         return int(self.core.get("/health").json()["iteration_count"])
 
     def go_down(self) -> None:
-        self.door.close()
-        self.old.close()
-        self.crowd.close()
+        self.door.stop()
+        self.old.stop()
+        self.crowd.stop()
         self.second.api.kill()
         self.second.worker.kill()
         self.door.forget()
@@ -126,9 +126,9 @@ class Network:
         self.second.api.start()
         self.second.worker.start()
         wait_for(self.second.answers, "the second node to answer", self.second)
-        self.door.open()
-        self.old.open()
-        self.crowd.open()
+        self.door.start()
+        self.old.start()
+        self.crowd.start()
 
     def footprint(self) -> Footprint:
         worker, client = psutil.Process(self.core.worker.pid), self.core.store.client

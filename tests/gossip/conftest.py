@@ -28,7 +28,8 @@ from tickers import access
 from tickers.bar import Bar
 from tickers.connection import connect
 from tickers.market_clock import MarketClock
-from tickers.store import ROOT, Authority, Merged, Store
+from tickers.store import ROOT, Merged, Store
+from tickers.verdict import Authority
 
 TODAY, YESTERDAY = dt.date(2025, 8, 15), dt.date(2025, 8, 14)  # by the tests' market clock
 HOME, AWAY = "203.0.113.9", "198.51.100.7"

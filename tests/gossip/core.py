@@ -9,7 +9,8 @@ from gossip.peer import Peer
 from tests.gossip.peers import PATIENCE, Node
 from tests.tickers.conftest import bar, wait_until
 from tickers.bar import Bar
-from tickers.store import ROOT, Authority, Store
+from tickers.store import ROOT, Store
+from tickers.verdict import Authority
 
 until = functools.partial(wait_until, timeout=PATIENCE)
 

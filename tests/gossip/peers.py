@@ -5,10 +5,11 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from gossip.peer import Peer, PeerKind
+from proxy_site.simulator.loopback import LoopbackServer
 
 TOKEN = "delivery-primary-token"
 PATIENCE = 10.0  # seconds until a test gives up; none needs more than a few milliseconds
@@ -86,23 +87,20 @@ class Gate:
         request.answer(200)
 
 
-class Node(ThreadingHTTPServer):
-    """A peer that notes what it gets and behaves as told."""
-
-    daemon_threads = True
+class Node(LoopbackServer):
+    """A peer that notes what it gets and behaves as told, from the moment when it is made."""
 
     def __init__(self, behaviour: Behaviour = take, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(_Handler, port=port)
         self.behaviour = behaviour
         self.received: list[Received] = []
         self.noted = threading.Condition()
         self.closing = threading.Event()
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
+        self.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def symbols(self) -> list[list[str]]:
@@ -116,14 +114,9 @@ class Node(ThreadingHTTPServer):
             )
         return self.received
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """We were hung up on: that is what some tests are about."""
-
     def close(self) -> None:
         self.closing.set()
-        self.shutdown()
-        self.server_close()
-        self._thread.join()
+        self.stop()
 
 
 Nodes = Callable[..., Node]  # the fixture: each call starts one more

@@ -25,7 +25,9 @@ from tests.gossip.conftest import (
 from tests.reputation.conftest import at_once
 from tickers import access
 from tickers.bar import epoch_of
-from tickers.store import ROOT, Authority, Newest, Store
+from tickers.records import Newest
+from tickers.store import ROOT, Store
+from tickers.verdict import Authority
 
 CLOSE = ANCHORS["VCB"]
 DAY = epoch_of(a_bar().day)

@@ -18,7 +18,8 @@ from tests.gossip.conftest import (
     wire,
 )
 from tests.tickers.conftest import let_time_pass
-from tickers.store import Authority, Store
+from tickers.store import Store
+from tickers.verdict import Authority
 
 pytestmark = pytest.mark.django_db
 

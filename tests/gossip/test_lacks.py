@@ -7,7 +7,8 @@ from tests.gossip.conftest import TODAY, YESTERDAY, a_bar
 from tests.gossip.core import Core, settle, until, until_taken
 from tests.gossip.peers import TOKEN, Gate, Nodes, Received, internal, public
 from tickers.market_clock import EXCHANGE_ZONE, MarketClock
-from tickers.store import ROOT, Authority, Store
+from tickers.store import ROOT, Store
+from tickers.verdict import Authority
 
 LATE_EVENING = settings.DEBUG_SYSTEM_TIME.astimezone(EXCHANGE_ZONE).replace(hour=20)
 

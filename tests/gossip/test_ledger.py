@@ -6,7 +6,8 @@ import redis
 from gossip.ledger import Ledger, delete_others
 from tests.gossip.conftest import a_bar
 from tests.gossip.core import Time, lead
-from tickers.store import ROOT, Authority, FencedError, Store
+from tickers.store import ROOT, FencedError, Store
+from tickers.verdict import Authority
 
 ALICE, BOB = "a" * 16, "b" * 16
 

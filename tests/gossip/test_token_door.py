@@ -40,7 +40,8 @@ from tests.gossip.conftest import (
 )
 from tickers import access
 from tickers.bar import parse
-from tickers.store import Authority, Store
+from tickers.store import Store
+from tickers.verdict import Authority
 
 pytestmark = pytest.mark.django_db
 

@@ -21,7 +21,7 @@ from tests.environment import clean
 from tests.network.nodes import PRIMARY, ROOT, SECONDARY, free_port, wait_for
 from tests.tickers.conftest import FRIDAY, a_store, bar, lead
 from tickers.bar import epoch_of
-from tickers.store import Authority
+from tickers.verdict import Authority
 
 SYMBOLS, BARS = 400, 300
 MEGABYTE = 2**20

@@ -26,7 +26,8 @@ from tests.gossip.conftest import (
 )
 from tickers import access
 from tickers.market_clock import OfficeHours
-from tickers.store import Authority, Store
+from tickers.store import Store
+from tickers.verdict import Authority
 
 pytestmark = pytest.mark.django_db
 

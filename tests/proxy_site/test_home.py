@@ -22,7 +22,8 @@ from django.test import Client
 from tests import environment
 from tickers import access
 from tickers.bar import Bar
-from tickers.store import Authority, Store
+from tickers.store import Store
+from tickers.verdict import Authority
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WAIT = 20.0  # seconds for what should come at once

@@ -22,7 +22,7 @@ from proxy_site import middleware
 from proxy_site.environment import Environment, SettingsError
 from tests.gossip.conftest import forget
 from tests.tickers.conftest import a_store, bar, lead
-from tickers.store import Authority
+from tickers.verdict import Authority
 
 FOR_ALL = {
     "proxy_site.middleware.DatabaseConnections",

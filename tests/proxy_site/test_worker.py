@@ -22,7 +22,8 @@ from tickers.cycle import Cycle
 from tickers.follow import FollowError
 from tickers.lease import Lease
 from tickers.market_clock import MarketClock
-from tickers.store import Authority, FencedError, Store
+from tickers.store import FencedError, Store
+from tickers.verdict import Authority
 
 FRIDAY_11 = dt.datetime(2025, 8, 15, 4, tzinfo=dt.UTC)
 FRIDAY_20 = dt.datetime(2025, 8, 15, 13, tzinfo=dt.UTC)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tickers.bar import Bar, epoch_of, number
-from tickers.store import Authority, Verdict
+from tickers.verdict import Authority, Verdict
 
 INTERNAL_STANDS = 60.0  # seconds
 MOST_LAID = 10  # of a symbol in a minute

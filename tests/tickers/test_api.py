@@ -25,7 +25,8 @@ from tests.tickers.conftest import (
 )
 from tickers import access
 from tickers.bar import Bar, epoch_of
-from tickers.store import ROOT, Authority, Store
+from tickers.store import ROOT, Store
+from tickers.verdict import Authority
 
 DAYS = [MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY]
 ACTOR = "203.0.113.9"

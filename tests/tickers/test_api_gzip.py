@@ -7,7 +7,8 @@ import pytest
 
 from tests.tickers.conftest import FRIDAY, MONDAY, bar
 from tests.tickers.test_api import ACTOR, fence, get, market, node  # noqa: F401 - its fixtures
-from tickers.store import Authority, Store
+from tickers.store import Store
+from tickers.verdict import Authority
 from tickers.zstd_pieces import zstd
 
 pytestmark = pytest.mark.usefixtures("market")

@@ -17,7 +17,8 @@ from tests.tickers.conftest import FRIDAY, bar
 from tests.tickers.test_api import DAYS, fence, get, lay, node  # noqa: F401 - its fixtures
 from tickers import access
 from tickers.snapshot import PART
-from tickers.store import Authority, Store
+from tickers.store import Store
+from tickers.verdict import Authority
 from tickers.zstd_pieces import zstd
 
 SYMBOLS = [f"S{number:02}" for number in range(2 * PART + 3)]

@@ -17,9 +17,10 @@ from tickers.core_fetch import ADJUSTED, CoreFetch, compare
 from tickers.market_clock import MarketClock
 from tickers.request_budget import RequestBudget
 from tickers.series import bar_of
-from tickers.store import ROOT, Authority, FencedError, Store
+from tickers.store import ROOT, FencedError, Store
 from tickers.universe import Universe
 from tickers.vci import VciClient
+from tickers.verdict import Authority
 
 ICT = dt.timezone(dt.timedelta(hours=7))
 FRIDAY_11 = dt.datetime(2025, 8, 15, 11, 0, tzinfo=ICT)

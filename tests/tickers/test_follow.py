@@ -20,8 +20,10 @@ from tickers.bar import Bar, epoch_of
 from tickers.connection import connect
 from tickers.follow import Follower, FollowError
 from tickers.market_clock import MarketClock
+from tickers.records import Position
 from tickers.series import bar_of
-from tickers.store import ROOT, Authority, FencedError, Position, Store
+from tickers.store import ROOT, FencedError, Store
+from tickers.verdict import Authority
 
 TODAY = dt.date(2025, 8, 15)
 HISTORY_START = dt.date(2025, 7, 1)

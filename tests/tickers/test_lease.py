@@ -20,7 +20,8 @@ from tests.tickers.conftest import (
 from tickers import lease
 from tickers.connection import connect
 from tickers.lease import Lease
-from tickers.store import ROOT, Authority, FencedError, Store
+from tickers.store import ROOT, FencedError, Store
+from tickers.verdict import Authority
 
 KEY = f"{ROOT}:lease"
 

@@ -6,7 +6,8 @@ from tests.tickers.conftest import OwnServer, a_store, bar, wait_until
 from tickers.keeper import SnapshotKeeper
 from tickers.listener import Listener
 from tickers.snapshot import Selection
-from tickers.store import Authority, Store
+from tickers.store import Store
+from tickers.verdict import Authority
 
 FOR_EVER = 3_600.0  # seconds
 

@@ -37,7 +37,9 @@ from tests.tickers.conftest import (
 from tests.tickers.merge_model import MergeModel, weight
 from tickers.bar import Bar, epoch_of, number
 from tickers.connection import connect
-from tickers.store import ROOT, Authority, Change, Merged, Position, Store, Verdict
+from tickers.records import Change, Position
+from tickers.store import ROOT, Merged, Store
+from tickers.verdict import Authority, Verdict
 
 CORE, FOLLOWED, INTERNAL = Authority.CORE, Authority.FOLLOWED, Authority.INTERNAL
 TRUSTED = (CORE, FOLLOWED, INTERNAL)

@@ -32,9 +32,11 @@ from tests.tickers.conftest import (
 from tickers.bar import Bar, epoch_of
 from tickers.connection import connect
 from tickers.keeper import SnapshotKeeper, load
+from tickers.records import Change, Position
 from tickers.series import History, bar_of, day_in, volume_of
 from tickers.snapshot import Selection, Snapshot, StaleError
-from tickers.store import ROOT, Authority, Change, Position, Store
+from tickers.store import ROOT, Store
+from tickers.verdict import Authority
 
 CORE, INTERNAL = Authority.CORE, Authority.INTERNAL
 SYMBOLS = ["VCB", "FPT", "VND"]

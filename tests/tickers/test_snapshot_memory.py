@@ -29,7 +29,8 @@ from tickers.bar import Bar, epoch_of
 from tickers.keeper import SnapshotKeeper
 from tickers.room import SYMBOL_SIZE
 from tickers.snapshot import EVERYTHING, LAST, PART, Selection, Snapshot, StaleError
-from tickers.store import Authority, Store
+from tickers.store import Store
+from tickers.verdict import Authority
 
 INTERNAL = Authority.INTERNAL
 SYMBOLS = [f"S{number:02}" for number in range(2 * PART + 3)]

@@ -24,7 +24,9 @@ from tests.tickers.conftest import (
     let_time_pass,
 )
 from tickers.bar import Bar, epoch_of
-from tickers.store import ROOT, Authority, Change, FencedError, Position, Store, Verdict
+from tickers.records import Change, Position
+from tickers.store import ROOT, FencedError, Store
+from tickers.verdict import Authority, Verdict
 
 CORE, FOLLOWED, INTERNAL = Authority.CORE, Authority.FOLLOWED, Authority.INTERNAL
 HOME, AWAY = "203.0.113.9", "198.51.100.4"

@@ -1,0 +1,111 @@
+"""What the store holds and tells, read from the texts that its scripts write."""
+
+import datetime as dt
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tickers.bar import epoch_of
+from tickers.verdict import Authority
+
+# Where an encoded bar names its symbol, and how far behind that its day.
+_SYMBOL_AT, _DAY_AFTER = len(b'{"symbol":"'), len(b'","time":"')
+_MOST_DAYS = 20_000  # that are kept in memory: what one series may have
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A state of the market: ``str()`` is its name in ETags and in ``since``."""
+
+    epoch: str
+    revision: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.revision}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Position":
+        """From ``EPOCH-REVISION`` or an ETag that holds it; raises ValueError."""
+        bare = text.strip().removeprefix("W/").strip('"')
+        epoch, _, revision = bare.partition("-")
+        if not (epoch.isalnum() and revision.isascii() and revision.isdigit()):
+            raise ValueError("not a position")
+        return cls(epoch, int(revision))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    position: Position
+    age: float | None  # seconds since the last trusted update; None: never
+    ready_epoch: str
+    overlays: int
+    held: int  # symbols of which public bars are held
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """A symbol's newest trusted bar. ``anchor`` is its close as the store holds it."""
+
+    day: int
+    authority: Authority
+    volume: int
+    anchor: str
+    stored_at: int  # Redis TIME, milliseconds
+    json: bytes
+
+    @classmethod
+    def parse(cls, text: bytes) -> "Newest":
+        day, authority, volume, _, _, close, stored_at, bar = text.split(b" ", 7)
+        return cls(
+            int(day),
+            Authority(authority.decode()),
+            int(volume),
+            close.decode(),
+            int(stored_at),
+            bar,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """``actors``: its sender, and the one whose held bar spoke for it, if it needed one."""
+
+    day: int
+    actors: tuple[str, ...]
+    volume: int
+    json: bytes
+
+    @classmethod
+    def parse(cls, text: bytes) -> "Overlay":
+        day, _, actors, volume, bar = text.split(b" ", 4)
+        return cls(int(day), tuple(actors.decode().split(",")), int(volume), bar)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An entry of the change log: ``bar`` is None unless ``what`` is an authority."""
+
+    revision: int
+    what: str  # an authority, "withdrawn" or "replaced"
+    symbol: str
+    bar: bytes | None
+
+    @classmethod
+    def parse(cls, entry_id: bytes, fields: dict[bytes, bytes]) -> "Change":
+        [(what, said)] = fields.items()
+        revision = int(entry_id.partition(b"-")[0])
+        if not said.startswith(b"{"):
+            return cls(revision, what.decode(), said.decode(), None)
+        symbol = said[_SYMBOL_AT : said.index(b'"', _SYMBOL_AT)]
+        return cls(revision, what.decode(), symbol.decode(), said)
+
+
+def day_in(bar: bytes, symbol: str) -> int:
+    """The day of an encoded bar of ``symbol``, in epoch seconds."""
+    day_at = _SYMBOL_AT + len(symbol) + _DAY_AFTER
+    return _epoch(bar[day_at : day_at + 10])
+
+
+@lru_cache(maxsize=_MOST_DAYS)
+def _epoch(date: bytes) -> int:
+    """Series share their days, so each is read once."""
+    return epoch_of(dt.date.fromisoformat(date.decode()))

@@ -1,0 +1,55 @@
+"""How a bar came, and what became of it: the two words that merge is about."""
+
+from enum import StrEnum
+
+
+class Authority(StrEnum):
+    """How a bar came. All but PUBLIC are trusted."""
+
+    CORE = "CORE"
+    FOLLOWED = "FOLLOWED"
+    INTERNAL = "INTERNAL"
+    PUBLIC = "PUBLIC"
+
+
+class Verdict(StrEnum):
+    """What became of a bar."""
+
+    ADDED = "added"
+    REPLACED = "replaced"
+    CONFIRMED = "confirmed"  # the same bar, now by our own fetch
+    LAID = "laid"  # a public bar, served as an overlay
+    UNCHANGED = "unchanged"  # the same bar
+    KEPT = "kept"  # the stored bar stands: the new one was late, or would rewrite history
+    JUDGED = "judged"  # a plausible public bar that isn't served: see lay
+    HELD = "held"  # a public bar that waits for a second, independent actor
+    FUTURE = "future"
+    TOO_OLD = "too_old"  # others' bar of a day before HISTORY_START
+    FULL = "full"  # an unknown symbol beyond MAX_SYMBOLS
+    UNKNOWN = "unknown"
+    OTHER_DAY = "other_day"
+    SMALLER_VOLUME = "smaller_volume"
+    ANCHOR_MOVED = "anchor_moved"
+    LOSES_DAYS = "loses_days"
+
+    @property
+    def changes_market(self) -> bool:
+        return self in (Verdict.ADDED, Verdict.REPLACED, Verdict.CONFIRMED, Verdict.LAID)
+
+    @property
+    def refused(self) -> bool:
+        return self in _REFUSALS
+
+
+_REFUSALS = frozenset(
+    {
+        Verdict.FUTURE,
+        Verdict.TOO_OLD,
+        Verdict.FULL,
+        Verdict.UNKNOWN,
+        Verdict.OTHER_DAY,
+        Verdict.SMALLER_VOLUME,
+        Verdict.ANCHOR_MOVED,
+        Verdict.LOSES_DAYS,
+    }
+)
