@@ -308,6 +308,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
     "UNAUTHENTICATED_USER": None,
     "EXCEPTION_HANDLER": "proxy_site.errors.handle",
+    "DEFAULT_METADATA_CLASS": None,  # /openapi.json describes the API; OPTIONS is for preflights
     # ?format= is a parameter of existing nodes; here it is ignored like any other unknown one.
     "URL_FORMAT_OVERRIDE": None,
 }

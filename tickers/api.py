@@ -64,6 +64,15 @@ class TickersViewSet(QuickViewSet):
             response["Cache-Control"] = "no-store"
         return response
 
+    def options(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
+        """A browser asks first, for a page that sets If-None-Match itself (Fetch standard, CORS
+        preflight)."""
+        response = HttpResponse(status=status.HTTP_204_NO_CONTENT)
+        response["Access-Control-Allow-Methods"] = "GET, HEAD"
+        response["Access-Control-Allow-Headers"] = "If-None-Match"
+        response["Access-Control-Max-Age"] = "86400"
+        return response
+
     def list(self, request: Request) -> HttpResponseBase:
         """{symbol: [bar, ...]}, every bar unless the parameters choose; 304 by If-None-Match."""
         symbols, selection = selection_of(request.META.get("QUERY_STRING", ""))

@@ -574,6 +574,13 @@ class TestRefused:
     def test_another_method(self, market: Store) -> None:
         assert told(CLIENT.get("/public/gossip"))[0] == 405
 
+    def test_a_page_can_have_none_of_its_visitors_send(self, market: Store) -> None:
+        """A browser asks first before it posts JSON elsewhere, and isn't allowed to."""
+        asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+        answer = CLIENT.options("/public/gossip", headers=asked)
+        assert told(answer) == (405, 'Method "OPTIONS" not allowed.')
+        assert "Access-Control-Allow-Origin" not in answer
+
 
 class TestClient:
     """Who the actor is."""

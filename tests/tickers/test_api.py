@@ -346,6 +346,16 @@ class TestMethods:
         assert answer.json() == {"detail": f'Method "{method}" not allowed.'}
         assert "GET" in answer["Allow"]
 
+    @pytest.mark.parametrize("path", ["/tickers", "/tickers/changes", "/tickers/group"])
+    def test_a_page_may_set_if_none_match(self, path: str, node: Store) -> None:
+        """By the preflight that a browser sends first."""
+        asked = {"Origin": "https://charts.example", "Access-Control-Request-Method": "GET"}
+        answer = CLIENT.options(path, headers=asked)
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert answer["Access-Control-Allow-Origin"] == "*"
+        assert answer["Access-Control-Allow-Methods"] == "GET, HEAD"
+        assert answer["Access-Control-Allow-Headers"] == "If-None-Match"
+
 
 class TestGroup:
     def test_is_the_universe_by_sector(self, node: Store) -> None:
