@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import redis
 
-from tickers.records import Change, Position, State
+from tickers.records import Change, Position, State, day_in
 from tickers.room import Memory, Room
-from tickers.series import Row, Series, day_in
+from tickers.series import Row, Series
 from tickers.snapshot import PART, Snapshot, StaleError
 from tickers.store import Store
 

@@ -7,8 +7,8 @@ from functools import lru_cache
 from tickers.bar import epoch_of
 from tickers.verdict import Authority
 
-# Where an encoded bar names its symbol, and how far behind that its day.
-_SYMBOL_AT, _DAY_AFTER = len(b'{"symbol":"'), len(b'","time":"')
+# Where an encoded bar names its symbol, and its day.
+_SYMBOL_AT, _DAY_NAME = len(b'{"symbol":"'), b'"time":"'
 _MOST_DAYS = 20_000  # that are kept in memory: what one series may have
 
 
@@ -99,10 +99,10 @@ class Change:
         return cls(revision, what.decode(), symbol.decode(), said)
 
 
-def day_in(bar: bytes, symbol: str) -> int:
-    """The day of an encoded bar of ``symbol``, in epoch seconds."""
-    day_at = _SYMBOL_AT + len(symbol) + _DAY_AFTER
-    return _epoch(bar[day_at : day_at + 10])
+def day_in(bar: bytes) -> int:
+    """The day of an encoded bar, in epoch seconds."""
+    at = bar.index(_DAY_NAME) + len(_DAY_NAME)
+    return _epoch(bar[at : at + 10])
 
 
 @lru_cache(maxsize=_MOST_DAYS)

@@ -4,14 +4,13 @@ The market is some hundred thousand bars of 120 bytes. An object for each would 
 again, and the text of all has to be there anyway, so a bar is a place in it.
 """
 
-import datetime as dt
 import json
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tickers.bar import Bar, epoch_of, parse
+from tickers.bar import Bar, parse
 from tickers.content_coding import Coding
 
 DAY = 86_400  # seconds
@@ -135,9 +134,3 @@ def volume_of(bar: bytes) -> int:
 def bar_of(encoded: bytes) -> Bar:
     """The bar of an encoded form that is ours."""
     return parse(json.loads(encoded))
-
-
-def day_in(bar: bytes) -> int:
-    """The day of an encoded bar, in epoch seconds."""
-    at = bar.index(b'"time":"') + 8
-    return epoch_of(dt.date.fromisoformat(bar[at : at + 10].decode()))

@@ -328,7 +328,7 @@ class Store:
             for symbol, bars, text in zip(part, histories, newest, strict=True):
                 if text:
                     bars.append(Newest.parse(text).json)
-                yield symbol, [(day_in(bar, symbol), bar) for bar in bars[-last:]]
+                yield symbol, [(day_in(bar), bar) for bar in bars[-last:]]
 
     def changes(self, since: Position) -> list[Change] | None:
         """What changed after ``since``, oldest first; None when the log doesn't reach back there.

@@ -32,8 +32,8 @@ from tests.tickers.conftest import (
 from tickers.bar import Bar, epoch_of
 from tickers.connection import connect
 from tickers.keeper import SnapshotKeeper, load
-from tickers.records import Change, Position
-from tickers.series import History, bar_of, day_in, volume_of
+from tickers.records import Change, Position, day_in
+from tickers.series import History, bar_of, volume_of
 from tickers.snapshot import Selection, Snapshot, StaleError
 from tickers.store import ROOT, Store
 from tickers.verdict import Authority
