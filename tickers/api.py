@@ -9,6 +9,7 @@ from typing import Any
 import redis
 from django.conf import settings
 from django.http import (
+    HttpRequest,
     HttpResponse,
     HttpResponseBase,
     QueryDict,
@@ -64,10 +65,10 @@ class TickersViewSet(QuickViewSet):
             response["Cache-Control"] = "no-store"
         return response
 
-    def options(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
+    def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Response:
         """A browser asks first, for a page that sets If-None-Match itself (Fetch standard, CORS
         preflight)."""
-        response = HttpResponse(status=status.HTTP_204_NO_CONTENT)
+        response = Response(status=status.HTTP_204_NO_CONTENT)
         response["Access-Control-Allow-Methods"] = "GET, HEAD"
         response["Access-Control-Allow-Headers"] = "If-None-Match"
         response["Access-Control-Max-Age"] = "86400"
@@ -94,19 +95,15 @@ class TickersViewSet(QuickViewSet):
         bars only, each bar once, as it is now. 410 when the log doesn't reach back there."""
         since = parse_position(request.query_params)
         store = access.store()
+        # First where it stands: of another life's log, which may be long, nothing is asked.
         state = store.state()
-        if since.epoch != state.position.epoch or since.revision > state.position.revision:
+        changes: list[Change] | None = [] if since == state.position else None
+        if since.epoch == state.position.epoch and since.revision < state.position.revision:
+            state, changes = store.changes_since(since)
+        if changes is None:
             raise Gone
-        changes = store.changes(since) if since != state.position else []
-        if changes is None or (not changes and since != state.position):
-            raise Gone
-        # Between the two reads the store may have begun another life, with a log of its own.
-        if changes and store.state().position.epoch != since.epoch:
-            raise Gone
-        revision = changes[-1].revision if changes else since.revision
-        position = Position(since.epoch, revision)
-        response = _json(_changes_body(position, changes))
-        response["ETag"] = f'W/"{position}"'
+        response = _json(_changes_body(state.position, changes))
+        response["ETag"] = f'W/"{state.position}"'
         response["Cache-Control"] = "no-store"
         return _aged(response, state.age)
 

@@ -125,20 +125,26 @@ class SnapshotKeeper:
             self._lock.release()
 
     def _refresh(self) -> None:
-        state = self._store.state()
+        held = self._snapshot
+        changes: list[Change] | None = None
+        if held is None:
+            state = self._store.state()
+        else:
+            state, changes = self._store.changes_since(held.position)
         if state.age is not None:  # a new life that no trusted source has spoken to has none
             self._age, self._age_read_at = state.age, time.monotonic()
-        held = self._snapshot
-        if held is None or (held.position.epoch != state.position.epoch and _complete(state, held)):
-            made = load(self._store, state.position, memory_limit=self._memory_limit)
-        elif held.position.epoch == state.position.epoch and held.position != state.position:
-            made = follow(held, state.position)
-        else:
+        if held and (changes == [] or not _takes_over(state, held)):
             return
+        if held is None or changes is None:
+            made = load(self._store, state.position, memory_limit=self._memory_limit)
+        else:
+            made = follow(held, changes)
         # What was read after a restart is of another life, and must not bear this one's name.
-        if self._store.state().position.epoch == state.position.epoch:
-            self._tell(made.room, held.room if held else None)
-            self._snapshot = made
+        read_later = changes is None or any(change.what == "replaced" for change in changes)
+        if read_later and self._store.state().position.epoch != state.position.epoch:
+            return
+        self._tell(made.room, held.room if held else None)
+        self._snapshot = made
 
     def _tell(self, room: Room, before: Room | None) -> None:
         if room.not_held and not (before and before.not_held):
@@ -151,9 +157,10 @@ class SnapshotKeeper:
             )
 
 
-def _complete(state: State, held: Snapshot) -> bool:
+def _takes_over(state: State, held: Snapshot) -> bool:
     """A new life of the store takes over once it has a whole market again."""
-    return not held.series or state.ready_epoch == state.position.epoch
+    epoch = state.position.epoch
+    return held.position.epoch == epoch or not held.series or state.ready_epoch == epoch
 
 
 def load(store: Store, position: Position, *, memory_limit: int = MEMORY_LIMIT) -> Snapshot:
@@ -166,14 +173,9 @@ def load(store: Store, position: Position, *, memory_limit: int = MEMORY_LIMIT) 
     return Snapshot(position, series, overlays, store, room)
 
 
-def follow(held: Snapshot, position: Position) -> Snapshot:
-    """The snapshot after ``held``, by the change log; the whole market when the log can't tell."""
-    store, limit = held.store, held.room.limit
-    if position.revision < held.position.revision:
-        return load(store, position, memory_limit=limit)
-    changes = store.changes(held.position)
-    if not changes:  # the log was trimmed, or is gone
-        return load(store, position, memory_limit=limit)
+def follow(held: Snapshot, changes: Sequence[Change]) -> Snapshot:
+    """The snapshot after ``held`` and these changes, which came right after it."""
+    store = held.store
     series, overlays = dict(held.series), dict(held.overlays)
     room = replace(held.room, symbols=len(series.keys() | {change.symbol for change in changes}))
     for change in changes:
@@ -186,7 +188,7 @@ def follow(held: Snapshot, position: Position) -> Snapshot:
         if room.fits():
             break
         series[symbol] = room.drop(series[symbol])
-    position = Position(position.epoch, changes[-1].revision)
+    position = Position(held.position.epoch, changes[-1].revision)
     return Snapshot(position, series, overlays, store, room)
 
 

@@ -1,8 +1,10 @@
 """What the store holds and tells, read from the texts that its scripts write."""
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from tickers.bar import epoch_of
 from tickers.verdict import Authority
@@ -39,6 +41,17 @@ class State:
     ready_epoch: str
     overlays: int
     held: int  # symbols of which public bars are held
+
+    @classmethod
+    def parse(cls, told: Sequence[Any]) -> "State":
+        epoch, revision, age, ready, overlays, held = told
+        return cls(
+            position=Position(epoch.decode(), revision),
+            age=None if age < 0 else age / 1000,
+            ready_epoch=ready.decode(),
+            overlays=overlays,
+            held=held,
+        )
 
 
 @dataclass(frozen=True, slots=True)

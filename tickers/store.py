@@ -265,22 +265,44 @@ class Store:
 
     def state(self) -> State:
         """Where the store stands now; overlays whose time is over have ended by then."""
-        epoch, revision, age, ready, overlays, held = self._run(
-            "position",
-            [
-                secrets.token_hex(8),
-                epoch_of(self.clock.trading_day()),
-                self._window,
-                self._log_length,
-            ],
-        )
-        return State(
-            position=Position(epoch.decode(), revision),
-            age=None if age < 0 else age / 1000,
-            ready_epoch=ready.decode(),
-            overlays=overlays,
-            held=held,
-        )
+        return State.parse(self._run("position", self._position_arguments()))
+
+    def changes_since(self, since: Position) -> tuple[State, list[Change] | None]:
+        """Where the store stands, and what changed after ``since`` until then, oldest first; None
+        when the log doesn't tell: it doesn't reach back there, or is of another life.
+
+        Every revision has entries and is logged whole, so a log that goes on at the next revision
+        has everything.
+        """
+        first = f"{since.revision + 1}-0"
+        try:
+            told, rows = self._position_and_log(first)
+        except redis.exceptions.NoScriptError:  # a server that has just started
+            self.state()  # which loads the script
+            told, rows = self._position_and_log(first)
+        state = State.parse(told)
+        if since == state.position:
+            return state, []
+        goes_on = rows and rows[0][0] == first.encode()
+        if since.epoch != state.position.epoch or not goes_on:
+            return state, None
+        return state, [Change.parse(entry_id, fields) for entry_id, fields in rows]
+
+    def _position_and_log(self, first: str) -> tuple[Any, Any]:
+        """The answer of the position script, and the log's entries from the id ``first`` on."""
+        pipeline = self._reads.pipeline()  # at once: a restart between the two would mix two lives
+        pipeline.evalsha(self._scripts["position"].sha, 1, ROOT, *self._position_arguments())
+        pipeline.xrange(_key("changes"), min=first)
+        told, rows = pipeline.execute()
+        return told, rows
+
+    def _position_arguments(self) -> list[Any]:
+        return [
+            secrets.token_hex(8),
+            epoch_of(self.clock.trading_day()),
+            self._window,
+            self._log_length,
+        ]
 
     def symbols(self) -> list[str]:
         return sorted(symbol.decode() for symbol in self._reads.hkeys(_key("last")))
@@ -329,19 +351,6 @@ class Store:
                 if text:
                     bars.append(Newest.parse(text).json)
                 yield symbol, [(day_in(bar), bar) for bar in bars[-last:]]
-
-    def changes(self, since: Position) -> list[Change] | None:
-        """What changed after ``since``, oldest first; None when the log doesn't reach back there.
-
-        Every revision has entries and is logged whole, so a log that goes on at the next revision
-        has everything.
-        """
-        rows = self._reads.xrange(_key("changes"), min=f"{since.revision + 1}-0")
-        if not rows:
-            return []
-        changes = [Change.parse(entry_id, fields) for entry_id, fields in rows]
-        first_id = rows[0][0]
-        return changes if first_id == f"{since.revision + 1}-0".encode() else None
 
     def wait_for_change(self, seconds: float) -> bool:
         """Whether something is logged within that time, from now on."""

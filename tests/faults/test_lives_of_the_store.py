@@ -28,7 +28,7 @@ from tickers import access
 from tickers.bar import Bar, epoch_of
 from tickers.follow import Follower
 from tickers.keeper import SnapshotKeeper
-from tickers.records import Change, Position
+from tickers.records import Change, Position, State
 from tickers.store import ROOT, FencedError, Store
 from tickers.universe import Universe
 from tickers.verdict import Authority
@@ -245,11 +245,11 @@ def test_changes_that_are_read_across_a_restart_are_gone(
     class RestartedMeanwhile(Store):
         """What the log has then under the revisions asked for isn't what it had."""
 
-        def changes(self, since: Position) -> list[Change] | None:
+        def changes_since(self, since: Position) -> tuple[State, list[Change] | None]:
             bench.server.go_back(kept)
             bench.lead()
             bench.merge(bar("FPT", volume=4_000))
-            return super().changes(since)
+            return super().changes_since(since)
 
     store = RestartedMeanwhile(bench.server.client, clock=clock_at(NOW), trust_window=300)
     monkeypatch.setattr(access, "store", lambda: store)

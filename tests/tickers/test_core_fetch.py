@@ -137,7 +137,7 @@ def test_an_adjusted_history_is_replaced_whole_in_one_cycle(bench: Bench) -> Non
     after = bench.series("VCB")
     assert after == bench.at_the_exchange("VCB")
     assert after[0].close < before[0].close * 0.95
-    changes = bench.store.changes(position) or []
+    changes = bench.store.changes_since(position)[1] or []
     assert [(change.what, change.symbol) for change in changes] == [("replaced", "VCB")]
 
 

@@ -67,7 +67,7 @@ def stored(store: Store, symbol: str = "VCB") -> list[bytes]:
 def last_revision(store: Store) -> list[Change]:
     """The entries of the change log's last revision."""
     position = store.state().position
-    return store.changes(Position(position.epoch, position.revision - 1)) or []
+    return store.changes_since(Position(position.epoch, position.revision - 1))[1] or []
 
 
 def entry(what: str, of: Bar | None = None, *, symbol: str = "VCB") -> tuple[str, str, Any]:
@@ -558,7 +558,7 @@ class MergeMachine(RuleBasedStateMachine):
     @rule()
     def a_follower_catches_up(self) -> None:
         """By the change log, conflated, as FOLLOWED: it ends with the same trusted market."""
-        changes = self.store.changes(self.followed)
+        _, changes = self.store.changes_since(self.followed)
         assert changes is not None
         replaced = {change.symbol for change in changes if change.what == "replaced"}
         latest: dict[tuple[str, int], Bar] = {}
@@ -618,8 +618,9 @@ class MergeMachine(RuleBasedStateMachine):
         assert revision - before in (0, 1)
         if revision == before:
             assert market == market_before
-        changes = self.store.changes(Position(self.followed.epoch, before))
-        assert changes is not None
+        # Not changes_since() either.
+        logged = reads.xrange(f"{ROOT}:changes", min=f"{before + 1}-0")
+        changes = [Change.parse(entry_id, fields) for entry_id, fields in logged]
         assert {change.revision for change in changes} == set(range(before + 1, revision + 1))
         if revision > before:
             written = [(c.what, c.symbol, c.bar or b"") for c in changes]

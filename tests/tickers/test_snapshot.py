@@ -32,7 +32,7 @@ from tests.tickers.conftest import (
 from tickers.bar import Bar, epoch_of
 from tickers.connection import connect
 from tickers.keeper import SnapshotKeeper, load
-from tickers.records import Change, Position, day_in
+from tickers.records import Change, Position, State, day_in
 from tickers.series import History, bar_of, volume_of
 from tickers.snapshot import Selection, Snapshot, StaleError
 from tickers.store import ROOT, Store
@@ -146,7 +146,7 @@ def test_a_log_that_does_not_reach_back_is_made_up_for_by_a_load(
     held = keeper.current()
     for volume in range(50):
         store.merge([bar(volume=volume)], INTERNAL)
-    assert store.changes(held.position) is None
+    assert store.changes_since(held.position)[1] is None
     assert [one["volume"] for one in served(keeper.current(), selection=EVERYTHING)] == [1_000, 49]
 
 
@@ -344,9 +344,9 @@ class WrittenMeanwhile(Store):
         self._write()
         return super().symbols()
 
-    def changes(self, since: Position) -> list[Change] | None:
+    def changes_since(self, since: Position) -> tuple[State, list[Change] | None]:
         self._write()
-        return super().changes(since)
+        return super().changes_since(since)
 
     def _write(self) -> None:
         if self.meanwhile:
@@ -379,10 +379,10 @@ class SlowStore(Store):
     asked: threading.Event
     may_answer: threading.Event
 
-    def changes(self, since: Position) -> list[Change] | None:
+    def changes_since(self, since: Position) -> tuple[State, list[Change] | None]:
         self.asked.set()
         assert self.may_answer.wait(10)
-        return super().changes(since)
+        return super().changes_since(since)
 
 
 @pytest.fixture
@@ -488,13 +488,13 @@ class TestARefresh:
         assert not {"hkeys", "hgetall"} & set(asked)
         assert [one["close"] for one in served(snapshot, "S007", EVERYTHING)] == [1_000] * 5
 
-    def test_after_nothing_asks_for_the_position_only(
+    def test_after_nothing_reads_nothing(
         self, keeper: SnapshotKeeper, commands: Callable[[], dict[str, int]]
     ) -> None:
         held = keeper.current()
         commands()
         assert keeper.current() is held
-        assert not {"xrange", "zrange", "hkeys", "hgetall"} & set(commands())
+        assert not {"lrange", "zrange", "hkeys", "hgetall", "hmget"} & set(commands())
 
     def test_shares_what_has_not_changed_with_the_snapshot_before(
         self, store: Store, keeper: SnapshotKeeper, commands: Callable[[], dict[str, int]]

@@ -61,7 +61,7 @@ def revision(store: Store) -> int:
 
 
 def since(store: Store, revision: int) -> list[Change] | None:
-    return store.changes(Position(store.state().position.epoch, revision))
+    return store.changes_since(Position(store.state().position.epoch, revision))[1]
 
 
 def days(count: int, *, last: dt.date = FRIDAY) -> list[dt.date]:
