@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 
-LOOK_EVERY = 0.002  # seconds
+LOOK_EVERY = 0.004  # seconds
 WITHIN = 10.0
 
 

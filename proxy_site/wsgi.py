@@ -4,6 +4,7 @@ import os
 
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
+from django.urls import get_resolver
 
 from proxy_site import embedded, footprint
 
@@ -13,3 +14,5 @@ application = get_wsgi_application()
 footprint.spare_imports()
 if settings.USES_EMBEDDED_SERVER:
     embedded.ensure(settings.DATA_DIR)
+get_resolver().url_patterns  # noqa: B018 - imports every view, which the first request would do
+footprint.spare_collections()

@@ -96,6 +96,8 @@ def epoch_of(day: dt.date) -> int:
     return (day.toordinal() - _UNIX_DAY) * DAY_SECONDS
 
 
+# An answer's bars are of the same few days.
+@functools.lru_cache(maxsize=4_096)
 def day_of(epoch: int) -> dt.date:
     """The date, at the exchange, of an instant in epoch seconds."""
     try:

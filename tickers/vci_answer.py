@@ -194,6 +194,8 @@ def _epoch(value: object) -> int:
 
 
 def _number(name: str, value: object) -> float:
+    if type(value) is int:
+        return value
     if value is None:
         raise BarError(f"{name} is null")
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from gossip.claims import Claims
 from gossip.delivery import Delivery
 from gossip.peer import Peer, PeerKind
-from proxy_site import embedded
+from proxy_site import embedded, footprint
 from proxy_site.housekeeping import Housekeeping, end_standing_of_banned, settle_claims
 from proxy_site.worker import Pace, Source, Worker
 from reputation import actors
@@ -47,6 +47,7 @@ class Command(BaseCommand):
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
         worker = make_worker(stop)
+        footprint.spare_collections()
         outcome: list[bool] = []
         work = worker.run_once if once else worker.run
         thread = threading.Thread(
