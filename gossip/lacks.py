@@ -64,7 +64,7 @@ class Lacks:
         changed = self._changed.at(self._ledger.refresh())
         symbols = self._ledger.lacking(changed)
         # Read after `changed`: a bar may be newer than the revision it is noted under, never older.
-        newest = self._store.newest(symbols)
+        newest = self._changed.newest(symbols)
         today = epoch_of(self._clock.trading_day())
         return [
             Lack(symbol, changed[symbol], bar.json)

@@ -8,14 +8,14 @@ nothing is written, and the copy is read again.
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import redis
 
 from tickers import store
-from tickers.records import Position
+from tickers.records import Newest, Position
 from tickers.store import FencedError, Store
 
 _SOURCE = "\n".join(
@@ -28,21 +28,31 @@ _SOURCE = "\n".join(
 
 
 class Changed:
-    """The store's ``changed``, read once for all peers that ask at one position; for threads."""
+    """The store's ``changed``, and the bars it tells of, read once for all peers that ask at one
+    position; for threads."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
         self._position: Position | None = None
         self._revisions: dict[str, int] = {}
+        self._newest: dict[str, Newest] = {}
 
     def at(self, position: Position) -> Mapping[str, int]:
         """symbol → revision, as of ``position`` or later."""
         with self._lock:
             if position != self._position:
                 self._revisions = self._store.changed()
+                self._newest = {}
                 self._position = position
             return self._revisions
+
+    def newest(self, symbols: Collection[str]) -> Mapping[str, Newest]:
+        """The newest trusted bars of these symbols and maybe of others, read after what ``at``
+        returned last."""
+        with self._lock:
+            self._newest |= self._store.newest(set(symbols) - self._newest.keys())
+            return self._newest
 
 
 class Ledger:
