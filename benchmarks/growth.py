@@ -9,6 +9,7 @@ length of its plain JSON; and the largest web process after it has served the wh
 import contextlib
 import http.client
 import json
+import random
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -111,9 +112,12 @@ def get(connection: http.client.HTTPConnection, path: str, *, encoding: str = "i
 
 
 def visible(store: "Store", connection: http.client.HTTPConnection, symbol: str) -> float:
-    """Milliseconds from a changed bar to its first answer."""
+    """Milliseconds from a changed bar to its first answer; the bar comes after a moment of rest."""
+    from tickers.listener import PAUSE
     from tickers.verdict import Authority
 
+    time.sleep(random.uniform(PAUSE, 3 * PAUSE))
+    get(connection, f"/tickers?symbol={symbol}&limit=1")
     bars = harness.changed_bars([symbol])
     began = time.perf_counter()
     store.merge(bars, Authority.INTERNAL)
