@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -32,6 +33,21 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
     return clean(DATA_DIR=str(folder), **tokens, **variables)
 
 
+def run(program: str, folder: Path) -> Any:
+    """What a Python process that could be a web process prints, as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=environment(folder, REDIS_URL="redis://127.0.0.1:9/0"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 def test_libraries_that_it_never_calls_are_not_imported(tmp_path: Path) -> None:
     program = """
 import json, sys
@@ -45,17 +61,22 @@ national_day = is_trading_day(dt.date(2025, 9, 2))
 countries = [name for name in sys.modules if name.startswith("holidays.countries.")]
 print(json.dumps([loaded, requests.__name__, national_day, countries]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environment(tmp_path, REDIS_URL="redis://127.0.0.1:9/0"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [[], "requests", False, ["holidays.countries.vietnam"]]
+    assert run(program, tmp_path) == [[], "requests", False, ["holidays.countries.vietnam"]]
+
+
+def test_garbage_collection_leaves_alone_what_was_there_before_the_first_request(
+    tmp_path: Path,
+) -> None:
+    program = """
+import gc, json
+from proxy_site.wsgi import application
+before = gc.get_freeze_count()
+from django.test import Client
+Client().get("/tickers/group")
+print(json.dumps([before, len(gc.get_objects())]))
+"""
+    frozen, looked_at = run(program, tmp_path)
+    assert looked_at < frozen / 4
 
 
 THREADS_WITH_LARGE_BLOCKS = """
