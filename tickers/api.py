@@ -95,11 +95,12 @@ class TickersViewSet(QuickViewSet):
         bars only, each bar once, as it is now. 410 when the log doesn't reach back there."""
         since = parse_position(request.query_params)
         store = access.store()
-        # First where it stands: of another life's log, which may be long, nothing is asked.
-        state = store.state()
-        changes: list[Change] | None = [] if since == state.position else None
-        if since.epoch == state.position.epoch and since.revision < state.position.revision:
-            state, changes = store.changes_since(since)
+        # First where it stands: of another life's log, which may be long, nothing is asked, nor of
+        # one to come, which Redis may have no id for.
+        position = store.state().position
+        if since.epoch != position.epoch or since.revision > position.revision:
+            raise Gone
+        state, changes = store.changes_since(since)
         if changes is None:
             raise Gone
         response = _json(_changes_body(state.position, changes))

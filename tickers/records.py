@@ -9,9 +9,10 @@ from typing import Any
 from tickers.bar import epoch_of
 from tickers.verdict import Authority
 
+MAX_SERIES = 20_000  # bars of one symbol: 80 years of trading days
+
 # Where an encoded bar names its symbol, and its day.
 _SYMBOL_AT, _DAY_NAME = len(b'{"symbol":"'), b'"time":"'
-_MOST_DAYS = 20_000  # that are kept in memory: what one series may have
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -118,7 +119,7 @@ def day_in(bar: bytes) -> int:
     return _epoch(bar[at : at + 10])
 
 
-@lru_cache(maxsize=_MOST_DAYS)
+@lru_cache(maxsize=MAX_SERIES)
 def _epoch(date: bytes) -> int:
     """Series share their days, so each is read once."""
     return epoch_of(dt.date.fromisoformat(date.decode()))

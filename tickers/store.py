@@ -23,13 +23,12 @@ import redis
 
 from tickers.bar import DAY_SECONDS, Bar, epoch_of
 from tickers.market_clock import MarketClock
-from tickers.records import Change, Newest, Overlay, Position, State, day_in
+from tickers.records import MAX_SERIES, Change, Newest, Overlay, Position, State, day_in
 from tickers.verdict import Authority, Verdict
 
 SCHEMA = 3  # raised with every change of what the keys hold that the code before would misread
 ROOT = f"{{market}}:{SCHEMA}"
 MAX_BARS = 3_000  # a merge: what one Lua call takes (its C stack)
-MAX_SERIES = 20_000  # bars of one symbol: 80 years of trading days
 
 _T = TypeVar("_T")
 _LUA = Path(__file__).with_name("lua")
