@@ -21,7 +21,7 @@ $(STAMP): requirements-dev.lock
 	@touch $(STAMP)
 
 demo: install
-	@exec $(BIN)/python -m proxy_site.demo
+	@exec $(BIN)/python -m proxy_site.local.demo
 
 run: install
 	@exec $(BIN)/python manage.py run_node

@@ -4,7 +4,7 @@ import logging
 import multiprocessing
 from typing import Any
 
-from proxy_site.refusals import is_no_refusal
+from proxy_site.serving.log_filters import is_no_refusal
 from proxy_site.settings import PORT, THREADS, TRUSTED_PROXIES
 
 wsgi_app = "proxy_site.wsgi:application"
@@ -15,7 +15,7 @@ workers = multiprocessing.cpu_count()
 # gevent read a third faster, but one process waiting for SQL would keep everybody waiting, and a
 # post beside readers of the whole market took longer; sync workers keep no connection alive.
 # gthread itself lets slow clients hold its threads for ever.
-worker_class = "proxy_site.gunicorn_worker.Worker"
+worker_class = "proxy_site.serving.gunicorn_worker.GunicornWorker"
 # More cost reads some percent, fewer make others wait for two slow clients.
 threads = THREADS
 # preload_app stays off: what takes memory is the market, which is read after the fork, and a

@@ -23,9 +23,10 @@ import requests
 
 from benchmarks import harness, servers
 from benchmarks.harness import Bench, Figure, Run, verdict
-from proxy_site import embedded
-from proxy_site.simulator import AcceleratedClock, Frame, SimulatedMarket, SimulatorServer
-from proxy_site.simulator.market import SimulatedBar
+from proxy_site.local import embedded_redis
+from simulator.clock import AcceleratedClock
+from simulator.market import Frame, SimulatedBar, SimulatedMarket
+from simulator.server import SimulatorServer
 from tickers.universe import Universe
 
 PEERS = 3
@@ -140,7 +141,7 @@ def node(folder: Path, *, worker: bool = False, **settings: str) -> Iterator[Ben
                 stack.enter_context(servers.running(command, env=env, log=log))
             yield bench
     finally:
-        embedded.stop(folder / "data")
+        embedded_redis.stop(folder / "data")
 
 
 def last_cycle(core: Bench) -> dict[str, Any]:

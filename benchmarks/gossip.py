@@ -18,7 +18,7 @@ from benchmarks import harness, load, profiles, reads, servers
 from benchmarks.harness import Figure, Run, verdict
 
 if TYPE_CHECKING:
-    from tickers.store import Store
+    from tickers.store.store import Store
 
 LIST = 287
 SYMBOLS = 10 * LIST

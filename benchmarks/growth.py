@@ -21,7 +21,7 @@ from benchmarks import harness, servers, svg
 from benchmarks.harness import RESULTS, Bench, Run, verdict
 
 if TYPE_CHECKING:
-    from tickers.store import Store
+    from tickers.store.store import Store
 
 SYMBOLS = (100, 300, 1_000, 3_000)
 BARS = (250, 1_000, 5_000)
@@ -63,9 +63,9 @@ def main() -> None:
 
 
 def measure(bench: Bench, symbols: int, bars: int, run: Run) -> Market:
-    from tickers import access
+    from tickers import wiring
 
-    empty = access.store().client
+    empty = wiring.store().client
     empty.flushdb()
     before = used_memory(empty)
     store = harness.fill(symbols, bars)
@@ -113,7 +113,7 @@ def get(connection: http.client.HTTPConnection, path: str, *, encoding: str = "i
 
 def visible(store: "Store", connection: http.client.HTTPConnection, symbol: str) -> float:
     """Milliseconds from a changed bar to its first answer; the bar comes after a moment of rest."""
-    from tickers.listener import PAUSE
+    from tickers.snapshot.listener import PAUSE
     from tickers.verdict import Authority
 
     time.sleep(random.uniform(PAUSE, 3 * PAUSE))

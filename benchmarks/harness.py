@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tickers.bar import Bar
-    from tickers.store import Store
+    from tickers.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -108,25 +108,25 @@ def bench(port: int, **settings: str) -> Iterator[Bench]:
     django.setup()
     from django.core.management import call_command
 
-    from proxy_site import embedded
+    from proxy_site.local import embedded_redis
 
     try:
-        embedded.ensure(folder / "data")
+        embedded_redis.ensure(folder / "data")
         call_command("migrate", verbosity=0)
         yield Bench(folder, env, port)
     finally:
-        embedded.release(folder / "data")
-        embedded.stop(folder / "data")
+        embedded_redis.release(folder / "data")
+        embedded_redis.stop(folder / "data")
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def fill(symbols: int, bars: int) -> "Store":
     """Make the store this market, as CORE and complete."""
-    from tickers import access
+    from tickers import wiring
     from tickers.bar import epoch_of
     from tickers.verdict import Authority
 
-    store = access.store()
+    store = wiring.store()
     store.client.flushdb()
     fence = store.acquire_lease(3_600)
     if fence is None:

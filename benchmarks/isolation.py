@@ -18,7 +18,7 @@ from benchmarks.harness import TOKEN, Bench, Figure, Run, verdict
 from benchmarks.load import Load
 
 if TYPE_CHECKING:
-    from tickers.store import Store
+    from tickers.store.store import Store
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from benchmarks import harness, servers
 from benchmarks.harness import ROOT, Figure, Run
 
 if TYPE_CHECKING:
-    from tickers.store import Store
+    from tickers.store.store import Store
 
 PEERS = (1, 3, 10, 50)
 
@@ -30,8 +30,8 @@ def main() -> None:
 
 def delays(store: "Store", count: int, *, samples: int) -> dict[str, list[float]]:
     """Milliseconds until the last of ``count`` peers has the bars, by how many change."""
-    from gossip.delivery import Delivery
-    from gossip.peer import Peer, PeerKind
+    from gossip.delivery.delivery import Delivery
+    from gossip.delivery.peer import Peer, PeerKind
 
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.peer_stubs", str(count)],
@@ -60,7 +60,7 @@ def delays(store: "Store", count: int, *, samples: int) -> dict[str, list[float]
 
 
 def next_fence(store: "Store") -> str:
-    from tickers.store import ROOT
+    from tickers.store.store import ROOT
 
     store.client.delete(f"{ROOT}:lease")  # the one that filled the store
     fence = store.acquire_lease(3_600)

@@ -10,7 +10,7 @@ from benchmarks.harness import table
 from benchmarks.load import Load
 
 if TYPE_CHECKING:
-    from tickers.store import Store
+    from tickers.store.store import Store
 
 
 def processor_time(

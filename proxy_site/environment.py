@@ -19,7 +19,7 @@ import environ
 import psutil
 import redis
 
-from tickers.connection import Sentinels, at_database, uses_sentinels
+from tickers.store.redis_client import Sentinels, at_database, uses_sentinels
 
 PLACEHOLDER = "change-me"
 MINIMUM_SECRET = 16

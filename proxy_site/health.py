@@ -20,13 +20,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from gossip import token_failures
-from proxy_site import server_check
-from reputation.turnstile import turnstile
-from tickers import access, clock_skew
-from tickers.records import State
-from tickers.snapshot import StaleError
-from tickers.store import Store
+from gossip.tokens import failures
+from proxy_site import redis_checks
+from reputation.database_bulkhead import bulkhead
+from tickers import clock_skew, wiring
+from tickers.snapshot.snapshot import StaleError
+from tickers.store.records import State
+from tickers.store.store import Store
 
 STARTED = time.monotonic()
 
@@ -63,7 +63,7 @@ class Health(ViewSet):
 
 
 def node() -> dict[str, Any]:
-    clock = access.market_clock()
+    clock = wiring.market_clock()
     frozen = settings.DEBUG_SYSTEM_TIME
     return {
         "node_name": settings.NODE_NAME,
@@ -79,8 +79,8 @@ def node() -> dict[str, Any]:
 
 def read_market(problems: list[str]) -> dict[str, Any]:
     """The market's part, from the store, or from this process's snapshot when that is away."""
-    store = access.store()
-    keeper = access.snapshots()
+    store = wiring.store()
+    keeper = wiring.snapshots()
     try:
         snapshot = keeper.current()
         filled, position, can_serve = len(snapshot.series), snapshot.position, True
@@ -133,7 +133,7 @@ def check_server(store: Store, problems: list[str]) -> dict[str, Any]:
         "used_memory_bytes": info.get("used_memory", 0),
         "memory_limit_bytes": info.get("maxmemory", 0),  # 0: none
     }
-    problems += server_check.complaints(info)
+    problems += redis_checks.complaints(info)
     return server
 
 
@@ -158,7 +158,7 @@ def check_worker(status: dict[str, Any], problems: list[str]) -> None:
 
 def check_database(problems: list[str]) -> None:
     try:
-        with turnstile().inside(), connection.cursor() as cursor:
+        with bulkhead().inside(), connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except Error as error:
         problems.append(f"the database can't be reached ({type(error).__name__})")
@@ -167,14 +167,14 @@ def check_database(problems: list[str]) -> None:
 def token_failures_last_hour(problems: list[str]) -> int | None:
     """Told, not complained of: else anyone could make a node look degraded."""
     try:
-        return token_failures.in_the_last_hour()
+        return failures.in_the_last_hour()
     except redis.RedisError as error:
         problems.append(f"the cache can't be reached ({type(error).__name__})")
         return None
 
 
 def pace(worker: dict[str, Any]) -> dict[str, Any]:
-    hours, clock = settings.OFFICE_HOURS, access.market_clock()
+    hours, clock = settings.OFFICE_HOURS, wiring.market_clock()
     in_office_hours = clock.in_office_hours()
     usual = settings.CYCLE if in_office_hours else settings.CYCLE_OUTSIDE_HOURS
     return {

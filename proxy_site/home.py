@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.views import View
 
-from tickers import access
+from tickers import wiring
 
 
 class Home(View):
@@ -27,7 +27,7 @@ def page() -> dict[str, Any]:
     return {
         "node_name": settings.NODE_NAME,
         "mode": "public" if settings.IS_PUBLIC_NODE else "core",
-        "trading_day": access.market_clock().trading_day(),
+        "trading_day": wiring.market_clock().trading_day(),
         "debug_system_time": settings.DEBUG_SYSTEM_TIME,
         "listings": {
             listing.symbol: [listing.exchange, listing.sector] for listing in settings.UNIVERSE

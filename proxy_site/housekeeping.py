@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 import redis
 from django.db import Error, close_old_connections, connections
 
-from gossip.claims import Claims
+from gossip.doors.claims import Claims
 from reputation import actors
-from tickers.store import Store
+from tickers.store.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from proxy_site import embedded
-from proxy_site.cache import cache
+from proxy_site.cache_settings import cache
 from proxy_site.environment import (
     Environment,
     SettingsError,
@@ -17,6 +16,7 @@ from proxy_site.environment import (
     refuse_self,
     same_database,
 )
+from proxy_site.local import embedded_redis
 from tickers.market_clock import MarketClock, OfficeHours
 from tickers.universe import DEFAULT_FILE, Universe, UniverseError
 
@@ -151,7 +151,9 @@ if env.production and not env.text("REDIS_URL"):
         "REDIS_URL", "is missing: production needs a server", "redis://127.0.0.1:6379/0"
     )
 USES_EMBEDDED_SERVER = not env.text("REDIS_URL")
-REDIS_URL = env.redis_url("REDIS_URL", "") if not USES_EMBEDDED_SERVER else embedded.url(DATA_DIR)
+REDIS_URL = (
+    env.redis_url("REDIS_URL", "") if not USES_EMBEDDED_SERVER else embedded_redis.url(DATA_DIR)
+)
 CACHE_URL = env.redis_url("CACHE_URL", next_database(REDIS_URL))
 if same_database(CACHE_URL, REDIS_URL):
     raise SettingsError(
@@ -203,7 +205,7 @@ DEBUG = False
 ROOT_URLCONF = "proxy_site.urls"
 WSGI_APPLICATION = "proxy_site.wsgi.application"
 INSTALLED_APPS = [
-    "proxy_site.admin_config.AdminConfig",
+    "proxy_site.admin_site.config.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -263,8 +265,8 @@ AXES_LOCKOUT_PARAMETERS = ["ip_address"]
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_ONLY_ADMIN_SITE = True
-AXES_CLIENT_IP_CALLABLE = "proxy_site.logins.client_ip"
-AXES_LOCKOUT_CALLABLE = "proxy_site.logins.locked_out"
+AXES_CLIENT_IP_CALLABLE = "proxy_site.admin_site.lockout.client_ip"
+AXES_LOCKOUT_CALLABLE = "proxy_site.admin_site.lockout.locked_out"
 AXES_VERBOSE = False  # its log lines name the address, not what was typed
 AXES_SENSITIVE_PARAMETERS = ["username", "otp_token", "csrfmiddlewaretoken"]
 
@@ -307,7 +309,7 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
     "UNAUTHENTICATED_USER": None,
-    "EXCEPTION_HANDLER": "proxy_site.errors.handle",
+    "EXCEPTION_HANDLER": "proxy_site.exception_handler.handle",
     "DEFAULT_METADATA_CLASS": None,  # /openapi.json describes the API; OPTIONS is for preflights
     # ?format= is a parameter of existing nodes; here it is ignored like any other unknown one.
     "URL_FORMAT_OVERRIDE": None,
@@ -331,7 +333,7 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "filters": {"failures": {"()": "proxy_site.refusals.OnlyFailures"}},
+    "filters": {"failures": {"()": "proxy_site.serving.log_filters.OnlyFailures"}},
     "handlers": {
         "stdout": {
             "class": "logging.StreamHandler",

@@ -5,10 +5,10 @@ from django.contrib import admin
 from django.urls import path
 from rest_framework.routers import SimpleRouter
 
-from gossip.doors import PublicGossip, TrustedGossip
-from proxy_site.api_document import ApiDocument
+from gossip.doors.views import PublicGossip, TrustedGossip
 from proxy_site.health import Health
 from proxy_site.home import Home
+from proxy_site.openapi.api_document import ApiDocument
 from tickers.api import TickersViewSet
 
 router = SimpleRouter(trailing_slash=False)
@@ -25,6 +25,6 @@ urlpatterns = [
     path(settings.ADMIN_PATH, admin.site.urls),
 ]
 
-handler400 = "proxy_site.errors.bad_request"
-handler404 = "proxy_site.errors.not_found"
-handler500 = "proxy_site.errors.server_error"
+handler400 = "proxy_site.exception_handler.bad_request"
+handler404 = "proxy_site.exception_handler.not_found"
+handler500 = "proxy_site.exception_handler.server_error"

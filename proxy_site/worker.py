@@ -1,7 +1,7 @@
 """The worker: it leads while it holds the lease, and then fetches or follows, cycle by cycle.
 
 ``run`` reads top to bottom: stand by, lead, cycle, tell, wait. What a cycle does is the source's
-business (tickers.core_fetch or tickers.follow), sending is delivery's.
+business (tickers.core_fetch or tickers.follower), sending is delivery's.
 """
 
 import logging
@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 import redis
 
-from proxy_site import server_check
+from proxy_site import redis_checks
 from proxy_site.housekeeping import Housekeeping
 from tickers.clock_skew import ClockSkew
-from tickers.cycle import Cycle
-from tickers.follow import FollowError
-from tickers.lease import LIFETIME, TRY_AGAIN, Lease
+from tickers.cycle_report import CycleReport
+from tickers.follower import FollowError
 from tickers.market_clock import MarketClock
-from tickers.store import FencedError, Store
+from tickers.store.lease import LIFETIME, TRY_AGAIN, Lease
+from tickers.store.store import FencedError, Store
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,9 @@ Progress = Callable[[int, int], None]
 class Source(Protocol):
     """Where trusted bars come from."""
 
-    def cycle(self, fence: str, progress: Progress | None = None) -> Cycle: ...
+    def cycle(self, fence: str, progress: Progress | None = None) -> CycleReport: ...
 
-    def contact(self, fence: str) -> Cycle:
+    def contact(self, fence: str) -> CycleReport:
         """The cheapest request that shows the source alive and refreshes the trust window."""
         ...
 
@@ -141,7 +141,7 @@ class Worker:
     def _check_server(self) -> None:
         """Say once what of the server endangers the market; /health goes on saying it."""
         if not self._server_was_checked:
-            for danger in server_check.complaints(self._store.client.info()):
+            for danger in redis_checks.complaints(self._store.client.info()):
                 logger.warning("%s", danger)
             self._server_was_checked = True
 
@@ -167,8 +167,8 @@ class Worker:
         self._tell(cycle, fence)
         return not cycle.errors
 
-    def _attempt(self, work: Callable[[], Cycle]) -> Cycle:
-        failed = Cycle()
+    def _attempt(self, work: Callable[[], CycleReport]) -> CycleReport:
+        failed = CycleReport()
         try:
             return work()
         except FencedError:
@@ -201,7 +201,7 @@ class Worker:
         backoff = min(max(interval, 1.0) * 2.0 ** min(self._failures, 10), LONGEST_BACKOFF)
         return min(max(interval, backoff), self._pace.longest_pause)
 
-    def _tell(self, cycle: Cycle, fence: str) -> None:
+    def _tell(self, cycle: CycleReport, fence: str) -> None:
         """The log line and the status of /health."""
         for error in cycle.errors:
             logger.error("cycle %d: %s", self._iterations, error)

@@ -7,13 +7,13 @@ change is committed first and then written over the cached standing, so that it 
 everywhere.
 
 Failures, and whatever changes a status, are in SQL before they are answered. Accepted updates are
-counted in Redis and flushed (reputation.counts).
+counted in Redis and flushed (reputation.update_counts).
 
 Cached standings can't go stale by a race: a reader only fills a gap (``add``), and a writer
 publishes what is committed while it holds the actor's row, so that the last to publish is right.
 
-What the doors ask of SQL goes through a turnstile (reputation.turnstile): a database that hangs
-must not hold all of a process's threads.
+What the doors ask of SQL goes through a bulkhead (reputation.database_bulkhead): a database that
+hangs must not hold all of a process's threads.
 
 Every ``address`` here is an actor in canonical form, from ``reputation.address.actor_of``. Errors
 of the database and of Redis pass through: the doors answer 503 to both.
@@ -30,9 +30,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from reputation.counts import ADDRESSES_A_QUERY, Counts, add_bars, hour_of, locked
-from reputation.counts import count as count
-from reputation.counts import flush as flush
+from reputation.database_bulkhead import bulkhead
 from reputation.evidence import bounded
 from reputation.models import Actor, StatusChange
 from reputation.transitions import (
@@ -47,7 +45,9 @@ from reputation.transitions import (
     apply,
     fade,
 )
-from reputation.turnstile import turnstile
+from reputation.update_counts import ADDRESSES_A_QUERY, UpdateCounts, add_bars, hour_of, locked
+from reputation.update_counts import count as count
+from reputation.update_counts import flush as flush
 
 STANDING_LIFETIME = 60.0  # seconds
 # Actors whose claims are recorded in one transaction, which holds their rows.
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ActorStatus:
     """``banned_until`` is None for a ban without end, and for whoever isn't banned."""
 
     status: Status = Status.PROBATION
@@ -79,22 +79,22 @@ class BannedError(Exception):
     """The actor was banned already, whatever a cached standing said."""
 
 
-def remembered(*, address: str) -> Standing | None:
+def cached_status(*, address: str) -> ActorStatus | None:
     """Where an actor stands by the cache alone; None if that has to be asked of SQL."""
     known = _cached(address)
     return None if known is None or known.ban_is_over(timezone.now()) else known
 
 
-def standing(*, address: str) -> Standing:
+def status_of(*, address: str) -> ActorStatus:
     """Where an actor stands now; one that was never judged is on PROBATION."""
-    known = remembered(address=address)
+    known = cached_status(address=address)
     if known is not None:
         return known
-    with turnstile().inside():
+    with bulkhead().inside():
         actor = Actor.objects.filter(address=address).first()
         if actor is not None and is_due(actor=actor):
             return _settle(address)
-    found = Standing() if actor is None else _standing(actor)
+    found = ActorStatus() if actor is None else _standing(actor)
     cache.add(_key(address), _entry(found), timeout=_lifetime(found))
     return found
 
@@ -105,7 +105,7 @@ def record_outcome(
     outcome: Outcome,
     evidence: object,
     bars: tuple[int, int] | None = None,
-) -> Standing:
+) -> ActorStatus:
     """Count an outcome and judge the actor by it; committed when this returns.
 
     ``evidence`` is what was sent, anything that JSON holds; a bounded part of it is kept with a
@@ -113,13 +113,13 @@ def record_outcome(
     the standing after the outcome; raises BannedError, and counts nothing, for an actor that was
     banned before. Not to be called in a transaction.
     """
-    with turnstile().inside():
+    with bulkhead().inside():
         return _record_outcome(address, outcome, evidence, bars)
 
 
 def _record_outcome(
     address: str, outcome: Outcome, evidence: object, bars: tuple[int, int] | None
-) -> Standing:
+) -> ActorStatus:
     now = timezone.now()
     accepted, refused = bars or ((1, 0) if outcome is Outcome.ACCEPTED else (0, 1))
     with transaction.atomic(durable=True):
@@ -131,7 +131,7 @@ def _record_outcome(
         if not was_banned:
             actor.last_seen = now
             changed |= _apply(actor, outcome, at=now, evidence=evidence)
-            add_bars(hour_of(now), {actor.pk: Counts(0, accepted, refused)})
+            add_bars(hour_of(now), {actor.pk: UpdateCounts(0, accepted, refused)})
         if changed:
             # Forgotten before the commit: a process that is killed between it and what follows
             # leaves no standing from before, under which a banned actor would go on.
@@ -148,7 +148,7 @@ def record_claims(
     confirmed: Mapping[str, int],
     contradicted: Mapping[str, int],
     evidence: Mapping[str, object] | None = None,
-) -> dict[str, Standing]:
+) -> dict[str, ActorStatus]:
     """Judge actors by their bars, so many for each address, that a trusted source has confirmed or
     contradicted; committed and published when this returns. Returns the standings that changed.
 
@@ -161,14 +161,16 @@ def record_claims(
         for address in sorted(confirmed.keys() | contradicted.keys())
     }
     judged = [address for address, claims in net.items() if claims]
-    changed: dict[str, Standing] = {}
+    changed: dict[str, ActorStatus] = {}
     for start in range(0, len(judged), _ACTORS_A_TRANSACTION):
         part = judged[start : start + _ACTORS_A_TRANSACTION]
         changed.update(_record_claims({address: net[address] for address in part}, evidence or {}))
     return changed
 
 
-def _record_claims(net: Mapping[str, int], evidence: Mapping[str, object]) -> dict[str, Standing]:
+def _record_claims(
+    net: Mapping[str, int], evidence: Mapping[str, object]
+) -> dict[str, ActorStatus]:
     now = timezone.now()
     changed = {}
     with transaction.atomic(durable=True):
@@ -218,7 +220,7 @@ def scores_now(*, actor: Actor) -> Record:
 
 def change_by_operator(
     *, actor: Actor, event: OperatorEvent, operator: str, note: str = ""
-) -> Standing:
+) -> ActorStatus:
     """Ban, trust or reset an actor by hand; leaves a StatusChange with the operator's user name.
 
     Should the cache not be reachable, the change is kept, the failure logged, and the change acts
@@ -236,12 +238,12 @@ def change_by_operator(
     return _standing(locked)
 
 
-def _settle(address: str) -> Standing:
+def _settle(address: str) -> ActorStatus:
     """Write down what time has done to an actor."""
     with transaction.atomic(durable=True):
         actor = Actor.objects.select_for_update().filter(address=address).first()
         if actor is None:  # pruned meanwhile
-            return Standing()
+            return ActorStatus()
         _apply_time(actor, at=timezone.now())
     _publish(address)
     return _standing(actor)
@@ -314,8 +316,8 @@ def _record(actor: Actor) -> Record:
     return Record(**{**kept, "status": Status(actor.status)})
 
 
-def _standing(actor: Actor) -> Standing:
-    return Standing(Status(actor.status), actor.banned_until)
+def _standing(actor: Actor) -> ActorStatus:
+    return ActorStatus(Status(actor.status), actor.banned_until)
 
 
 def _publish(address: str) -> None:
@@ -323,11 +325,11 @@ def _publish(address: str) -> None:
     with transaction.atomic():
         actor = Actor.objects.select_for_update().filter(address=address).first()
         # None: it was pruned meanwhile.
-        current = Standing() if actor is None else _standing(actor)
+        current = ActorStatus() if actor is None else _standing(actor)
         cache.set(_key(address), _entry(current), timeout=_lifetime(current))
 
 
-def _lifetime(current: Standing) -> float:
+def _lifetime(current: ActorStatus) -> float:
     """Seconds that a standing may be cached: never longer than its ban lasts."""
     if current.banned_until is None:
         return STANDING_LIFETIME
@@ -338,14 +340,14 @@ def _key(address: str) -> str:
     return f"reputation:standing:{address}"
 
 
-def _entry(current: Standing) -> tuple[str, dt.datetime | None]:
+def _entry(current: ActorStatus) -> tuple[str, dt.datetime | None]:
     # Plain values: versions of the code that run side by side during an upgrade share the cache.
     return current.status.value, current.banned_until
 
 
-def _cached(address: str) -> Standing | None:
+def _cached(address: str) -> ActorStatus | None:
     entry = cache.get(_key(address))
     if entry is None:
         return None
     status, banned_until = entry
-    return Standing(Status(status), banned_until)
+    return ActorStatus(Status(status), banned_until)

@@ -19,12 +19,12 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from reputation import chart, evidence
+from reputation import admin_chart, evidence
 from reputation.actors import change_by_operator, is_due, scores_now
 from reputation.address import AddressError, actor_named
-from reputation.counts import hour_of
 from reputation.models import Actor, DailyTotal, HourlyCount, StatusChange
 from reputation.transitions import OperatorEvent, Status
+from reputation.update_counts import hour_of
 
 if TYPE_CHECKING:
     ActorAdminBase = admin.ModelAdmin[Actor]
@@ -121,19 +121,19 @@ class Activity:
         self._until = hour_of(timezone.now())
 
     @functools.cached_property
-    def _hours(self) -> dict[dt.datetime, chart.Hour]:
-        since = self._until - dt.timedelta(hours=chart.HOURS)
+    def _hours(self) -> dict[dt.datetime, admin_chart.Hour]:
+        since = self._until - dt.timedelta(hours=admin_chart.HOURS)
         rows = HourlyCount.objects.filter(actor=self._actor_pk, hour__gt=since)
-        return {row.hour: chart.Hour(row.accepted, row.refused) for row in rows}
+        return {row.hour: admin_chart.Hour(row.accepted, row.refused) for row in rows}
 
     def text(self) -> str:
-        return chart.describe(self._hours, until=self._until)
+        return admin_chart.describe(self._hours, until=self._until)
 
     def svg(self) -> SafeString:
-        return chart.draw(self._hours, until=self._until, text=self.text())
+        return admin_chart.draw(self._hours, until=self._until, text=self.text())
 
-    def days(self) -> list[chart.Day]:
-        return chart.by_day(self._hours, until=self._until)
+    def days(self) -> list[admin_chart.Day]:
+        return admin_chart.by_day(self._hours, until=self._until)
 
 
 @admin.register(Actor)

@@ -1,7 +1,7 @@
 """What is remembered of public contributors, in SQL: it survives every restart.
 
-Rows change through reputation.actors, reputation.counts and reputation.prune only; they keep the
-shared cache in step, and the history whole.
+Rows change through reputation.actors, reputation.update_counts and reputation.prune only; they
+keep the shared cache in step, and the history whole.
 """
 
 from typing import Any, NoReturn, Self

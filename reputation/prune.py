@@ -22,9 +22,9 @@ from django.db.models import F, Q, QuerySet, Sum
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from reputation.counts import ADDRESSES_A_QUERY
 from reputation.models import Actor, DailyTotal, HourlyCount, StatusChange
 from reputation.transitions import Status
+from reputation.update_counts import ADDRESSES_A_QUERY
 
 
 @dataclass(frozen=True, slots=True)

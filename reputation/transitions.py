@@ -149,19 +149,19 @@ def _faded(score: float, half_lives: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class CountRule:
     successful: int = 0
     failed: int = 0
     failure_score: float = 0.0
     confirmed_score: float = 0.0
 
 
-NOTHING = Count()
-COUNTS: Mapping[Event, Count] = {
-    Outcome.ACCEPTED: Count(successful=1),
-    Outcome.IMPLAUSIBLE: Count(failed=1, failure_score=1),
-    ClaimEvent.CONFIRMED: Count(confirmed_score=1),
-    ClaimEvent.CONTRADICTED: Count(confirmed_score=-1),
+NOTHING = CountRule()
+COUNTS: Mapping[Event, CountRule] = {
+    Outcome.ACCEPTED: CountRule(successful=1),
+    Outcome.IMPLAUSIBLE: CountRule(failed=1, failure_score=1),
+    ClaimEvent.CONFIRMED: CountRule(confirmed_score=1),
+    ClaimEvent.CONTRADICTED: CountRule(confirmed_score=-1),
 }
 
 

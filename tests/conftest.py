@@ -6,8 +6,8 @@ import pytest
 import redis
 from django.conf import settings
 
-from proxy_site import embedded
-from tests import postgres
+from proxy_site.local import embedded_redis
+from tests.support import postgres
 
 
 def pytest_report_header() -> str:
@@ -30,10 +30,10 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def server() -> Iterator[redis.Redis]:
     """A real Valkey or Redis server of the tests' own."""
-    embedded.ensure(settings.DATA_DIR)
+    embedded_redis.ensure(settings.DATA_DIR)
     with redis.Redis.from_url(settings.REDIS_URL) as client:
         yield client
-    embedded.release(settings.DATA_DIR)
+    embedded_redis.release(settings.DATA_DIR)
 
 
 @pytest.fixture

@@ -22,10 +22,11 @@ from rest_framework.exceptions import APIException, ParseError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from tickers import access, content_coding
+from tickers import wiring
 from tickers.bar import BarError, epoch_of, parse_day
-from tickers.records import Change, Position
-from tickers.snapshot import Selection, Snapshot, StaleError
+from tickers.snapshot.coding import preferred
+from tickers.snapshot.snapshot import Selection, Snapshot, StaleError
+from tickers.store.records import Change, Position
 from tickers.viewset import QuickViewSet
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class TickersViewSet(QuickViewSet):
     def list(self, request: Request) -> HttpResponseBase:
         """{symbol: [bar, ...]}, every bar unless the parameters choose; 304 by If-None-Match."""
         symbols, selection = selection_of(request.META.get("QUERY_STRING", ""))
-        keeper = access.snapshots()
+        keeper = wiring.snapshots()
         snapshot = keeper.current(at_least=known_position(request.META.get("HTTP_IF_NONE_MATCH")))
         etag = f'W/"{snapshot.position}"'
         response: HttpResponseBase | None = None
@@ -94,7 +95,7 @@ class TickersViewSet(QuickViewSet):
         """{"position", "bars": [bar, ...], "replaced": [symbol, ...]} since a position; trusted
         bars only, each bar once, as it is now. 410 when the log doesn't reach back there."""
         since = parse_position(request.query_params)
-        store = access.store()
+        store = wiring.store()
         # First where it stands: of another life's log, which may be long, nothing is asked, nor of
         # one to come, which Redis may have no id for.
         position = store.state().position
@@ -143,7 +144,7 @@ def market(
     request: Request, snapshot: Snapshot, symbols: frozenset[str] | None, selection: Selection
 ) -> HttpResponseBase:
     """The selected bars in the coding that the client prefers, of those that there are."""
-    coding = content_coding.preferred(request.META.get("HTTP_ACCEPT_ENCODING", ""))
+    coding = preferred(request.META.get("HTTP_ACCEPT_ENCODING", ""))
     headless = request.method == "HEAD"
     if snapshot.answers_in_parts(symbols, selection):
         parts = snapshot.parts(symbols, selection)

@@ -21,7 +21,7 @@ OBSERVATIONS = 5  # of each source that count: the last ones
 FRESH = 600.0  # seconds: an older observation says nothing of the clock as it is now
 
 
-class Kind(StrEnum):
+class SourceKind(StrEnum):
     """Whose clock this node's is compared with."""
 
     UPSTREAM = "upstream"
@@ -47,11 +47,11 @@ class ClockSkew:
         self._wall_time = wall_time
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._heard: dict[Kind, dict[str, deque[tuple[float, float]]]] = {}
-        self._wrong: set[Kind] = set()
+        self._heard: dict[SourceKind, dict[str, deque[tuple[float, float]]]] = {}
+        self._wrong: set[SourceKind] = set()
 
-    def hear(
-        self, *, kind: Kind, source: str = "", date: str | None, age: str | None = None
+    def observe(
+        self, *, kind: SourceKind, source: str = "", date: str | None, age: str | None = None
     ) -> None:
         """Take the Date and Age headers of an answer that has just come; None: it has none.
 
@@ -78,7 +78,7 @@ class ClockSkew:
         with self._lock:
             return {kind.value: round(skew, 1) for kind, skew in self._skews().items()}
 
-    def _skews(self) -> dict[Kind, float]:
+    def _skews(self) -> dict[SourceKind, float]:
         since = self._monotonic() - FRESH
         fresh = {
             kind: [[skew for at, skew in heard if at >= since] for heard in sources.values()]
@@ -92,14 +92,14 @@ class ClockSkew:
 
 
 _NAMES = {
-    Kind.UPSTREAM: "the upstream",
-    Kind.CORE_NETWORK: "the core network",
-    Kind.INTERNAL_PEERS: "the internal peers",
-    Kind.PUBLIC_PEERS: "the public peers",
+    SourceKind.UPSTREAM: "the upstream",
+    SourceKind.CORE_NETWORK: "the core network",
+    SourceKind.INTERNAL_PEERS: "the internal peers",
+    SourceKind.PUBLIC_PEERS: "the public peers",
 }
 
 
-def complaint(kind: Kind, seconds: float) -> str:
+def complaint(kind: SourceKind, seconds: float) -> str:
     """What an operator is told about a skew of more than ``TOLERANCE``."""
     direction = "ahead of" if seconds > 0 else "behind"
     return (
@@ -110,7 +110,9 @@ def complaint(kind: Kind, seconds: float) -> str:
 
 def complaints(seconds: Mapping[str, float]) -> list[str]:
     """A line for each kind of ``ClockSkew.seconds`` beyond ``TOLERANCE``."""
-    return [complaint(Kind(kind), skew) for kind, skew in seconds.items() if abs(skew) > TOLERANCE]
+    return [
+        complaint(SourceKind(kind), skew) for kind, skew in seconds.items() if abs(skew) > TOLERANCE
+    ]
 
 
 def _median(values: Sequence[float]) -> float:

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tickers.bar import Bar, epoch_of
-from tickers.cycle import Cycle
+from tickers.cycle_report import CycleReport
 from tickers.market_clock import MarketClock
-from tickers.series import bar_of
-from tickers.store import Store
-from tickers.vci import Failure, VciClient
-from tickers.vci_answer import Answer
+from tickers.snapshot.series import bar_of
+from tickers.store.store import Store
+from tickers.vci.answer import Answer
+from tickers.vci.client import Failure, VciClient
 from tickers.verdict import Authority, Verdict
 
 logger = logging.getLogger(__name__)
@@ -63,12 +63,12 @@ class CoreFetch:
         # Its one thread has the client to itself, also when a cycle ended before its last answer.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="fetch")
 
-    def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> Cycle:
+    def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> CycleReport:
         """Fetch and merge every symbol. Raises FencedError, and what redis raises.
 
         ``progress`` is told (done, all) of the symbols whose whole history is loaded.
         """
-        cycle, before = Cycle(), self._client.counters.requests
+        cycle, before = CycleReport(), self._client.counters.requests
         loaded = self._store.loaded()
         start = epoch_of(self._history_start)
         fresh = [symbol for symbol in self._symbols if loaded.get(symbol, start + 1) <= start]
@@ -80,16 +80,16 @@ class CoreFetch:
             self._store.complete_cycle(fence=fence, age=None)
         return self._finish(cycle, before)
 
-    def contact(self, fence: str) -> Cycle:
+    def contact(self, fence: str) -> CycleReport:
         """One request for one symbol: shows the upstream alive and refreshes the trust window."""
-        cycle, before = Cycle(), self._client.counters.requests
+        cycle, before = CycleReport(), self._client.counters.requests
         silent = self._client.absent | self._client.refused
         answering = [symbol for symbol in self._symbols if symbol not in silent]
         # A series to be read in full is found again by the next cycle.
         self._update(answering[:1], fence, cycle)
         return self._finish(cycle, before)
 
-    def _finish(self, cycle: Cycle, before: int) -> Cycle:
+    def _finish(self, cycle: CycleReport, before: int) -> CycleReport:
         counters = self._client.counters
         cycle.requests = counters.requests - before
         cycle.upstream = {
@@ -102,7 +102,7 @@ class CoreFetch:
 
     # --- What is new --------------------------------------------------------------------------
 
-    def _update(self, symbols: Sequence[str], fence: str, cycle: Cycle) -> list[str]:
+    def _update(self, symbols: Sequence[str], fence: str, cycle: CycleReport) -> list[str]:
         """Merge the overlap of symbols whose history is loaded; returns those to load again."""
         again: list[str] = []
         overlap = OVERLAP + self._days_away()
@@ -136,7 +136,7 @@ class CoreFetch:
         self,
         symbols: Sequence[str],
         fence: str,
-        cycle: Cycle,
+        cycle: CycleReport,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         days = (self._clock.today() - self._history_start).days
@@ -151,7 +151,7 @@ class CoreFetch:
             else:
                 logger.info("history: %d of %d symbols", done, len(symbols))
 
-    def _replace(self, symbol: str, bars: Sequence[Bar], fence: str, cycle: Cycle) -> None:
+    def _replace(self, symbol: str, bars: Sequence[Bar], fence: str, cycle: CycleReport) -> None:
         bars = [bar for bar in bars if bar.day >= self._history_start]
         if not bars:
             return
@@ -171,7 +171,7 @@ class CoreFetch:
     # --- Asking -------------------------------------------------------------------------------
 
     def _fetch(
-        self, symbols: Sequence[str], count_back: int, cycle: Cycle
+        self, symbols: Sequence[str], count_back: int, cycle: CycleReport
     ) -> Iterator[Answer[Bar]]:
         if not symbols:
             return

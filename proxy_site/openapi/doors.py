@@ -76,7 +76,7 @@ SEND_PUBLIC = {
 
 
 class Token(OpenApiAuthenticationExtension):
-    target_class = "gossip.doors.TokenAuthentication"
+    target_class = "gossip.doors.views.TokenAuthentication"
     name = "token"
 
     def get_security_definition(self, auto_schema: Any) -> Shape:
@@ -84,12 +84,12 @@ class Token(OpenApiAuthenticationExtension):
 
 
 class TokenDoor(ViewDescription):
-    target_class = "gossip.doors.TrustedGossip"
+    target_class = "gossip.doors.views.TrustedGossip"
     actions = {"create": SEND_TRUSTED}
 
 
 class PublicDoor(ViewDescription):
-    target_class = "gossip.doors.PublicGossip"
+    target_class = "gossip.doors.views.PublicGossip"
     actions = {"create": SEND_PUBLIC}
 
 

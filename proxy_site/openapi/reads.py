@@ -173,7 +173,7 @@ class Health(ViewDescription):
 
 
 class ApiDocument(ViewDescription):
-    target_class = "proxy_site.api_document.ApiDocument"
+    target_class = "proxy_site.openapi.api_document.ApiDocument"
     actions = {"list": READ_API_DOCUMENT}
 
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from proxy_site.simulator.loopback import LoopbackServer
-from tests.environment import clean
-from tests.network.nodes import ROOT, free_port
+from simulator.loopback import LoopbackServer
+from tests.support.environment import clean
+from tests.support.nodes import ROOT, free_port
 
 VULNERABILITY = {
     "id": "PYSEC-2026-1",

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from proxy_site.processes import Processes
-from tests.deploy.conftest import _From
-from tests.environment import clean
-from tests.network.nodes import ROOT, free_port, run, wait_for
+from proxy_site.local.processes import Processes
+from tests.support.environment import clean
+from tests.support.front import _From
+from tests.support.nodes import ROOT, free_port, run, wait_for
 
 PROXY, OTHER = "127.0.0.3", "127.0.0.2"  # addresses of this machine's own, on Linux
 BY_HTTPS = {"X-Forwarded-Proto": "https"}

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from tests.deploy.conftest import FORWARDER, LEFT_ALONE, Front, Stub, needs_nginx
+from tests.support.front import FORWARDER, LEFT_ALONE, Front, Stub, needs_nginx
 
 pytestmark = needs_nginx
 

@@ -13,20 +13,11 @@ from typing import Any
 
 import pytest
 
-from proxy_site import embedded
-from proxy_site.processes import Processes
-from tests.deploy.conftest import Front, needs_nginx, nginx
-from tests.environment import clean
-from tests.network.nodes import (
-    PRIMARY,
-    ROOT,
-    SECONDARY,
-    Node,
-    answers,
-    free_port,
-    run,
-    wait_for,
-)
+from proxy_site.local import embedded_redis
+from proxy_site.local.processes import Processes
+from tests.support.environment import clean
+from tests.support.front import Front, needs_nginx, nginx
+from tests.support.nodes import PRIMARY, ROOT, SECONDARY, Node, answers, free_port, run, wait_for
 
 pytestmark = needs_nginx
 
@@ -86,7 +77,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             yield Site(node, front, api)
     finally:
         node.session.close()
-        embedded.stop(data)
+        embedded_redis.stop(data)
 
 
 class TestNode:

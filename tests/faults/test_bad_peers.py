@@ -13,9 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer
-from tests.faults.conftest import PRIMARY, SECONDARY, Node, Yard
-from tests.faults.proxies import (
+from simulator.clock import AcceleratedClock
+from simulator.market import SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.nodes import wait_for
+from tests.support.proxies import (
     BadPeer,
     Door,
     answer_with_garbage,
@@ -28,7 +30,7 @@ from tests.faults.proxies import (
     send_head_without_end,
     take,
 )
-from tests.network.nodes import wait_for
+from tests.support.yard import PRIMARY, SECONDARY, Node, Yard
 from tickers.universe import Universe
 
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))

@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 
 from proxy_site.management.commands.run_worker import make_worker
-from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer, protocol
-from proxy_site.simulator.loopback import LoopbackServer
-from tests.gossip.conftest import CLIENT, forget
-from tests.network.nodes import wait_for
-from tickers import access
-from tickers.clock_skew import FRESH, ClockSkew, Kind, complaints
+from simulator import protocol
+from simulator.clock import AcceleratedClock
+from simulator.loopback import LoopbackServer
+from simulator.market import SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.doors import CLIENT, forget
+from tests.support.nodes import wait_for
+from tickers import wiring
+from tickers.clock_skew import FRESH, ClockSkew, SourceKind, complaints
 from tickers.universe import Universe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,7 +202,7 @@ class TestANodeWhoseClockIsWrong:
         real = time.time
         monkeypatch.setattr(time, "time", lambda: real() + 86_400)
         assert health()["last_trusted_update_age_secs"] < 60
-        age = access.store().state().age
+        age = wiring.store().state().age
         assert age is not None
         assert age < 60
 
@@ -226,10 +229,10 @@ class Clocks:
         source: str = "",
         date: str | None = DATE,
         age: str | None = None,
-        kind: Kind = Kind.INTERNAL_PEERS,
+        kind: SourceKind = SourceKind.INTERNAL_PEERS,
     ) -> None:
         for self.ahead in skews:
-            self.skew.hear(kind=kind, source=source, date=date, age=age)
+            self.skew.observe(kind=kind, source=source, date=date, age=age)
 
     @property
     def seconds(self) -> float:
@@ -287,8 +290,8 @@ class TestSkew:
         assert clocks.seconds == 0
 
     def test_kinds_are_told_apart(self, clocks: Clocks) -> None:
-        clocks.hear(100, kind=Kind.UPSTREAM)
-        clocks.hear(0, kind=Kind.PUBLIC_PEERS)
+        clocks.hear(100, kind=SourceKind.UPSTREAM)
+        clocks.hear(0, kind=SourceKind.PUBLIC_PEERS)
         assert clocks.skew.seconds() == {"upstream": 100, "public_peers": 0}
 
 
@@ -298,16 +301,16 @@ class TestSkew:
 ASKS_THE_WALL_CLOCK = {
     "tickers/market_clock.py": "the market clock itself",
     "tickers/clock_skew.py": "compares it with others'",
-    "tickers/cycle.py": "when a cycle started, for people",
-    "tickers/vci_upstream.py": "a Retry-After that is a date",
-    "gossip/manners.py": "a Retry-After that is a date",
+    "tickers/cycle_report.py": "when a cycle started, for people",
+    "tickers/vci/upstream.py": "a Retry-After that is a date",
+    "gossip/delivery/backoff.py": "a Retry-After that is a date",
     "proxy_site/worker.py": "when the worker told, for /health",
     "proxy_site/health.py": "how long ago that was, for people",
-    "proxy_site/demo.py": "the session that a rehearsal begins with",
-    "proxy_site/simulator/__main__.py": "the session that a rehearsal begins with",
+    "proxy_site/local/demo.py": "the session that a rehearsal begins with",
+    "simulator/__main__.py": "the session that a rehearsal begins with",
     "reputation/actors.py": "when a ban ends, and how far scores have faded",
     "reputation/admin.py": "whether a ban has ended, and how far a chart goes",
-    "reputation/counts.py": "in which hour bars were counted, for people",
+    "reputation/update_counts.py": "in which hour bars were counted, for people",
     "reputation/models.py": "when a row was written",
     "reputation/prune.py": "how old a row is",
 }

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from proxy_site.simulator import AcceleratedClock, Frame, SimulatedMarket, SimulatorServer
-from tests.faults.conftest import Node, Yard
-from tests.network.nodes import wait_for
+from simulator.clock import AcceleratedClock
+from simulator.market import Frame, SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.nodes import wait_for
+from tests.support.yard import Node, Yard
 from tickers.universe import Universe
 
 ZONE = dt.timezone(dt.timedelta(hours=7))

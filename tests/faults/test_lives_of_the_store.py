@@ -18,18 +18,20 @@ import redis
 import requests
 from django.test import Client
 
-from gossip.ledger import Ledger
-from proxy_site import embedded
-from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer
-from tests.faults.conftest import PRIMARY, Link, StoreServer, Yard
-from tests.network.nodes import wait_for
-from tests.tickers.conftest import FRIDAY, THURSDAY, WEDNESDAY, bar, clock_at, exchange_time
-from tickers import access
+from gossip.delivery.ledger import Ledger
+from proxy_site.local import embedded_redis
+from simulator.clock import AcceleratedClock
+from simulator.market import SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.bars import FRIDAY, THURSDAY, WEDNESDAY, bar, clock_at, exchange_time
+from tests.support.nodes import wait_for
+from tests.support.yard import PRIMARY, Link, StoreServer, Yard
+from tickers import wiring
 from tickers.bar import Bar, epoch_of
-from tickers.follow import Follower
-from tickers.keeper import SnapshotKeeper
-from tickers.records import Change, Position, State
-from tickers.store import ROOT, FencedError, Store
+from tickers.follower import Follower
+from tickers.snapshot.refresh import SnapshotRefresher
+from tickers.store.records import Change, Position, State
+from tickers.store.store import ROOT, FencedError, Store
 from tickers.universe import Universe
 from tickers.verdict import Authority
 
@@ -226,7 +228,7 @@ def test_a_snapshot_that_is_read_across_a_restart_is_not_kept(bench: Bench) -> N
             bench.server.go_back(kept)
             return super().symbols()
 
-    keeper = SnapshotKeeper(
+    keeper = SnapshotRefresher(
         RestartedMeanwhile(bench.server.client, clock=clock_at(NOW), trust_window=300)
     )
     with pytest.raises(Exception, match="can't be reached"):
@@ -252,7 +254,7 @@ def test_changes_that_are_read_across_a_restart_are_gone(
             return super().changes_since(since)
 
     store = RestartedMeanwhile(bench.server.client, clock=clock_at(NOW), trust_window=300)
-    monkeypatch.setattr(access, "store", lambda: store)
+    monkeypatch.setattr(wiring, "store", lambda: store)
     assert client.get(f"/tickers/changes?since={since}").status_code == 410
 
 
@@ -434,7 +436,7 @@ def test_an_embedded_server_that_dies_is_started_again_with_what_it_had(
     )
     data = Path(environment["DATA_DIR"])
     worker = yard.worker("laptop", environment)
-    with redis.Redis.from_url(embedded.url(data)) as client:
+    with redis.Redis.from_url(embedded_redis.url(data)) as client:
         reads: Any = client
         try:
             worker.start()
@@ -450,7 +452,7 @@ def test_an_embedded_server_that_dies_is_started_again_with_what_it_had(
             wait_for(lambda: worker.log().count("bars changed") > cycles + 2, "it to go on")
         finally:
             worker.kill()
-            embedded.stop(data)
+            embedded_redis.stop(data)
 
 
 # --- Down, out of memory, slow --------------------------------------------------------------------

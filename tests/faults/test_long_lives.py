@@ -15,10 +15,13 @@ import psutil
 import pytest
 import requests
 
-from proxy_site.simulator import AcceleratedClock, BodyFault, SimulatedMarket, SimulatorServer
-from tests.faults.conftest import PRIMARY, Yard
+from simulator.clock import AcceleratedClock
+from simulator.faults import BodyFault
+from simulator.market import SimulatedMarket
+from simulator.server import SimulatorServer
 from tests.faults.test_clocks import Elsewhere
-from tests.network.nodes import wait_for
+from tests.support.nodes import wait_for
+from tests.support.yard import PRIMARY, Yard
 from tickers.universe import Universe
 
 MORNING = dt.datetime(2025, 8, 15, 9, 30, tzinfo=dt.timezone(dt.timedelta(hours=7)))

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
-from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer
-from proxy_site.simulator.loopback import LoopbackServer
-from tests.faults.conftest import Process, StoreServer, Yard
-from tests.network.nodes import wait_for
+from simulator.clock import AcceleratedClock
+from simulator.loopback import LoopbackServer
+from simulator.market import SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.nodes import wait_for
+from tests.support.yard import Process, StoreServer, Yard
 from tickers.market_clock import MarketClock
-from tickers.store import ROOT, Store
+from tickers.store.store import ROOT, Store
 from tickers.universe import Universe
 
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))

@@ -14,11 +14,13 @@ from typing import Any
 import psutil
 import pytest
 
-from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer
-from tests.faults.conftest import Node, Yard
-from tests.faults.proxies import Door, OneBarEvery, Request, one_bar_a_post, pass_on_to
-from tests.network.nodes import wait_for
-from tickers.store import ROOT
+from simulator.clock import AcceleratedClock
+from simulator.market import SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.nodes import wait_for
+from tests.support.proxies import Door, OneBarEvery, Request, one_bar_a_post, pass_on_to
+from tests.support.yard import Node, Yard
+from tickers.store.store import ROOT
 from tickers.universe import Universe
 
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))

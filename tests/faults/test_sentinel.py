@@ -17,12 +17,14 @@ import pytest
 import redis
 import requests
 
-from proxy_site import embedded
-from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer
-from tests.faults.conftest import PRIMARY, Process, StoreServer, Yard
-from tests.network.nodes import wait_for
-from tickers.connection import Sentinels, connect
-from tickers.store import ROOT
+from proxy_site.local import embedded_redis
+from simulator.clock import AcceleratedClock
+from simulator.market import SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.nodes import wait_for
+from tests.support.yard import PRIMARY, Process, StoreServer, Yard
+from tickers.store.redis_client import Sentinels, connect
+from tickers.store.store import ROOT
 from tickers.universe import Universe
 
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
@@ -82,7 +84,7 @@ class Cluster:
         config.write_text("\n".join(lines) + "\n")
         return Process(
             f"sentinel-{port}",
-            *(embedded.binary(), str(config), "--sentinel"),
+            *(embedded_redis.binary(), str(config), "--sentinel"),
             log=folder / "sentinel.log",
         )
 

@@ -17,23 +17,20 @@ import redis
 from django.test import Client
 
 from proxy_site.housekeeping import Housekeeping
-from proxy_site.simulator import (
-    AcceleratedClock,
-    BodyFault,
-    Frame,
-    SimulatedMarket,
-    SimulatorServer,
-)
-from proxy_site.simulator.controls import FOREVER
 from proxy_site.worker import Pace, Worker
-from tests.faults.conftest import Node, Yard
-from tests.network.nodes import wait_for
-from tickers import access
+from simulator.clock import AcceleratedClock
+from simulator.controls import FOREVER
+from simulator.faults import BodyFault
+from simulator.market import Frame, SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.nodes import wait_for
+from tests.support.yard import Node, Yard
+from tickers import wiring
 from tickers.bar import epoch_of
 from tickers.core_fetch import CoreFetch
-from tickers.request_budget import RequestBudget
 from tickers.universe import Universe
-from tickers.vci import VciClient
+from tickers.vci.client import VciClient
+from tickers.vci.request_budget import RequestBudget
 
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
 HISTORY_START = dt.date(2025, 8, 1)
@@ -113,7 +110,7 @@ class Bench:
         self._client = Client()
         self._volumes = {symbol: bars[-1][5] for symbol, bars in self.truth().items()}
         self._moves = 0
-        store, clock = access.store(), access.market_clock()
+        store, clock = wiring.store(), wiring.market_clock()
         client = VciClient(
             base_url=exchange.url,
             budget=RequestBudget(store.client, limit=limit, window=WINDOW),
@@ -208,7 +205,7 @@ def bench(
     request: pytest.FixtureRequest,
 ) -> Iterator[Bench]:
     """Its node has the whole market."""
-    for part in (access.market_clock, access.store, access.snapshots):
+    for part in (wiring.market_clock, wiring.store, wiring.snapshots):
         part.cache_clear()
     bench = Bench(exchange, limit=getattr(request, "param", LIMIT))
     try:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gossip.wire import MAX_LIST, TooLongError, WireError, body_of, decode
-from tests.gossip.conftest import a_bar, fields, json_values, satisfies_the_rules, wire
+from tests.support.doors import a_bar, fields, json_values, satisfies_the_rules, wire
 from tickers.bar import BarError
 
 

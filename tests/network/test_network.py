@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer
-from tests.network.nodes import PRIMARY, SECONDARY, Node, free_port, running, wait_for
+from simulator.clock import AcceleratedClock
+from simulator.market import SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.nodes import PRIMARY, SECONDARY, Node, free_port, running, wait_for
 from tickers.universe import Universe
 
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))

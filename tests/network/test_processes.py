@@ -17,10 +17,12 @@ import pytest
 import redis
 import requests
 
-from proxy_site import embedded, processes
-from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer
-from tests.environment import clean
-from tests.network.nodes import ROOT, free_port, run, wait_for
+from proxy_site.local import embedded_redis, processes
+from simulator.clock import AcceleratedClock
+from simulator.market import SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.environment import clean
+from tests.support.nodes import ROOT, free_port, run, wait_for
 from tickers.universe import Universe
 
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
@@ -52,10 +54,10 @@ def environment(exchange: SimulatorServer, tmp_path: Path) -> Iterator[dict[str,
         DEBUG_SYSTEM_TIME=NOON.isoformat(),
         PYTHONUNBUFFERED="1",
     )
-    embedded.ensure(data)
+    embedded_redis.ensure(data)
     run(variables, "manage.py", "migrate", "--verbosity=0")
     yield variables
-    embedded.release(data)
+    embedded_redis.release(data)
 
 
 @contextlib.contextmanager
@@ -173,7 +175,7 @@ def test_a_busy_port_is_named(environment: dict[str, str], tmp_path: Path) -> No
 def test_the_demo_shows_a_market_that_moves_and_leaves_nothing_behind(tmp_path: Path) -> None:
     log = tmp_path / "demo.log"
     environment = clean(PORT=str(free_port()), PYTHONUNBUFFERED="1")
-    with started(environment, log, "-m", "proxy_site.demo") as process:
+    with started(environment, log, "-m", "proxy_site.local.demo") as process:
         wait_until_it_says(log, "Ctrl-C stops everything", seconds=90)
         text = log.read_text()
         core, public = re.findall(r"node +(http://127\.0\.0\.1:\d+)/", text)
@@ -187,7 +189,7 @@ def test_the_demo_shows_a_market_that_moves_and_leaves_nothing_behind(tmp_path: 
         with pytest.raises(requests.ConnectionError):
             requests.get(url, timeout=2)
     for name in ("core", "public"):
-        server = redis.Redis.from_url(embedded.url(ROOT / "var" / "demo" / name))
+        server = redis.Redis.from_url(embedded_redis.url(ROOT / "var" / "demo" / name))
         with server, pytest.raises(redis.ConnectionError):
             server.ping()
 

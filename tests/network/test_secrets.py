@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer
-from tests.faults.conftest import StoreServer
-from tests.faults.proxies import Door, Reply
-from tests.network.nodes import PRIMARY, ROOT, SECONDARY, Node, free_port, running, wait_for
+from simulator.clock import AcceleratedClock
+from simulator.market import SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.nodes import PRIMARY, ROOT, SECONDARY, Node, free_port, running, wait_for
+from tests.support.proxies import Door, Reply
+from tests.support.yard import StoreServer
 from tickers.universe import Universe
 
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))

@@ -20,13 +20,15 @@ from typing import Any
 import pytest
 import requests
 
-from gossip import token
-from gossip.rotation import PROBE
-from proxy_site.simulator import AcceleratedClock, SimulatedMarket, SimulatorServer
-from tests.environment import clean
-from tests.faults.conftest import Process, StoreServer, Yard
-from tests.faults.proxies import Door, pass_on_to
-from tests.network.nodes import ROOT, run, wait_for
+from gossip.tokens import bearer
+from gossip.tokens.rotation import PROBE
+from simulator.clock import AcceleratedClock
+from simulator.market import SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.environment import clean
+from tests.support.nodes import ROOT, run, wait_for
+from tests.support.proxies import Door, pass_on_to
+from tests.support.yard import Process, StoreServer, Yard
 from tickers.universe import Universe
 
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
@@ -162,7 +164,7 @@ def test_in_every_state_of_the_rotation_each_node_takes_what_each_other_sends() 
     assert len(states) == 1 + 3 * len(STEPS)
     for state in states:
         for (primary, _), accepted in itertools.permutations(state, 2):
-            assert token.is_valid(f"Bearer {primary}", accepted), state
+            assert bearer.is_valid(f"Bearer {primary}", accepted), state
 
 
 def states_of_a_rotation(*, nodes: int) -> Iterator[list[tuple[str, str]]]:
@@ -238,7 +240,7 @@ def test_the_command_leads_two_nodes_through_a_rotation(yard: Yard) -> None:
         gossip = [pair for node in nodes for pair in node.door.seen if pair[0].body != PROBE]
     assert [reply.status for _, reply in gossip if reply.status not in (200, None)] == []
     for _, text in texts:
-        assert all(token.fingerprint(one) in text for one in last)
+        assert all(bearer.fingerprint(one) in text for one in last)
         assert not any(one in text for one in (OLD, SPARE, NEW, NEXT))
 
 

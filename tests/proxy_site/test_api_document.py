@@ -8,11 +8,11 @@ import pytest
 from django.conf import settings
 from django.urls import URLPattern
 
-from proxy_site.api_document import FILE
+from proxy_site.openapi.api_document import FILE
 from proxy_site.openapi.document import document, render
 from proxy_site.urls import router
-from tests import environment
-from tests.gossip.conftest import CLIENT, store_away
+from tests.support import environment
+from tests.support.doors import CLIENT, store_away
 
 DOORS = {"/gossip", "/public/gossip"}
 

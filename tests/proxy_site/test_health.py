@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.gossip.conftest import (
+from tests.support.doors import (
     ANCHORS,
     CLIENT,
     TODAY,
@@ -24,9 +24,9 @@ from tests.gossip.conftest import (
     store_lost,
     wire,
 )
-from tickers import access
+from tickers import wiring
 from tickers.market_clock import OfficeHours
-from tickers.store import Store
+from tickers.store.store import Store
 from tickers.verdict import Authority
 
 pytestmark = pytest.mark.django_db
@@ -70,7 +70,7 @@ LAST_CYCLE = {
 @pytest.fixture
 def node(clean_server: redis.Redis) -> Iterator[Store]:
     forget()
-    yield access.store()
+    yield wiring.store()
     forget()
 
 

@@ -19,10 +19,10 @@ import redis
 from django.conf import settings
 from django.test import Client
 
-from tests import environment
-from tickers import access
+from tests.support import environment
+from tickers import wiring
 from tickers.bar import Bar
-from tickers.store import Store
+from tickers.store.store import Store
 from tickers.verdict import Authority
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -152,7 +152,7 @@ class TestStaticFiles:
 @pytest.fixture
 def market(clean_server: redis.Redis) -> tuple[Store, str]:
     """The store that the node under test serves, and the fence to write to it as CORE."""
-    store = access.store()
+    store = wiring.store()
     fence = store.acquire_lease(HOUR)
     assert fence
     return store, fence

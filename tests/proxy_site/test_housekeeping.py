@@ -8,7 +8,7 @@ import redis
 from django.db import DatabaseError, InterfaceError
 
 from proxy_site.housekeeping import Housekeeping
-from tests.tickers.conftest import wait_until
+from tests.support.bars import wait_until
 
 
 def test_duties_are_done_again_and_again_until_it_stops() -> None:

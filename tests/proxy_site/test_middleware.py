@@ -20,8 +20,8 @@ from django.utils.module_loading import import_string
 
 from proxy_site import middleware
 from proxy_site.environment import Environment, SettingsError
-from tests.gossip.conftest import forget
-from tests.tickers.conftest import a_store, bar, lead
+from tests.support.bars import a_store, bar, lead
+from tests.support.doors import forget
 from tickers.verdict import Authority
 
 FOR_ALL = {

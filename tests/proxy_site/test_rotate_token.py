@@ -1,5 +1,5 @@
-"""manage.py rotate_token, apart from what peers answer (tests/gossip/test_rotation.py) and a whole
-rotation (tests/network/test_token_rotation.py)."""
+"""manage.py rotate_token, apart from what peers answer (tests/gossip/tokens/test_rotation.py) and a
+whole rotation (tests/network/test_token_rotation.py)."""
 
 import io
 import re
@@ -10,9 +10,9 @@ import pytest
 import redis
 from django.core.management import call_command
 
-from gossip import token
-from tests.faults.proxies import Door
-from tests.gossip.conftest import forget, store_away
+from gossip.tokens import bearer
+from tests.support.doors import forget, store_away
+from tests.support.proxies import Door
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_it_tells_this_nodes_tokens_by_fingerprint_and_the_steps(settings: Any) 
     code, text = rotate_token()
     assert code == 0
     for secret in (settings.PRIMARY_TOKEN, settings.SECONDARY_TOKEN):
-        assert token.fingerprint(secret) in text
+        assert bearer.fingerprint(secret) in text
         assert secret not in text
     assert [int(n) for n in re.findall(r"^  (\d)\. ", text, re.MULTILINE)] == [1, 2, 3]
     assert "no internal peers" in text

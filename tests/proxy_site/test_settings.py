@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy_site.environment import Environment, SettingsError, next_database, same_database
-from tests.environment import clean
+from tests.support.environment import clean
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ROOT / "proxy_site" / "settings.py"

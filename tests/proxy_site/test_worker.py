@@ -17,12 +17,12 @@ from reputation.actors import change_by_operator
 from reputation.models import Actor
 from reputation.transitions import OperatorEvent
 from tickers.bar import Bar
-from tickers.connection import connect
-from tickers.cycle import Cycle
-from tickers.follow import FollowError
-from tickers.lease import Lease
+from tickers.cycle_report import CycleReport
+from tickers.follower import FollowError
 from tickers.market_clock import MarketClock
-from tickers.store import FencedError, Store
+from tickers.store.lease import Lease
+from tickers.store.redis_client import connect
+from tickers.store.store import FencedError, Store
 from tickers.verdict import Authority
 
 FRIDAY_11 = dt.datetime(2025, 8, 15, 4, tzinfo=dt.UTC)
@@ -35,21 +35,21 @@ class Script:
     """A source that does what the test says, cycle by cycle, and stops the worker at the end."""
 
     stop: threading.Event
-    steps: list[Callable[[str], Cycle]]
+    steps: list[Callable[[str], CycleReport]]
     fences: list[str] = field(default_factory=list)
     contacts: int = 0
 
-    def cycle(self, fence: str, progress: Progress | None = None) -> Cycle:
+    def cycle(self, fence: str, progress: Progress | None = None) -> CycleReport:
         self.fences.append(fence)
         step = self.steps.pop(0)
         if not self.steps:
             self.stop.set()
         return step(fence)
 
-    def contact(self, fence: str) -> Cycle:
+    def contact(self, fence: str) -> CycleReport:
         self.contacts += 1
         self.stop.set()
-        return Cycle().finish()
+        return CycleReport().finish()
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Bench:
             stop=self.stop,
         )
 
-    def script(self, *steps: Callable[[str], Cycle]) -> Script:
+    def script(self, *steps: Callable[[str], CycleReport]) -> Script:
         return Script(self.stop, list(steps))
 
 
@@ -102,16 +102,16 @@ def bench(clean_server: redis.Redis) -> Bench:
     return Bench(store, Delivery(), threading.Event())
 
 
-def quiet(fence: str) -> Cycle:
-    return Cycle().finish()
+def quiet(fence: str) -> CycleReport:
+    return CycleReport().finish()
 
 
-def changed(fence: str) -> Cycle:
-    return Cycle(bars_changed=2, bars_received=5, requests=1).finish()
+def changed(fence: str) -> CycleReport:
+    return CycleReport(bars_changed=2, bars_received=5, requests=1).finish()
 
 
-def failing(error: Exception) -> Callable[[str], Cycle]:
-    def step(fence: str) -> Cycle:
+def failing(error: Exception) -> Callable[[str], CycleReport]:
+    def step(fence: str) -> CycleReport:
         raise error
 
     return step
@@ -146,7 +146,7 @@ def test_a_cycle_that_fails_is_told_and_the_next_one_comes(bench: Bench, error: 
     pace = Pace(office_hours=0.01, otherwise=0.01, longest_pause=0.02)
     seen: list[list[str]] = []
 
-    def look(fence: str) -> Cycle:
+    def look(fence: str) -> CycleReport:
         seen.append(bench.store.status()["cycle"]["errors"])
         return quiet(fence)
 

@@ -1,17 +1,15 @@
-"""Fixtures of reputation: an SQL database that threads share as processes do, and a clock."""
+"""Fixtures of these tests; what they are made of is in tests/support/clock.py."""
 
-import datetime as dt
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connection, connections
+from django.db import connections
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker
+
+from tests.support.clock import Clock
 
 
 @pytest.fixture
@@ -41,35 +39,6 @@ def shared_database(
                 connections["default"] = of_all_tests
             else:
                 call_command("flush", verbosity=0, interactive=False)
-
-
-def at_once(call: Callable[[], Any], *, threads: int) -> list[Any]:
-    """The answers of ``call`` from threads that start together, each with its own connections."""
-    start = threading.Barrier(threads)
-
-    def run() -> Any:
-        start.wait()
-        try:
-            return call()
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(threads) as pool:
-        return [future.result() for future in [pool.submit(run) for _ in range(threads)]]
-
-
-class Clock:
-    """The wall clock of reputation, which goes on from wherever it is moved to."""
-
-    def __init__(self) -> None:
-        self._now = timezone.now
-        self._moved = dt.timedelta(0)
-
-    def now(self) -> dt.datetime:
-        return self._now() + self._moved
-
-    def move(self, *, hours: float) -> None:
-        self._moved += dt.timedelta(hours=hours)
 
 
 @pytest.fixture

@@ -12,18 +12,18 @@ from django.utils import timezone
 from reputation import actors
 from reputation.actors import (
     STANDING_LIFETIME,
+    ActorStatus,
     BannedError,
-    Standing,
     banned_among,
     change_by_operator,
     record_claims,
     record_outcome,
-    standing,
+    status_of,
 )
 from reputation.evidence import MAX_EVIDENCE
 from reputation.models import Actor, AppendOnlyError, HourlyCount, StatusChange
 from reputation.transitions import OperatorEvent, Outcome, Status
-from tests.reputation.conftest import Clock, at_once
+from tests.support.clock import Clock, at_once
 
 HOME, AWAY = "203.0.113.9", "198.51.100.7"
 LIE = {"symbol": "VCB", "close": 150380}
@@ -31,13 +31,13 @@ LIE = {"symbol": "VCB", "close": 150380}
 pytestmark = pytest.mark.usefixtures("clean_server")
 
 
-def judge(outcome: Outcome, times: int = 1, *, address: str = HOME) -> Standing:
+def judge(outcome: Outcome, times: int = 1, *, address: str = HOME) -> ActorStatus:
     for _ in range(times):
         latest = record_outcome(address=address, outcome=outcome, evidence=LIE)
     return latest
 
 
-def claim(confirmed: int, *, address: str = HOME) -> dict[str, Standing]:
+def claim(confirmed: int, *, address: str = HOME) -> dict[str, ActorStatus]:
     return record_claims(confirmed={address: confirmed}, contradicted={})
 
 
@@ -51,7 +51,7 @@ def let_ban_end(address: str = HOME) -> None:
 class TestRecordOutcome:
     def test_creates_an_actor_on_probation_with_its_first_outcome(self) -> None:
         before = timezone.now()
-        assert judge(Outcome.ACCEPTED) == Standing(Status.PROBATION)
+        assert judge(Outcome.ACCEPTED) == ActorStatus(Status.PROBATION)
         actor = Actor.objects.get(address=HOME)
         assert (actor.successful_updates, actor.failed_updates) == (1, 0)
         assert actor.last_seen is not None
@@ -73,7 +73,7 @@ class TestRecordOutcome:
         settings.BAN_AFTER_FAILURES, settings.BAN_HOURS = 1, 2.5
         settings.TRUST_AFTER_CONFIRMED = 3
         assert claim(2, address="198.51.100.7") == {}
-        assert claim(1, address="198.51.100.7") == {"198.51.100.7": Standing(Status.TRUSTED)}
+        assert claim(1, address="198.51.100.7") == {"198.51.100.7": ActorStatus(Status.TRUSTED)}
         before = timezone.now()
         until = judge(Outcome.IMPLAUSIBLE, 2).banned_until
         assert until is not None
@@ -91,12 +91,12 @@ class TestRecordOutcome:
     def test_of_a_banned_actor_mends_a_standing_from_before(self) -> None:
         """As a process leaves it that is killed before it has told of a ban."""
         Actor.objects.create(address=AWAY, status="PROBATION")
-        assert not standing(address=AWAY).banned
+        assert not status_of(address=AWAY).banned
         Actor.objects.filter(address=AWAY).update(status="BANNED")
-        assert not standing(address=AWAY).banned
+        assert not status_of(address=AWAY).banned
         with pytest.raises(BannedError):
             record_outcome(address=AWAY, outcome=Outcome.IMPLAUSIBLE, evidence=None)
-        assert standing(address=AWAY).banned
+        assert status_of(address=AWAY).banned
 
     def test_fades_with_the_half_life_of_the_settings(self, settings: Any, clock: Clock) -> None:
         settings.FAILURE_HALF_LIFE = 2
@@ -135,7 +135,7 @@ class TestRecordOutcome:
         judge(Outcome.ACCEPTED, 3)
         judge(Outcome.IMPLAUSIBLE, 6)
         let_ban_end()
-        assert judge(Outcome.IMPLAUSIBLE) == Standing(Status.PROBATION)
+        assert judge(Outcome.IMPLAUSIBLE) == ActorStatus(Status.PROBATION)
         actor = Actor.objects.get(address=HOME)
         assert (actor.successful_updates, actor.failed_updates) == (3, 7)
         assert actor.failure_score == 1
@@ -159,11 +159,11 @@ class TestCommit:
 
     def test_a_ban_that_is_not_committed_is_not_announced(self) -> None:
         actor = Actor.objects.create(address=HOME)
-        assert not standing(address=HOME).banned
+        assert not status_of(address=HOME).banned
         with transaction.atomic():
             change_by_operator(actor=actor, event=OperatorEvent.BAN, operator="eve")
             transaction.set_rollback(True)
-        assert not standing(address=HOME).banned
+        assert not status_of(address=HOME).banned
         assert not StatusChange.objects.exists()
 
     def test_a_hand_made_change_acts_at_once_and_survives_a_lost_cache(
@@ -175,11 +175,11 @@ class TestCommit:
             (OperatorEvent.RESET, Status.PROBATION),
             (OperatorEvent.TRUST, Status.TRUSTED),
         ]:
-            standing(address=HOME)
+            status_of(address=HOME)
             change_by_operator(actor=actor, event=event, operator="eve")
-            assert standing(address=HOME).status is status
+            assert status_of(address=HOME).status is status
             server.flushall()
-            assert standing(address=HOME).status is status
+            assert status_of(address=HOME).status is status
 
     def test_a_hand_made_change_is_kept_when_the_cache_is_away(
         self, settings: Any, caplog: pytest.LogCaptureFixture
@@ -195,13 +195,13 @@ class TestCommit:
 @pytest.mark.django_db(transaction=True)
 class TestStanding:
     def test_of_an_unknown_actor_is_probation_and_leaves_no_row(self) -> None:
-        assert standing(address=HOME) == Standing(Status.PROBATION)
+        assert status_of(address=HOME) == ActorStatus(Status.PROBATION)
         assert not Actor.objects.exists()
 
     def test_of_a_banned_flood_needs_no_sql(self, django_assert_num_queries: Any) -> None:
         judge(Outcome.IMPLAUSIBLE, 6)
         with django_assert_num_queries(0):
-            assert all(standing(address=HOME).banned for _ in range(50))
+            assert all(status_of(address=HOME).banned for _ in range(50))
 
     @pytest.mark.parametrize("known", [True, False])
     def test_is_read_from_sql_once(self, known: bool, django_assert_num_queries: Any) -> None:
@@ -209,7 +209,7 @@ class TestStanding:
             judge(Outcome.ACCEPTED)
         with django_assert_num_queries(1):
             for _ in range(50):
-                standing(address=HOME)
+                status_of(address=HOME)
 
     def test_of_a_ban_survives_a_lost_cache(
         self, server: redis.Redis, django_assert_num_queries: Any
@@ -217,11 +217,11 @@ class TestStanding:
         judge(Outcome.IMPLAUSIBLE, 6)
         server.flushall()
         with django_assert_num_queries(1):
-            assert standing(address=HOME).banned
-            assert standing(address=HOME).banned
+            assert status_of(address=HOME).banned
+            assert status_of(address=HOME).banned
 
     def test_is_cached_for_a_short_time(self) -> None:
-        standing(address=HOME)
+        status_of(address=HOME)
         judge(Outcome.IMPLAUSIBLE, 6, address="198.51.100.7")
         keys = list(cache.iter_keys("*"))
         assert len(keys) == 2
@@ -234,22 +234,22 @@ class TestStanding:
         (written,) = cache.iter_keys("*")
         assert 0 < cache.pttl(written) <= 10_000
         cache.clear()
-        standing(address=HOME)
+        status_of(address=HOME)
         (read,) = cache.iter_keys("*")
         assert 0 < cache.pttl(read) <= 10_000
 
     def test_changes_at_once_with_a_ban_by_outcomes(self) -> None:
         judge(Outcome.IMPLAUSIBLE, 5)
-        assert not standing(address=HOME).banned
+        assert not status_of(address=HOME).banned
         judge(Outcome.IMPLAUSIBLE)
-        assert standing(address=HOME).banned
+        assert status_of(address=HOME).banned
 
     def test_changes_at_once_with_trust_by_claims(self, settings: Any) -> None:
         settings.TRUST_AFTER_CONFIRMED = 2
         claim(1)
-        assert not standing(address=HOME).trusted
+        assert not status_of(address=HOME).trusted
         claim(1)
-        assert standing(address=HOME).trusted
+        assert status_of(address=HOME).trusted
 
     def test_changes_when_merit_has_faded_and_is_written_down_once(
         self, settings: Any, clock: Clock, server: redis.Redis
@@ -258,7 +258,7 @@ class TestStanding:
         for hours, expected in [(335, Status.TRUSTED), (2, Status.PROBATION), (1, "PROBATION")]:
             clock.move(hours=hours)
             server.flushall()
-            assert standing(address=HOME).status == expected
+            assert status_of(address=HOME).status == expected
         faded = StatusChange.objects.latest("pk")
         assert (faded.from_status, faded.to_status) == ("TRUSTED", "PROBATION")
         assert StatusChange.objects.count() == 2
@@ -268,13 +268,13 @@ class TestStanding:
         change_by_operator(actor=actor, event=OperatorEvent.TRUST, operator="eve")
         clock.move(hours=100_000)
         server.flushall()
-        assert standing(address=HOME).trusted
+        assert status_of(address=HOME).trusted
 
     def test_of_an_ended_ban_is_probation_written_down_once(self) -> None:
         judge(Outcome.IMPLAUSIBLE, 6)
         let_ban_end()
-        assert standing(address=HOME) == Standing(Status.PROBATION)
-        assert standing(address=HOME) == Standing(Status.PROBATION)
+        assert status_of(address=HOME) == ActorStatus(Status.PROBATION)
+        assert status_of(address=HOME) == ActorStatus(Status.PROBATION)
         actor = Actor.objects.get(address=HOME)
         assert (actor.status, actor.failure_score) == ("PROBATION", 0)
         assert actor.banned_until is None
@@ -289,7 +289,7 @@ class TestStanding:
         judge(Outcome.IMPLAUSIBLE, 6)
         later = timezone.now() + dt.timedelta(hours=24)
         monkeypatch.setattr(actors.timezone, "now", lambda: later)
-        assert standing(address=HOME) == Standing(Status.PROBATION)
+        assert status_of(address=HOME) == ActorStatus(Status.PROBATION)
 
     def test_of_a_hand_made_ban_has_no_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         actor = Actor.objects.create(address=HOME)
@@ -297,7 +297,7 @@ class TestStanding:
         later = timezone.now() + dt.timedelta(days=3_650)
         monkeypatch.setattr(actors.timezone, "now", lambda: later)
         cache.clear()
-        assert standing(address=HOME).banned
+        assert status_of(address=HOME).banned
 
     def test_that_was_read_before_a_ban_doesnt_hide_it(
         self, monkeypatch: pytest.MonkeyPatch
@@ -311,8 +311,8 @@ class TestStanding:
             return bool(add(*args, **kwargs))
 
         monkeypatch.setattr(cache, "add", add_after_the_ban)
-        standing(address=HOME)
-        assert standing(address=HOME).banned
+        status_of(address=HOME)
+        assert status_of(address=HOME).banned
 
 
 @pytest.mark.django_db
@@ -351,7 +351,7 @@ class TestOperator:
         standing_after = change_by_operator(
             actor=actor, event=OperatorEvent.BAN, operator="eve", note="Sends yesterday's bars."
         )
-        assert standing_after == Standing(Status.BANNED)
+        assert standing_after == ActorStatus(Status.BANNED)
         change = StatusChange.objects.get()
         assert (change.from_status, change.to_status) == ("PROBATION", "BANNED")
         assert change.by_operator == "eve"
@@ -384,7 +384,7 @@ class TestOperator:
 class TestClaims:
     def test_earn_trust_and_leave_the_evidence(self) -> None:
         changed = record_claims(confirmed={HOME: 100}, contradicted={}, evidence={HOME: LIE})
-        assert changed == {HOME: Standing(Status.TRUSTED)}
+        assert changed == {HOME: ActorStatus(Status.TRUSTED)}
         change = StatusChange.objects.get()
         assert (change.from_status, change.to_status) == ("PROBATION", "TRUSTED")
         assert change.evidence == LIE
@@ -455,7 +455,7 @@ class TestConcurrency:
     def test_an_ended_ban_is_written_down_once(self, shared_database: None) -> None:
         judge(Outcome.IMPLAUSIBLE, 6)
         let_ban_end()
-        standings = at_once(lambda: standing(address=HOME), threads=8)
+        standings = at_once(lambda: status_of(address=HOME), threads=8)
         assert {found.status for found in standings} == {Status.PROBATION}
         assert StatusChange.objects.filter(to_status="PROBATION").count() == 1
 
@@ -467,7 +467,7 @@ class TestConcurrency:
             change_by_operator(actor=actor, event=next(events), operator="eve")
 
         at_once(change, threads=8)
-        assert standing(address=HOME).status == Actor.objects.get().status
+        assert status_of(address=HOME).status == Actor.objects.get().status
 
 
 @pytest.mark.django_db

@@ -12,11 +12,11 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from reputation.actors import record_claims, record_outcome, standing
+from reputation.actors import record_claims, record_outcome, status_of
 from reputation.admin import ActorAdmin
 from reputation.models import Actor, StatusChange
 from reputation.transitions import Outcome
-from tests.reputation.conftest import Clock
+from tests.support.clock import Clock
 
 IPV4, IPV6 = "203.0.113.9", "2001:db8:1:2::/64"
 LIST = "/admin/reputation/actor/"
@@ -152,10 +152,10 @@ class TestActorPage:
         self, operator: Client, actor: Actor, event: str, status: str
     ) -> None:
         assert f'name="event" value="{event}"' in operator.get(page(actor)).content.decode()
-        standing(address=IPV4)
+        status_of(address=IPV4)
         response = submit(operator, actor, event=event, note="seen it lie")
         assert f"{IPV4} is now {status.capitalize()}." in response.content.decode()
-        assert standing(address=IPV4).status == status
+        assert status_of(address=IPV4).status == status
         change = StatusChange.objects.get()
         assert (change.to_status, change.by_operator) == (status, "eve")
         assert change.reason.endswith(". seen it lie")
@@ -271,7 +271,7 @@ class TestListActions:
         spared = Actor.objects.create(address="198.51.100.7")
         act(operator, action, actor, other)
         for address in (IPV4, IPV6):
-            assert standing(address=address).status == status
+            assert status_of(address=address).status == status
         changes = StatusChange.objects.all()
         assert {(change.actor.address, change.by_operator) for change in changes} == {
             (IPV4, "eve"),
@@ -300,10 +300,10 @@ class TestAdding:
     def test_an_actor_bans_it_before_it_ever_sends(
         self, operator: Client, typed: str, address: str
     ) -> None:
-        assert standing(address=address).status == "PROBATION"
+        assert status_of(address=address).status == "PROBATION"
         response = operator.post(ADD, {"address": typed, "event": "BAN", "note": "known liar"})
         assert response.status_code == 302
-        assert standing(address=address).banned
+        assert status_of(address=address).banned
         assert Actor.objects.get().last_seen is None
         change = StatusChange.objects.get()
         assert (change.actor.address, change.by_operator) == (address, "eve")

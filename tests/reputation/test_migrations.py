@@ -9,7 +9,7 @@ from django.core.management import call_command
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from reputation.actors import standing
+from reputation.actors import status_of
 from reputation.models import Actor, StatusChange
 
 THEN = dt.datetime(2025, 8, 15, 3, 0, tzinfo=dt.UTC)
@@ -64,9 +64,9 @@ def test_scores_keep_what_the_first_rules_gave(
     for row in StatusChange.objects.all():
         assert row.reason.startswith(f"{row.actor.address} ")
     assert StatusChange.objects.count() == 6
-    assert standing(address="192.0.2.3").trusted
-    assert standing(address="192.0.2.4").banned
-    assert not standing(address="192.0.2.2").trusted
+    assert status_of(address="192.0.2.3").trusted
+    assert status_of(address="192.0.2.4").banned
+    assert not status_of(address="192.0.2.2").trusted
 
 
 def test_models_and_migrations_agree(db: None) -> None:

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests import postgres
-from tests.environment import ON_DATABASE, clean
+from tests.support import postgres
+from tests.support.environment import ON_DATABASE, clean
 
 HERE = Path(__file__)
 ROOT = HERE.parents[2]

@@ -8,12 +8,12 @@ from django.utils import timezone
 
 from reputation import actors
 from reputation.actors import change_by_operator, record_outcome
-from reputation.counts import hour_of
 from reputation.models import Actor, DailyTotal, HourlyCount, StatusChange
 from reputation.prune import Limits
 from reputation.prune import prune as prune_all
 from reputation.transitions import OperatorEvent, Outcome
-from tests.reputation.conftest import Clock, at_once
+from reputation.update_counts import hour_of
+from tests.support.clock import Clock, at_once
 
 HOME, AWAY = "203.0.113.9", "198.51.100.7"
 DAY = 24  # hours
@@ -95,7 +95,7 @@ class TestActors:
         judge(Outcome.IMPLAUSIBLE, 5)
         clock.move(hours=91 * DAY)
         prune()
-        assert actors.standing(address=HOME).status == "PROBATION"
+        assert actors.status_of(address=HOME).status == "PROBATION"
         judge()
         assert Actor.objects.get().failed_updates == 0
 

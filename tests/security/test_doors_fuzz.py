@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, Phase, event, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.gossip.conftest import (
+from tests.support.checks import check_documented, check_market, check_served
+from tests.support.doors import (
     ANCHORS,
     CLIENT,
     HOME,
@@ -28,8 +29,7 @@ from tests.gossip.conftest import (
     send,
     wire,
 )
-from tests.security.conftest import check_documented, check_market, check_served
-from tickers import access
+from tickers import wiring
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("unlimited")]
 
@@ -228,7 +228,7 @@ def check_life(requests: list[Request], server: redis.Redis) -> None:
     new_market(server)
     for path, given_headers, body in requests:
         event(f"{path} {post(path, given_headers, body).status_code}")
-        check_market(access.store())
+        check_market(wiring.store())
     check_served(CLIENT)
 
 
@@ -277,6 +277,6 @@ def test_of_lists_of_everything_the_doors_take_some(
     verdicts = set()
     for request in LISTS_OF_EVERYTHING:
         answer = post(*request)
-        check_market(access.store())
+        check_market(wiring.store())
         verdicts |= {result["verdict"] for result in answer.json().get("results", [])}
     assert {"added", "replaced", "kept", "refused", taken} <= verdicts

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from reputation.turnstile import PAUSE
-from tests import postgres
-from tests.network.nodes import wait_for
-from tests.security.target import Target, a_bar, request, target
+from reputation.database_bulkhead import PAUSE
+from tests.support import postgres
+from tests.support.nodes import wait_for
+from tests.support.target import Target, a_bar, request, target
 
 POSTERS = 12
 # By itself a post takes some milliseconds. A turn at the door while the database is found to hang

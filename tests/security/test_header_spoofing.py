@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.conftest import Front, needs_nginx, nginx
-from tests.security.target import Target, a_bar, request, send, target
+from tests.support.front import Front, needs_nginx, nginx
+from tests.support.target import Target, a_bar, request, send, target
 
 BANNED = (403, "Source IP is banned")
 LIE = json.dumps(a_bar(open=99_000, high=99_000, low=99_000, close=99_000)).encode()

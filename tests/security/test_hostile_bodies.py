@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from proxy_site import slow_clients
-from tests.deploy.conftest import Front, needs_nginx, nginx
-from tests.network.nodes import wait_for
-from tests.security.target import (
+from proxy_site.serving import timeouts
+from tests.support.front import Front, needs_nginx, nginx
+from tests.support.nodes import wait_for
+from tests.support.target import (
     DOORS,
     THREADS,
     TODAY,
@@ -556,7 +556,7 @@ class TestSlowClients:
                     client.sendall(head("/gossip", "Content-Length: 1000"))
                 began = time.monotonic()
                 assert node.works()
-                assert time.monotonic() - began < slow_clients.READ_WITHIN_WHEN_BUSY / 2
+                assert time.monotonic() - began < timeouts.READ_WITHIN_WHEN_BUSY / 2
 
     @pytest.mark.slow
     @pytest.mark.parametrize("stage", ["a line", "the headers", "the headers without a token"])
@@ -573,13 +573,13 @@ class TestSlowClients:
                     client.sendall(head("/public/gossip", "Content-Length: 2000000"))
                 answers = [read_answer(client) for client in clients]
                 assert {answer.status for answer in answers if answer} == {413}
-            assert node.works(within=slow_clients.READ_WITHIN_WHEN_BUSY)
+            assert node.works(within=timeouts.READ_WITHIN_WHEN_BUSY)
 
     def test_one_alone_is_waited_for_and_taken(self, node: Target) -> None:
         """Longer than when others wait."""
         body = json.dumps([a_bar("SLOW")] * 4).encode()
         pieces = [body[start : start + 100] for start in range(0, len(body), 100)]
-        pause = 1.5 * slow_clients.READ_WITHIN_WHEN_BUSY / len(pieces)
+        pause = 1.5 * timeouts.READ_WITHIN_WHEN_BUSY / len(pieces)
         with connect(node.port) as client:
             client.sendall(head("/gossip", f"Content-Length: {len(body)}"))
             for piece in pieces:
@@ -706,4 +706,4 @@ class TestSlowClientsBehindNginx:
                 answer = send(front.port, request("/gossip", BAR), source="127.0.0.9")
                 assert answer is not None
                 assert answer.status == 200
-                assert node.works(within=slow_clients.READ_WITHIN_WHEN_BUSY)
+                assert node.works(within=timeouts.READ_WITHIN_WHEN_BUSY)

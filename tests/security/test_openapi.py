@@ -14,9 +14,9 @@ from jsonschema import Draft202012Validator
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection
 
-from tests.gossip.conftest import CLIENT, send, send_public, send_trusted, store_away, wire
-from tests.security.conftest import DOCUMENT, check_documented, check_market
-from tickers.store import Store
+from tests.support.checks import DOCUMENT, check_documented, check_market
+from tests.support.doors import CLIENT, send, send_public, send_trusted, store_away, wire
+from tickers.store.store import Store
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("unlimited")]
 

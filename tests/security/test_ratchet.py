@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from reputation.transitions import OperatorEvent
-from tests.gossip.conftest import (
+from tests.support.doors import (
     ANCHORS,
     USUAL_VOLUME,
     a_bar,
@@ -25,7 +25,7 @@ from tests.gossip.conftest import (
     served,
     wire,
 )
-from tickers.store import Store
+from tickers.store.store import Store
 
 pytestmark = pytest.mark.django_db
 

@@ -4,8 +4,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from tests.security.target import Target, a_bar, head, request, target
-from tickers.store import ROOT
+from tests.support.target import Target, a_bar, head, request, target
+from tickers.store.store import ROOT
 
 TIMES = 25
 SETTINGS = {

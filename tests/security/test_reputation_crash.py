@@ -22,9 +22,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from proxy_site.processes import Processes
-from tests.network.nodes import ROOT, answers, wait_for
-from tests.security.target import UNLIMITED, WORKERS, Target, a_bar, target
+from proxy_site.local.processes import Processes
+from tests.support.nodes import ROOT, answers, wait_for
+from tests.support.target import UNLIMITED, WORKERS, Target, a_bar, target
 
 CLIENTS = 4
 LIE = json.dumps(a_bar(open=99_000, high=99_000, low=99_000, close=99_000))

@@ -14,12 +14,12 @@ import redis
 from django.conf import settings as node_settings
 from django.db import connection
 
-from gossip.claims import Claims
+from gossip.doors.claims import Claims
 from proxy_site.housekeeping import settle_claims
 from reputation import actors
 from reputation.models import Actor
 from reputation.transitions import ClaimEvent, Policy, Record, Status, TimeEvent, apply
-from tests.gossip.conftest import (
+from tests.support.doors import (
     ANCHORS,
     a_bar,
     make_late,
@@ -29,8 +29,8 @@ from tests.gossip.conftest import (
     served,
     wire,
 )
-from tickers import access
-from tickers.store import Store
+from tickers import wiring
+from tickers.store.store import Store
 
 SECURITY = Path(__file__).parents[2] / "SECURITY.md"
 LIE = ANCHORS["VCB"] * 1.09  # within the band
@@ -133,7 +133,7 @@ SYMBOLS = sorted(ANCHORS)
 
 
 def settle() -> None:
-    settle_claims(Claims(access.store()), lifetime=node_settings.TRUST_WINDOW)
+    settle_claims(Claims(wiring.store()), lifetime=node_settings.TRUST_WINDOW)
 
 
 def scores() -> dict[str, float]:

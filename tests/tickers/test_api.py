@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.gossip.conftest import CLIENT, database_away, forget, store_away, store_lost
-from tests.tickers.conftest import (
+from tests.support.bars import (
     FRIDAY,
     MONDAY,
     THURSDAY,
@@ -23,9 +22,10 @@ from tests.tickers.conftest import (
     bar,
     lead,
 )
-from tickers import access
+from tests.support.doors import CLIENT, database_away, forget, store_away, store_lost
+from tickers import wiring
 from tickers.bar import Bar, epoch_of
-from tickers.store import ROOT, Store
+from tickers.store.store import ROOT, Store
 from tickers.verdict import Authority
 
 DAYS = [MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY]
@@ -38,7 +38,7 @@ Market = dict[str, dict[str, Any]]
 def node(clean_server: redis.Redis) -> Iterator[Store]:
     """The node's store, empty."""
     forget()
-    yield access.store()
+    yield wiring.store()
     forget()
 
 
@@ -384,7 +384,7 @@ class TestStoreAway:
 
     def test_its_age_grows(self, market: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         get()
-        keeper = access.snapshots()
+        keeper = wiring.snapshots()
         with store_lost():
             monkeypatch.setattr(keeper, "_age_read_at", keeper._age_read_at - 1_000)
             assert int(get()["X-Data-Age"]) >= 1_000
@@ -410,7 +410,7 @@ class TestStoreAway:
 
 
 def position() -> str:
-    return str(access.store().state().position)
+    return str(wiring.store().state().position)
 
 
 def changes(since: str) -> dict[str, Any]:
@@ -653,7 +653,7 @@ def test_who_follows_from_any_point_ends_with_the_trusted_market(
 ) -> None:
     clean_server.flushall()
     forget()
-    store = access.store()
+    store = wiring.store()
     fence = lead(store)
     always = FollowingClient()
     started = [copy.deepcopy(always)]

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from tests.tickers.conftest import FRIDAY, MONDAY, bar
+from tests.support.bars import FRIDAY, MONDAY, bar
 from tests.tickers.test_api import ACTOR, fence, get, market, node  # noqa: F401 - its fixtures
-from tickers.store import Store
+from tickers.snapshot.zstd_pieces import zstd
+from tickers.store.store import Store
 from tickers.verdict import Authority
-from tickers.zstd_pieces import zstd
 
 pytestmark = pytest.mark.usefixtures("market")
 

@@ -12,14 +12,14 @@ import redis
 from django.test import RequestFactory
 from django.urls import resolve
 
-from tests.gossip.conftest import CLIENT, forget, store_lost
-from tests.tickers.conftest import FRIDAY, bar
+from tests.support.bars import FRIDAY, bar
+from tests.support.doors import CLIENT, forget, store_lost
 from tests.tickers.test_api import DAYS, fence, get, lay, node  # noqa: F401 - its fixtures
-from tickers import access
-from tickers.snapshot import PART
-from tickers.store import Store
+from tickers import wiring
+from tickers.snapshot.snapshot import PART
+from tickers.snapshot.zstd_pieces import zstd
+from tickers.store.store import Store
 from tickers.verdict import Authority
-from tickers.zstd_pieces import zstd
 
 SYMBOLS = [f"S{number:02}" for number in range(2 * PART + 3)]
 NOTHING_HELD = 0  # MB
@@ -51,7 +51,7 @@ def market(node: Store, fence: str, settings: Any, request: Any) -> Iterator[Sto
     lay(node, bar("S00", FRIDAY, volume=9_000))
     settings.SNAPSHOT_MEMORY = request.param
     forget()
-    yield access.store()
+    yield wiring.store()
     forget()
 
 

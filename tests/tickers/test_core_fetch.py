@@ -9,17 +9,20 @@ import pytest
 import redis
 from django.conf import settings
 
-from proxy_site.simulator import AcceleratedClock, BodyFault, SimulatedMarket, SimulatorServer
-from tests.tickers.conftest import wait_until
+from simulator.clock import AcceleratedClock
+from simulator.faults import BodyFault
+from simulator.market import SimulatedMarket
+from simulator.server import SimulatorServer
+from tests.support.bars import wait_until
 from tickers.bar import Bar
-from tickers.connection import connect
 from tickers.core_fetch import ADJUSTED, CoreFetch, compare
 from tickers.market_clock import MarketClock
-from tickers.request_budget import RequestBudget
-from tickers.series import bar_of
-from tickers.store import ROOT, FencedError, Store
+from tickers.snapshot.series import bar_of
+from tickers.store.redis_client import connect
+from tickers.store.store import ROOT, FencedError, Store
 from tickers.universe import Universe
-from tickers.vci import VciClient
+from tickers.vci.client import VciClient
+from tickers.vci.request_budget import RequestBudget
 from tickers.verdict import Authority
 
 ICT = dt.timezone(dt.timedelta(hours=7))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gossip.plausibility import band, within_band
+from gossip.doors.plausibility import band, within_band
 from tickers.bar import Bar, parse
-from tickers.series import bar_of
+from tickers.snapshot.series import bar_of
 from tickers.universe import Universe
 
 DATA = Path(__file__).parents[1] / "data" / "daily.csv"

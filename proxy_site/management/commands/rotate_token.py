@@ -10,9 +10,9 @@ import redis
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from gossip import rotation, token, token_use
-from gossip.rotation import Look
-from tickers import access
+from gossip.tokens import bearer, rotation, secondary_use
+from gossip.tokens.rotation import Look
+from tickers import wiring
 
 STEPS = """
 A rotation has three steps. Do each on every node before the next one begins, and restart a node's
@@ -36,18 +36,20 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, new: bool, **options: Any) -> None:
         if new:
-            self.stdout.write(secrets.token_hex(token.MADE_BY))
+            self.stdout.write(secrets.token_hex(bearer.MADE_BY))
             return
         primary, secondary = settings.PRIMARY_TOKEN, settings.SECONDARY_TOKEN
         self.stdout.write(f"The tokens of {settings.NODE_NAME}, as its settings are now:")
-        self.stdout.write(f"  primary    {token.fingerprint(primary)}  sent to peers, and accepted")
-        self.stdout.write(f"  secondary  {token.fingerprint(secondary)}  accepted")
+        self.stdout.write(
+            f"  primary    {bearer.fingerprint(primary)}  sent to peers, and accepted"
+        )
+        self.stdout.write(f"  secondary  {bearer.fingerprint(secondary)}  accepted")
         # A public node sends to nobody, whatever its settings name.
         urls = [] if settings.IS_PUBLIC_NODE else settings.INTERNAL_PEER_URLS
         looks = rotation.look_at(urls, primary=primary, secondary=secondary)
         self.stdout.write(table(looks) + "\n" + STEPS)
         try:
-            used = token_use.seconds_since(access.store())
+            used = secondary_use.seconds_since(wiring.store())
         except redis.RedisError as error:
             self.stdout.write(
                 f"Not safe to go on: the store can't be asked which token peers send with "

@@ -7,8 +7,8 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
 
-from proxy_site import embedded
-from proxy_site.processes import Processes, is_free, stop_on_signals
+from proxy_site.local import embedded_redis
+from proxy_site.local.processes import Processes, is_free, stop_on_signals
 
 
 class Command(BaseCommand):
@@ -22,7 +22,7 @@ class Command(BaseCommand):
             )
         stop = stop_on_signals()
         if settings.USES_EMBEDDED_SERVER:
-            embedded.ensure(settings.DATA_DIR)
+            embedded_redis.ensure(settings.DATA_DIR)
         call_command("migrate", verbosity=0)
         with Processes() as processes:
             processes.start(

@@ -12,20 +12,21 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 from tqdm import tqdm
 
-from gossip.claims import Claims
-from gossip.delivery import Delivery
-from gossip.peer import Peer, PeerKind
-from proxy_site import embedded, footprint
+from gossip.delivery.delivery import Delivery
+from gossip.delivery.peer import Peer, PeerKind
+from gossip.doors.claims import Claims
 from proxy_site.housekeeping import Housekeeping, end_standing_of_banned, settle_claims
+from proxy_site.local import embedded_redis
+from proxy_site.serving import process_memory
 from proxy_site.worker import Pace, Source, Worker
 from reputation import actors
-from tickers import access
+from tickers import wiring
 from tickers.bar import epoch_of
 from tickers.clock_skew import ClockSkew
 from tickers.core_fetch import CoreFetch
-from tickers.follow import Follower
-from tickers.request_budget import RequestBudget
-from tickers.vci import VciClient
+from tickers.follower import Follower
+from tickers.vci.client import VciClient
+from tickers.vci.request_budget import RequestBudget
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +43,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, once: bool, **options: Any) -> None:
         if settings.USES_EMBEDDED_SERVER:
-            embedded.ensure(settings.DATA_DIR)
+            embedded_redis.ensure(settings.DATA_DIR)
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
         worker = make_worker(stop)
-        footprint.spare_collections()
+        process_memory.spare_collections()
         outcome: list[bool] = []
         work = worker.run_once if once else worker.run
         thread = threading.Thread(
@@ -56,7 +57,7 @@ class Command(BaseCommand):
         thread.start()
         while thread.is_alive() and not stop.is_set():
             thread.join(0.2)
-            if settings.USES_EMBEDDED_SERVER and embedded.mend(settings.DATA_DIR):
+            if settings.USES_EMBEDDED_SERVER and embedded_redis.mend(settings.DATA_DIR):
                 logger.warning("the embedded server had died; it runs again")
         thread.join(PATIENCE)
         logger.info("the worker has left")
@@ -65,7 +66,7 @@ class Command(BaseCommand):
 
 
 def make_worker(stop: threading.Event) -> Worker:
-    store, clock, skew = access.store(), access.market_clock(), ClockSkew()
+    store, clock, skew = wiring.store(), wiring.market_clock(), ClockSkew()
     delivery = Delivery(
         store=store,
         peers=peers(),
@@ -94,10 +95,10 @@ def make_worker(stop: threading.Event) -> Worker:
 
 
 def core_fetch(stop: threading.Event, skew: ClockSkew, *, on_change: Callable[[], None]) -> Source:
-    store = access.store()
+    store = wiring.store()
     return CoreFetch(
         store=store,
-        clock=access.market_clock(),
+        clock=wiring.market_clock(),
         client=VciClient(
             base_url=settings.VCI_BASE_URL,
             budget=RequestBudget(limit=settings.VCI_RATE_LIMIT, server=store.client),
@@ -113,7 +114,7 @@ def core_fetch(stop: threading.Event, skew: ClockSkew, *, on_change: Callable[[]
 
 
 def housekeeping() -> Housekeeping:
-    store = access.store()
+    store = wiring.store()
     claims = Claims(store)
     return Housekeeping(
         {
@@ -127,7 +128,7 @@ def housekeeping() -> Housekeeping:
 def followers(stop: threading.Event, skew: ClockSkew) -> list[Source]:
     return [
         Follower(
-            access.store(),
+            wiring.store(),
             url=url,
             refresh_interval=settings.PUBLIC_REFRESH_INTERVAL,
             history_start=epoch_of(settings.HISTORY_START),

@@ -4,12 +4,12 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from proxy_site.api_document import FILE
+from proxy_site.openapi.api_document import FILE
 from proxy_site.openapi.document import render
 
 
 class Command(BaseCommand):
-    help = "Write proxy_site/openapi.json from the views."
+    help = "Write proxy_site/openapi/openapi.json from the views."
 
     def handle(self, *args: Any, **options: Any) -> None:
         FILE.write_text(render(), encoding="utf-8")

@@ -1,0 +1,22 @@
+"""The client of a request, as one actor: an IPv4 address or an IPv6 /64."""
+
+from django.conf import settings
+from rest_framework import status
+from rest_framework.request import Request
+
+from gossip.errors import Refusal
+from reputation.address import UnknownClientError, actor_of, client_of
+
+
+def actor_of_request(request: Request) -> str:
+    """The actor in canonical form; refused with 400 when a trusted proxy doesn't say whom it
+    forwards for."""
+    try:
+        client = client_of(
+            peer=request.META.get("REMOTE_ADDR", ""),
+            forwarded_for=request.META.get("HTTP_X_FORWARDED_FOR"),
+            trusted_proxies=settings.TRUSTED_PROXIES,
+        )
+    except UnknownClientError as error:
+        raise Refusal(status.HTTP_400_BAD_REQUEST, str(error)) from None
+    return actor_of(client)

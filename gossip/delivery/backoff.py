@@ -1,0 +1,153 @@
+"""Backoff: what a peer's responses mean, and when it may be sent something, in which form.
+
+Pure logic: it takes responses and times and says what follows; gossip.delivery.connection sends.
+Retries are here and not in a library: urllib3's Retry sleeps inside the request and then sends the
+same body again, while what a peer lacks is known only when it is sent; what remains of a circuit
+breaker is a count.
+"""
+
+import email.utils
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+
+
+class ResponseMeaning(Enum):
+    TAKEN = auto()
+    REFUSED = auto()  # these bars, for what they say: not sent again until they change
+    SINGLE_BARS = auto()  # the list as such: this peer takes single bars
+    BUSY = auto()  # later; nothing is wrong
+    FAILED = auto()  # later
+    STOPPED = auto()  # this peer wants nothing from us as we are: after a while again
+
+
+_OF_ONE_BAR = {
+    400: ResponseMeaning.REFUSED,
+    422: ResponseMeaning.REFUSED,
+    408: ResponseMeaning.FAILED,
+    425: ResponseMeaning.FAILED,
+    429: ResponseMeaning.BUSY,
+}
+_OF_A_LIST = _OF_ONE_BAR | dict.fromkeys((400, 413, 415, 422), ResponseMeaning.SINGLE_BARS)
+
+
+def meaning_of(status: int | None, *, bars: int, judged: bool = False) -> ResponseMeaning:
+    """What an answer to ``bars`` bars means; ``status`` None: there was none.
+
+    ``judged``: the peer refused every bar of a list for what it says, so the list as such is fine.
+    Redirects aren't followed: the token would go wherever they lead.
+    """
+    if status is None or 500 <= status <= 599:
+        return ResponseMeaning.FAILED
+    if 200 <= status <= 299:
+        return ResponseMeaning.TAKEN
+    table = _OF_A_LIST if bars > 1 and not judged else _OF_ONE_BAR
+    return table.get(status, ResponseMeaning.STOPPED)
+
+
+def seconds_to_wait(value: str | None, *, wall_time: Callable[[], float] = time.time) -> float:
+    """What a Retry-After header (RFC 9110: seconds, or a date) asks for, at most
+    ``LONGEST_RETRY_AFTER``; 0 when there is none, or none that can be read."""
+    if not value:
+        return 0.0
+    text = value.strip()
+    try:
+        if text.isascii() and text.isdigit():
+            seconds = float(text[:9])
+        else:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - wall_time()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+# --- Manners --------------------------------------------------------------------------------------
+
+LONGEST_RETRY_AFTER = 300.0  # seconds
+SINGLE_BARS_FOR = 600.0  # seconds until a peer that refused a list is offered one again
+
+# A peer that comes back gets what it lacks within 5 s, so no pause after a failure is longer
+# than this and a connect timeout together.
+FIRST_BACKOFF = 0.25  # seconds; doubled with each failure
+LONGEST_BACKOFF = 2.0
+BREAKS_AFTER = 3  # failures in a row
+BREAK = 2.5  # seconds between the tries while the circuit is broken
+
+LONGEST_BUSY_BACKOFF = 10.0  # seconds
+LONGEST_PACE = 20.0  # seconds between two bars that are taken
+FASTER = 0.95  # of the pace, after a bar that wasn't too early
+
+# Seconds. A changed token is noticed soon; a ban lasts hours, and trying on prolongs none.
+STOPPED_FOR = {403: 300.0}
+STOPPED_FOR_OTHERS = 60.0
+
+
+class CircuitState(Enum):
+    REACHABLE = auto()
+    FAILING = auto()  # the circuit is broken
+    STOPPED = auto()
+
+
+class Backoff:
+    """What a peer's answers have taught about it. Times are seconds of one monotonic clock.
+
+    ``jitter(most)`` draws from 0 to ``most`` evenly (full jitter).
+    """
+
+    def __init__(self, *, jitter: Callable[[float], float]) -> None:
+        self._jitter = jitter
+        self.circuit = CircuitState.REACHABLE
+        self.not_before = float("-inf")
+        self._failures = 0
+        self._single_bars_until = float("-inf")
+        self._busy = 0
+        self._pace = 0.0
+        self._taken_at = float("-inf")
+
+    def takes_lists(self, now: float) -> bool:
+        return now >= self._single_bars_until
+
+    def record(
+        self, answer: ResponseMeaning, *, status: int | None, retry_after: float, now: float
+    ) -> None:
+        """Learn from an answer; ``retry_after`` in seconds (0: not said)."""
+        if answer is ResponseMeaning.FAILED:
+            self._fail(now)
+        elif answer is ResponseMeaning.STOPPED:
+            self.circuit = CircuitState.STOPPED
+            self.not_before = now + STOPPED_FOR.get(status or 0, STOPPED_FOR_OTHERS)
+        else:
+            self.circuit, self._failures = CircuitState.REACHABLE, 0
+            self._obey(answer, now)
+        self.not_before = max(self.not_before, now + retry_after)
+
+    def _fail(self, now: float) -> None:
+        self._failures += 1
+        if self._failures >= BREAKS_AFTER:
+            self.circuit = CircuitState.FAILING
+            self.not_before = now + BREAK
+        else:
+            self.not_before = now + self._backoff(self._failures, LONGEST_BACKOFF)
+
+    def _obey(self, answer: ResponseMeaning, now: float) -> None:
+        if answer is ResponseMeaning.SINGLE_BARS:
+            self._single_bars_until = now + SINGLE_BARS_FOR
+        elif answer is ResponseMeaning.BUSY:
+            self._busy += 1
+            self.not_before = now + self._backoff(self._busy, LONGEST_BUSY_BACKOFF)
+        else:
+            self._keep_pace(now)
+
+    def _backoff(self, count: int, longest: float) -> float:
+        return self._jitter(min(longest, FIRST_BACKOFF * 2.0 ** min(count - 1, 30)))
+
+    def _keep_pace(self, now: float) -> None:
+        """Find the pace of a peer that lets one request through every so often (existing Rust
+        nodes: every 10 s) by what it took, and try a bit faster while it is never busy."""
+        pause = now - self._taken_at
+        if not self._busy:
+            self._pace = self._pace * FASTER if self._pace > FIRST_BACKOFF else 0.0
+        elif pause <= LONGEST_PACE:
+            self._pace = pause
+        self._busy, self._taken_at = 0, now
+        self.not_before = now + self._pace

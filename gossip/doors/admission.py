@@ -1,0 +1,90 @@
+"""Admission: the size and form of a request, its sender's rate, and the trust window."""
+
+from typing import NoReturn
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, UnreadablePostError
+from django_ratelimit.core import get_usage
+from rest_framework import exceptions, status
+from rest_framework.request import Request
+
+from gossip import wire
+from gossip.errors import Refusal
+from tickers import wiring
+
+LONGEST_LENGTH = 20  # digits of a Content-Length; Python reads 4,300 at most
+
+
+def limit_rate(request: Request, actor: str, *, trusted: bool) -> None:
+    usage = get_usage(
+        request._request,
+        group="public-gossip",
+        key=lambda group, request: actor,
+        rate=settings.TRUSTED_RATE if trusted else settings.PUBLIC_RATE,
+        increment=True,
+    )
+    if usage and usage["should_limit"]:
+        raise exceptions.Throttled(wait=max(1, usage["time_left"]))
+
+
+def check_window() -> None:
+    """Public bars are judged by trusted ones, so the door closes when those stop coming."""
+    age = wiring.store().state().age
+    if age is None or age > settings.TRUST_WINDOW:
+        raise Refusal(
+            status.HTTP_503_SERVICE_UNAVAILABLE,
+            "System is running on untrusted data",
+            retry_after=60,
+        )
+
+
+def check_size(request: Request) -> None:
+    if announced(request) > settings.MAX_BODY:
+        _too_large()
+
+
+def announced(request: Request) -> int:
+    """The bytes that the body has by its Content-Length; 0 without one."""
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not (length.isascii() and length.isdigit()):
+        # gunicorn refuses these itself; of another server Django would fail at them.
+        raise Refusal(status.HTTP_400_BAD_REQUEST, "Content-Length must be a number.")
+    if len(length) > LONGEST_LENGTH:
+        _too_large()
+    return int(length)
+
+
+def _too_large() -> NoReturn:
+    raise Refusal(
+        status.HTTP_413_REQUEST_ENTITY_TOO_LARGE,
+        f"A body has at most {settings.MAX_BODY} bytes; send several.",
+    )
+
+
+def _ended_early() -> NoReturn:
+    # By the client, or by a server that waited long enough: 408 has a peer send it again.
+    raise Refusal(status.HTTP_408_REQUEST_TIMEOUT, "The body ended early; send it again.")
+
+
+def read_gossip(request: Request) -> wire.Gossip:
+    """The request's bars, or the 4xx that says what is wrong with the body as a whole."""
+    check_size(request)
+    http_request: HttpRequest = request._request
+    if http_request.content_type != "application/json":
+        raise Refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send Content-Type: application/json")
+    if request.META.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
+        raise Refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send the body without compression")
+    try:
+        body = http_request.body
+        if len(body) < announced(request):
+            _ended_early()
+        return wire.decode(body)
+    except RequestDataTooBig:
+        _too_large()
+    except UnreadablePostError:
+        _ended_early()
+    except wire.TooLongError as error:
+        raise Refusal(status.HTTP_413_REQUEST_ENTITY_TOO_LARGE, str(error)) from None
+    except wire.WireError as error:
+        raise Refusal(status.HTTP_400_BAD_REQUEST, str(error)) from None

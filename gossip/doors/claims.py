@@ -1,0 +1,206 @@
+"""Claims: what public senders said before a trusted source did, and whether it came true.
+
+The rules
+- A bar makes a claim when its close differs from the last trusted close, the anchor, and from what
+  is served. The rest is an echo.
+- The first trusted bar seen after it that has traded at least as many shares judges it: right is
+  what the bar's close comes near, and nearer than to the anchor and to what was served then.
+- Of all claims of a symbol, a trusted bar confirms one: the earliest that is right. It ends the
+  others that it bears out, even those of more shares than it has traded: they earn nothing, and
+  cost nothing.
+- A claim that is wrong is contradicted, whatever becomes of others.
+- An actor makes few claims an hour, and the actors of a network have few open at a time.
+
+The theory
+- Trust is earned with news. Only a trusted close is a measure of news: a served one may be an
+  accomplice's lie, and then our own price, sent back, would be news.
+- What was served measures it too, or an echo of an honest sender's bar would earn with it.
+- One piece of news pays one sender, or it would make as many trusted as there are addresses.
+- Guessing up or down is contradicted as often as it is confirmed, or more often: of guesses for one
+  bar, all that are wrong cost, and one that is right earns.
+- How far off a wrong claim was doesn't matter. A thin share moves several percent with one honest
+  trade, and who lies makes no claim of it: it makes its ten of the hour with what it knows, or says
+  more shares than will be traded.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from reputation.address import network_of
+from tickers.store import store as market
+from tickers.store.records import Newest
+
+NEAR = 0.005  # of the claimed close: two honest sources of one moment differ by less
+MAX_CLAIMS = 20_000  # open ones; some 2 MB
+# Open ones of a network's actors. Honest ones are judged in seconds; filling the rest takes a
+# hundred networks.
+MAX_OF_NETWORK = MAX_CLAIMS // 100
+SITE_PREFIX = 48  # what one party is easily given of IPv6 (RFC 6177)
+
+
+def _source(name: str) -> str:
+    prelude = Path(market.__file__).with_name("lua") / "prelude.lua"
+    script = Path(__file__).with_name("lua") / f"{name}.lua"
+    return "\n".join(path.read_text(encoding="utf-8") for path in (prelude, script))
+
+
+class ClaimResult(StrEnum):
+    """What became of a claim."""
+
+    OPEN = "open"
+    CONFIRMED = "confirmed"
+    CONTRADICTED = "contradicted"
+    REPEATED = "repeated"  # right, and another's of the same symbol was confirmed
+    LAPSED = "lapsed"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """That ``symbol`` stood at ``close`` when ``volume`` shares had been traded on ``day`` (epoch
+    seconds), while ``served`` was the close that the node served, and ``anchor`` the last trusted
+    one. ``made_at``: Redis TIME, ms."""
+
+    actor: str
+    symbol: str
+    day: int
+    close: float
+    volume: int
+    served: float
+    anchor: float
+    made_at: int = 0
+
+    @property
+    def is_news(self) -> bool:
+        return self.close not in (self.served, self.anchor)
+
+    def is_borne_out(self, close: float) -> bool:
+        """Whether a trusted ``close`` is near, and was told by nothing else as well."""
+        distance = abs(close - self.close)
+        told_anyway = min(abs(close - self.served), abs(close - self.anchor))
+        return distance <= NEAR * self.close and distance < told_anyway
+
+
+def judge(claim: Claim, trusted: Newest | None, *, now: int, lifetime: float) -> ClaimResult:
+    """What the newest trusted bar makes of a claim, if it is the only one, at ``now`` (Redis TIME,
+    ms).
+
+    A claim that no trusted bar has caught up with for ``lifetime`` seconds lapses, as does one of
+    another day.
+    """
+    if trusted is None or trusted.day != claim.day:
+        return ClaimResult.LAPSED
+    if trusted.stored_at <= claim.made_at or trusted.volume < claim.volume:
+        return ClaimResult.LAPSED if now - claim.made_at > lifetime * 1000 else ClaimResult.OPEN
+    return (
+        ClaimResult.CONFIRMED
+        if claim.is_borne_out(float(trusted.anchor))
+        else ClaimResult.CONTRADICTED
+    )
+
+
+def judge_all(
+    claims: Iterable[Claim], trusted: Newest | None, *, now: int, lifetime: float
+) -> dict[Claim, ClaimResult]:
+    """What the newest trusted bar makes of all open claims of its symbol, the earliest first."""
+    found = {
+        claim: judge(claim, trusted, now=now, lifetime=lifetime)
+        for claim in sorted(claims, key=lambda claim: (claim.made_at, claim.actor))
+    }
+    first = next((claim for claim in found if found[claim] is ClaimResult.CONFIRMED), None)
+    if first is None or trusted is None:
+        return found
+    for claim in found:
+        came_before = claim.made_at < trusted.stored_at
+        if claim != first and came_before and claim.is_borne_out(float(trusted.anchor)):
+            found[claim] = ClaimResult.REPEATED
+    return found
+
+
+class Claims:
+    """The open claims of a node, in its store."""
+
+    def __init__(self, store: market.Store) -> None:
+        self._store = store
+        self._reads: Any = store.client  # its answers are bytes
+        self._make = store.client.register_script(_source("claims"))
+        self._end = store.client.register_script(_source("end_claims"))
+
+    def make(self, claims: Iterable[Claim], *, actor: str, most_an_hour: int) -> None:
+        """Note the news among an actor's claims, the first ``most_an_hour`` of an hour; one that is
+        open of the same symbol stays as it is."""
+        news = [claim for claim in claims if claim.is_news]
+        if news:
+            texts = [text for claim in news for text in (claim.symbol, _written(claim))]
+            limits = [MAX_CLAIMS, MAX_OF_NETWORK, most_an_hour]
+            self._make(keys=[market.ROOT], args=[*limits, _network_of(actor), actor, *texts])
+
+    def settle(self, *, lifetime: float) -> tuple[Counter[str], Counter[str], dict[str, list[str]]]:
+        """Judge and end what can be judged; returns (confirmed, contradicted, what was claimed
+        and what became of it) by actor.
+
+        Of two leaders, whoever ends a symbol's claims counts them: all that were judged together,
+        or none.
+        """
+        confirmed: Counter[str] = Counter()
+        contradicted: Counter[str] = Counter()
+        said: defaultdict[str, list[str]] = defaultdict(list)
+        for claims, trusted, now in self._open():
+            judged = judge_all(claims, trusted, now=now, lifetime=lifetime)
+            ended = {
+                claim: found for claim, found in judged.items() if found is not ClaimResult.OPEN
+            }
+            args = [part for claim in ended for part in (_network_of(claim.actor), *claims[claim])]
+            if not ended or not self._end(keys=[market.ROOT], args=args):
+                continue
+            for claim, found in ended.items():
+                if found in (ClaimResult.CONFIRMED, ClaimResult.CONTRADICTED):
+                    said[claim.actor].append(f"{claim.symbol} {_written(claim)} {found}")
+                confirmed[claim.actor] += found is ClaimResult.CONFIRMED
+                contradicted[claim.actor] += found is ClaimResult.CONTRADICTED
+        return +confirmed, +contradicted, said
+
+    def _open(self) -> Iterator[tuple[dict[Claim, "_Stored"], Newest | None, int]]:
+        """The open claims of a symbol each, its newest trusted bar, and Redis TIME, ms.
+
+        The bars are read before the claims: what a bar can judge was made before it came, so that
+        of all it could confirm nothing is missing, to be confirmed by it in a later turn.
+        """
+        symbols = {_split(field)[1] for field in self._reads.hkeys(_KEY)}
+        if not symbols:
+            return
+        trusted = self._store.newest(symbols)
+        seconds, microseconds = self._reads.time()
+        claims: defaultdict[str, dict[Claim, _Stored]] = defaultdict(dict)
+        for field, text in self._reads.hgetall(_KEY).items():
+            claim = _read(field, text)
+            claims[claim.symbol][claim] = field, text
+        for symbol in symbols & claims.keys():
+            yield claims[symbol], trusted.get(symbol), seconds * 1000 + microseconds // 1000
+
+
+_Stored = tuple[bytes, bytes]  # a claim's field and text
+_KEY = f"{market.ROOT}:open_claims"
+
+
+def _network_of(actor: str) -> str:
+    return network_of(actor, ipv6_prefix=SITE_PREFIX)
+
+
+def _written(claim: Claim) -> str:
+    return f"{claim.day} {claim.close!r} {claim.volume} {claim.served!r} {claim.anchor!r}"
+
+
+def _split(field: bytes) -> tuple[str, str]:
+    actor, symbol = field.decode().split(" ")
+    return actor, symbol
+
+
+def _read(field: bytes, text: bytes) -> Claim:
+    actor, symbol = _split(field)
+    made_at, day, close, volume, served, anchor = text.decode().split(" ")
+    prices = float(served), float(anchor)
+    return Claim(actor, symbol, int(day), float(close), int(volume), *prices, int(made_at))

@@ -1,0 +1,80 @@
+"""Laying a public bar over the trusted one, as PUBLIC_BARS says, and noting what it claims."""
+
+import functools
+from collections.abc import Sequence
+
+from django.conf import settings
+
+from gossip.doors.claims import Claim, Claims
+from gossip.doors.judging import Candidate
+from reputation.address import network_of
+from tickers import wiring
+from tickers.verdict import Verdict
+
+# A trusted bar is late after this many seconds, or two cycles (PUBLIC_BARS=when_late). A cycle that
+# office hours begin with is done by then.
+LATE_AFTER = 60.0
+
+
+def lay(candidates: Sequence[Candidate], *, actor: str, trusted: bool) -> list[Verdict]:
+    """Lay or hold the bars as PUBLIC_BARS says, and note what they claim before the market does.
+
+    ``trusted``: the actor's bars need no second actor.
+    """
+    if not candidates:
+        return []
+    store = wiring.store()
+    needs_second = settings.PUBLIC_BARS == "corroborated" and not trusted
+    verdicts = store.lay(
+        [(candidate.bar, candidate.anchor) for candidate in candidates],
+        actor=actor,
+        late_after=late_after(),
+        network=network_of(actor, ipv6_prefix=settings.INDEPENDENT_IPV6_PREFIX)
+        if needs_second
+        else "",
+    ).verdicts
+    claims().make(
+        [
+            claim_of(candidate, actor)
+            for candidate, verdict in zip(candidates, verdicts, strict=True)
+            if verdict in (Verdict.LAID, Verdict.HELD, Verdict.JUDGED)
+        ],
+        actor=actor,
+        most_an_hour=settings.CLAIMS_PER_HOUR,
+    )
+    return verdicts
+
+
+@functools.cache
+def claims() -> Claims:
+    """This process's: its script is hashed once, not with every request."""
+    return Claims(wiring.store())
+
+
+def claim_of(candidate: Candidate, actor: str) -> Claim:
+    bar = candidate.bar
+    return Claim(
+        actor,
+        bar.symbol,
+        bar.epoch,
+        bar.close,
+        bar.volume,
+        served=candidate.served_close,
+        anchor=float(candidate.anchor),
+    )
+
+
+def late_after() -> float | None:
+    """How late a trusted bar must be before a public one is served, in seconds, as the store's
+    ``lay`` takes it.
+
+    By the pace that the worker keeps now: what is fetched each 300 s at night isn't late after 60.
+    Where two cycles are no less than the trust window, the door closes before anything is late.
+    """
+    if settings.PUBLIC_BARS == "never":
+        return None
+    if settings.PUBLIC_BARS == "immediate":
+        return 0.0
+    clock = wiring.market_clock()
+    fast = clock.in_office_hours() and clock.in_office_hours(ago=LATE_AFTER)
+    return max(LATE_AFTER, 2 * (settings.CYCLE if fast else settings.CYCLE_OUTSIDE_HOURS))

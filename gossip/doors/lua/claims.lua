@@ -1,0 +1,27 @@
+-- Makes claims of a public sender; runs after tickers/store/lua/prelude.lua.
+--
+-- open_claims  "ACTOR SYMBOL" -> "made_at day close volume served anchor": what a sender said
+-- open_claims_of  NETWORK -> how many of them its actors have
+-- claims:ACTOR  how many the actor has made within an hour of its first
+--
+-- ARGV: most open claims, most of a network, most of an actor an hour, network, actor,
+--       then a claim each: symbol, "day close volume served anchor"
+-- One that is open stays: whoever sends again and again would never be judged otherwise.
+
+local HOUR = 3600000
+local most, most_of_network, most_an_hour = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local network, actor = ARGV[4], ARGV[5]
+local claims, networks, made_key = key('open_claims'), key('open_claims_of'), key('claims:' .. actor)
+local made = tonumber(redis.call('GET', made_key) or 0)
+local of_network = tonumber(redis.call('HGET', networks, network) or 0)
+for at = 6, #ARGV, 2 do
+  if made >= most_an_hour or of_network >= most_of_network then break end
+  if redis.call('HLEN', claims) >= most then break end
+  local text = string.format('%.0f ', now) .. ARGV[at + 1]
+  if redis.call('HSETNX', claims, actor .. ' ' .. ARGV[at], text) == 1 then
+    of_network = redis.call('HINCRBY', networks, network, 1)
+    made = redis.call('INCR', made_key)
+    if made == 1 then redis.call('PEXPIRE', made_key, HOUR) end
+  end
+end
+return made

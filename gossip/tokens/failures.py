@@ -1,0 +1,73 @@
+"""Requests at the token door without a valid token: counted for each address, and told of.
+
+Only these cost a look at the cache. Who has a token is never counted and never locked out, also
+not behind an address that guesses.
+"""
+
+import logging
+from typing import NoReturn
+
+import redis
+from django.conf import settings
+from django_ratelimit.core import get_usage
+from django_redis import get_redis_connection
+from rest_framework import exceptions
+from rest_framework.request import Request
+
+from gossip.client import actor_of_request
+from gossip.errors import Refusal
+
+logger = logging.getLogger(__name__)
+
+MESSAGE = "Invalid or missing token"
+# Whose address can't be told is limited with all others of that kind: a proxy that is set up wrong
+# must not open a way around the limit.
+UNKNOWN = "unknown"
+
+_KEY = "proxy:token-failures"
+_MINUTES = 60
+
+
+def refuse(request: Request) -> NoReturn:
+    """401, or 429 over TOKEN_FAILURE_RATE. Without the cache this raises, which is answered 503."""
+    try:
+        actor = actor_of_request(request)
+    except Refusal:
+        actor = UNKNOWN
+    usage = get_usage(
+        request._request,
+        group="token-failures",
+        key=lambda group, request: actor,
+        rate=settings.TOKEN_FAILURE_RATE,
+        increment=True,
+    )
+    _note()
+    # Two lines of each address and period: a flood must not fill the log.
+    if usage and usage["should_limit"]:
+        if usage["count"] == usage["limit"] + 1:
+            logger.warning("over %s failures of %s: 429", settings.TOKEN_FAILURE_RATE, actor)
+        raise exceptions.Throttled(wait=max(1, usage["time_left"]))
+    if usage and usage["count"] == 1:
+        logger.warning("no valid token from %s", actor)
+    raise exceptions.NotAuthenticated(MESSAGE)
+
+
+def in_the_last_hour() -> int:
+    """How many there were, at all processes of the node; to the minute. Raises RedisError."""
+    client = get_redis_connection("default")
+    minute = _minute(client)
+    counts = client.mget([f"{_KEY}:{minute - ago}" for ago in range(_MINUTES)])
+    return sum(int(count) for count in counts if count)
+
+
+def _note() -> None:
+    client = get_redis_connection("default")
+    key = f"{_KEY}:{_minute(client)}"
+    with client.pipeline(transaction=False) as pipeline:
+        pipeline.incr(key).expire(key, (_MINUTES + 1) * 60).execute()
+
+
+def _minute(client: redis.Redis) -> int:
+    """By the server's clock: hosts of one node may differ."""
+    seconds, _ = client.time()
+    return int(seconds) // 60

@@ -1,0 +1,64 @@
+"""What an error looks like to a client: {"detail": ...} with the status that tells what to do."""
+
+import logging
+import time
+from typing import Any
+
+import redis
+from django.core.exceptions import SuspiciousOperation
+from django.db import Error
+from django.http import HttpRequest, JsonResponse
+from rest_framework.exceptions import APIException
+from rest_framework.response import Response
+from rest_framework.views import exception_handler
+
+from tickers.snapshot.snapshot import StaleError
+
+logger = logging.getLogger(__name__)
+
+UNREADABLE = "The request can't be read."
+RETRY_AFTER = "2"  # seconds: a store fails over or restarts within a few
+SAY_EVERY = 1.0  # seconds: while something is away, a flood must not fill the log
+
+_said: dict[str, float] = {}  # what is away → when that was logged last (monotonic)
+
+
+def handle(error: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's exception handler: what the node can't reach is a 503, never a 500."""
+    unreachable = _unreachable(error)
+    if unreachable:
+        now = time.monotonic()
+        if now - _said.get(unreachable, -SAY_EVERY) >= SAY_EVERY:
+            _said[unreachable] = now
+            logger.error("answering 503: %s can't be reached (%s)", unreachable, error)
+        detail = f"The node's {unreachable} can't be reached; try again soon."
+        return Response({"detail": detail}, status=503, headers={"Retry-After": RETRY_AFTER})
+    if isinstance(error, SuspiciousOperation):
+        # More parameters than Django reads. Answered here, so that the view adds its headers.
+        return Response({"detail": UNREADABLE}, status=400)
+    if isinstance(error, APIException) and isinstance(error.detail, list):
+        error.detail = error.detail[0]
+    return exception_handler(error, context)
+
+
+def _unreachable(error: BaseException | None) -> str:
+    """What a chain of exceptions says is away: libraries wrap each other's."""
+    while error is not None:
+        if isinstance(error, redis.RedisError | StaleError):
+            return "store"
+        if isinstance(error, Error):  # an InterfaceError is no DatabaseError
+            return "database"
+        error = error.__cause__
+    return ""
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
+    return JsonResponse({"detail": f"There is nothing at {request.path}."}, status=404)
+
+
+def server_error(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"detail": "The node failed; its log says why."}, status=500)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
+    return JsonResponse({"detail": UNREADABLE}, status=400)

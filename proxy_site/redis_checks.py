@@ -1,0 +1,31 @@
+"""What of the store's server endangers a market: for /health, and for the worker's first lines."""
+
+from collections.abc import Mapping
+from typing import Any
+
+OLDEST_VERSION = (6, 2)  # XTRIM MINID, which trims the change log in whole revisions
+
+
+def complaints(info: Mapping[str, Any]) -> list[str]:
+    """A line for each danger that the server's INFO shows; what it doesn't tell is no danger."""
+    found = []
+    version = str(info.get("redis_version", ""))  # Valkey tells the version it is compatible with
+    if version and _numbers(version) < OLDEST_VERSION:
+        found.append(
+            f"the store's server is version {version}: the change log can't be trimmed; "
+            "install Redis 6.2 or newer, or Valkey"
+        )
+    limit = info.get("maxmemory", 0)  # 0: none
+    # As the server counts it: buffers of replicas and of the append-only file don't matter.
+    counted = info.get("used_memory", 0) - info.get("mem_not_counted_for_evict", 0)
+    if 0 < limit <= counted:
+        found.append("the store is out of memory: it refuses writes; raise its maxmemory")
+    if not info.get("aof_enabled", True):
+        found.append("the store's append-only file is off: a restart loses the market")
+    if info.get("maxmemory_policy", "noeviction") != "noeviction":
+        found.append("the store evicts keys: set maxmemory-policy noeviction")
+    return found
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

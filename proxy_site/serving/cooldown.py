@@ -1,0 +1,80 @@
+"""Whoever was refused rests: what else it sends waits a moment, and no thread for it.
+
+A flood of a limited or banned sender is answered in half a millisecond, and would still have all
+threads most of the time, so that a peer's bars wait behind it. After a 403 or 429 the requests of
+that actor (an IPv4 address, an IPv6 /64) are left in their sockets for ``COOLDOWN`` seconds:
+sixteen connections at full speed are some sixty requests a second then. An actor that has more than
+``MOST_WAITING`` of them waiting is hung up on. Proxies don't rest, since others call through them:
+deploy/nginx.conf has a limit of its own.
+"""
+
+import time
+from collections import Counter, deque
+from functools import lru_cache
+from typing import Any
+
+from proxy_site.serving.timeouts import TimeoutWorker
+from proxy_site.settings import TRUSTED_PROXIES
+from reputation.address import AddressError, actor_of, may_be_proxy
+
+COOLDOWN = 0.25  # seconds
+MOST_WAITING = 64
+REFUSED = frozenset({403, 429})
+
+
+class CooldownWorker(TimeoutWorker):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._rests_until: dict[str, float] = {}
+        self._waiting: deque[tuple[float, Any]] = deque()  # (until, connection), the first first
+        self._waits: Counter[str] = Counter()
+
+    def answered(self, address: str, status: int, *, forwards: bool) -> None:
+        """Called by a thread of the pool after each answer; ``forwards``: the request had
+        X-Forwarded-For."""
+        if status in REFUSED and not may_be_proxy(
+            peer=address, forwards=forwards, trusted_proxies=TRUSTED_PROXIES
+        ):
+            self._rests_until[_actor(address)] = time.monotonic() + COOLDOWN
+
+    # --- In the main thread ---
+
+    def enqueue_req(self, conn: Any) -> None:
+        if not self._rests_until:
+            super().enqueue_req(conn)
+            return
+        actor, now = _actor_of(conn), time.monotonic()
+        if self._rests_until.get(actor, 0.0) <= now:
+            super().enqueue_req(conn)
+        elif self._waits[actor] >= MOST_WAITING:
+            self.nr_conns -= 1
+            conn.close()
+        else:
+            self._waits[actor] += 1
+            self._waiting.append((now + COOLDOWN, conn))
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        if self._waiting:
+            timeout = min(timeout, max(0.0, self._waiting[0][0] - time.monotonic()))
+        super().wait_for_and_dispatch_events(timeout)
+        now = time.monotonic()
+        while self._waiting and self._waiting[0][0] <= now:
+            _, conn = self._waiting.popleft()
+            self._waits -= Counter([_actor_of(conn)])
+            super().enqueue_req(conn)
+        if not self._waiting and self._rests_until:
+            for actor, until in tuple(self._rests_until.items()):
+                if until <= now:
+                    self._rests_until.pop(actor, None)
+
+
+def _actor_of(conn: Any) -> str:
+    return _actor(str(conn.client[0])) if isinstance(conn.client, tuple) else ""
+
+
+@lru_cache(maxsize=4_096)
+def _actor(address: str) -> str:
+    try:
+        return actor_of(address)
+    except AddressError:
+        return address

@@ -1,0 +1,225 @@
+"""Counts of accepted updates, on their way from the doors into SQL.
+
+An accepted update decides nothing, so it isn't worth a transaction of its own. ``count`` adds it to
+a hash in Redis, where every process of the node adds its own; ``flush`` moves the hash into SQL,
+for all actors in few statements.
+
+- A flush renames the hash first, so that what is counted meanwhile waits for the next one, and
+  deletes it after the commit. A hash that was renamed and not deleted is what a crash left; it is
+  flushed before anything else.
+- Each renamed hash has an id, and SQL keeps the id of the last one in the same transaction as its
+  counts: a crash between the commit and the deletion adds nothing twice. A flush reads the hash
+  while it holds that row, so two at once don't either: the second finds the first one's hash gone,
+  or its id in the row.
+- Counts that were not flushed are lost with the cache. They are totals for people to look at.
+"""
+
+import datetime as dt
+import logging
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import redis
+from django.core.cache import cache
+from django.db import transaction
+from django.db.models import F, Q
+from django.utils import timezone
+from django_redis import get_redis_connection
+
+from reputation.models import Actor, Flushed, HourlyCount
+
+# So many actors (each in an hour) wait together at most: a flood from more addresses in two seconds
+# is counted as one. To flush them takes one to two seconds, in which SQLite lets nobody else write;
+# who must write waits for five.
+MAX_WAITING = 10_000
+# SQLite before 3.32 takes at most 999 parameters in a query.
+ADDRESSES_A_QUERY = 500
+
+logger = logging.getLogger(__name__)
+
+# The hash of waiting counts; a field and what to add to its three numbers; how many fields at most.
+_ADD = """
+local field, counts = ARGV[1], redis.call('HGET', KEYS[1], ARGV[1])
+if not counts then
+    counts = '0 0 0'
+    if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then
+        field = 'others'
+        counts = redis.call('HGET', KEYS[1], field) or counts
+    end
+end
+local updates, accepted, refused = string.match(counts, '(%d+) (%d+) (%d+)')
+redis.call('HSET', KEYS[1], field, string.format('%.0f %.0f %.0f',
+    updates + ARGV[2], accepted + ARGV[3], refused + ARGV[4]))
+"""
+# The hash of waiting counts, the one being flushed; an id for it.
+_TAKE = """
+if redis.call('EXISTS', KEYS[2]) == 0 and redis.call('EXISTS', KEYS[1]) == 1 then
+    redis.call('RENAME', KEYS[1], KEYS[2])
+    redis.call('HSET', KEYS[2], 'batch', ARGV[1])
+end
+"""
+# The hash being flushed, unless another one took its place; its id.
+_DROP = """
+if redis.call('HGET', KEYS[1], 'batch') == ARGV[1] then
+    return redis.call('DEL', KEYS[1])
+end
+return 0
+"""
+
+
+class UpdateCounts(NamedTuple):
+    """Requests with an accepted bar, and bars."""
+
+    updates: int
+    accepted: int
+    refused: int
+
+
+def count(*, address: str, accepted: int, refused: int = 0) -> None:
+    """Count a request's bars that were accepted, and refused as implausible.
+
+    It is one successful update if a bar was accepted. No SQL; ``flush`` brings it there.
+    """
+    field = f"{hour_of(timezone.now()).isoformat()} {address}"
+    _run(_ADD, [_waiting()], field, int(accepted > 0), accepted, refused, MAX_WAITING)
+
+
+def flush() -> int:
+    """Move what was counted into SQL; returns how many updates that were.
+
+    To be called every few seconds, by any process, by several at once too; not in a transaction.
+    """
+    # What an earlier flush left behind, then what was counted since.
+    return _flush_batch() + _flush_batch()
+
+
+def _flush_batch() -> int:
+    if not _client().exists(_waiting(), _taken()):
+        return 0  # without SQL
+    with transaction.atomic(durable=True):
+        # Before the batch is read: one that another flush has added and dropped is never seen here.
+        last, _created = Flushed.objects.select_for_update().get_or_create(
+            pk=1, defaults={"batch": ""}
+        )
+        batch, counts = _take()
+        is_new = batch != last.batch
+        if is_new:
+            _add(counts)
+            last.batch = batch
+            last.save()
+    _run(_DROP, [_taken()], batch)
+    return sum(counted.updates for counted in counts.values()) if is_new else 0
+
+
+def _take() -> tuple[str, dict[str, UpdateCounts]]:
+    """The id of the batch to flush, and its counts by hour and address; "" where there is none."""
+    _run(_TAKE, [_waiting(), _taken()], uuid.uuid4().hex)
+    found: Any = _client().hgetall(_taken())
+    fields = {name.decode(): value.decode() for name, value in found.items()}
+    batch = fields.pop("batch", "")
+    if others := fields.pop("others", None):
+        logger.warning(
+            "%s updates (their bars accepted, refused) came from more addresses than can wait to "
+            "be counted, and are in nobody's totals",
+            others,
+        )
+    return batch, {field: UpdateCounts(*map(int, value.split())) for field, value in fields.items()}
+
+
+def _add(counts: Mapping[str, UpdateCounts]) -> None:
+    by_hour: dict[dt.datetime, dict[str, UpdateCounts]] = defaultdict(dict)
+    for field, counted in counts.items():
+        hour, address = field.split(" ", 1)
+        by_hour[dt.datetime.fromisoformat(hour)][address] = counted
+    for start in sorted(by_hour):
+        _add_hour(start, by_hour[start])
+
+
+def _add_hour(hour: dt.datetime, counts: Mapping[str, UpdateCounts]) -> None:
+    seen = min(timezone.now(), hour + dt.timedelta(hours=1))
+    for part in _parts(sorted(counts)):
+        actors = locked(part, first_seen=seen)
+        alike: dict[int, list[int]] = defaultdict(list)
+        for address in part:
+            alike[counts[address].updates].append(actors[address])
+        for updates, pks in alike.items():
+            Actor.objects.filter(pk__in=pks).update(
+                successful_updates=F("successful_updates") + updates
+            )
+        older = Q(last_seen__isnull=True) | Q(last_seen__lt=seen)
+        Actor.objects.filter(older, pk__in=actors.values()).update(last_seen=seen)
+        add_bars(hour, {actors[address]: counts[address] for address in part})
+
+
+def locked(addresses: Collection[str], *, first_seen: dt.datetime) -> dict[str, int]:
+    """The rows of these actors, locked in the order of their addresses; who has none gets one.
+
+    Everyone that locks several goes by that order, so that none waits for another in a circle.
+    """
+    rows: dict[str, int] = {}
+    # Twice at most, unless an actor is pruned between its creation and its lock.
+    while missing := [address for address in addresses if address not in rows]:
+        found = Actor.objects.select_for_update().filter(address__in=missing).order_by("address")
+        rows.update(found.values_list("address", "pk"))
+        Actor.objects.bulk_create(
+            [
+                Actor(address=address, first_seen=first_seen, last_seen=first_seen)
+                for address in missing
+                if address not in rows
+            ],
+            ignore_conflicts=True,
+        )
+    return rows
+
+
+def add_bars(hour: dt.datetime, bars: Mapping[int, UpdateCounts]) -> None:
+    """Add to the hourly counts of actors, by primary key, whose rows are locked."""
+    kept = {
+        row.actor_id: row for row in HourlyCount.objects.filter(hour=hour, actor__in=bars.keys())
+    }
+    rows = []
+    for actor, counts in bars.items():
+        before = kept.get(actor)
+        rows.append(
+            HourlyCount(
+                actor_id=actor,
+                hour=hour,
+                accepted=counts.accepted + (before.accepted if before else 0),
+                refused=counts.refused + (before.refused if before else 0),
+            )
+        )
+    HourlyCount.objects.bulk_create(
+        rows,
+        batch_size=ADDRESSES_A_QUERY // 4,
+        update_conflicts=True,
+        unique_fields=["actor", "hour"],
+        update_fields=["accepted", "refused"],
+    )
+
+
+def hour_of(at: dt.datetime) -> dt.datetime:
+    return at.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _parts(addresses: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(addresses), ADDRESSES_A_QUERY):
+        yield addresses[start : start + ADDRESSES_A_QUERY]
+
+
+def _client() -> redis.Redis:
+    client: redis.Redis = get_redis_connection("default")
+    return client
+
+
+def _run(script: str, keys: list[str], *arguments: str | int) -> Any:
+    return _client().register_script(script)(keys=keys, args=arguments)
+
+
+def _waiting() -> str:
+    return str(cache.make_key("reputation:counts:waiting"))
+
+
+def _taken() -> str:
+    return str(cache.make_key("reputation:counts:taken"))

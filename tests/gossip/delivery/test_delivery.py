@@ -1,0 +1,134 @@
+"""Delivery to all peers: none waits for another, and all begin and end with the lead."""
+
+import threading
+import time
+
+from gossip.delivery.delivery import Delivery
+from tests.support.core import Core, settle, until
+from tests.support.doors import a_bar
+from tests.support.peers import Gate, Nodes, always, internal, public, refuse_lists
+from tickers.store.store import ROOT, Store
+
+
+def test_no_peer_waits_for_one_that_hangs(core: Core, nodes: Nodes) -> None:
+    hanging, healthy = nodes(Gate()), nodes()
+    core.deliver(internal(hanging), internal(healthy), public(hanging))
+    for count in range(1, 21):
+        core.fetch(a_bar("VCB", volume=count))
+        healthy.wait_for(count)
+    assert len(hanging.received) == 2
+
+
+class TestLeading:
+    def test_the_next_delivery_sends_only_what_is_new(self, core: Core, nodes: Nodes) -> None:
+        node = nodes()
+        first = core.deliver(internal(node))
+        core.fetch(a_bar("VCB"), a_bar("FPT"))
+        until(lambda: first.status()["internal"]["sent"] == 2)
+        first.stop(timeout=2)
+        core.lead()
+        core.deliver(internal(node))
+        assert settle(core, node) == [["FPT", "VCB"]]
+
+    def test_the_ledger_of_a_removed_peer_is_deleted(
+        self, core: Core, store: Store, nodes: Nodes
+    ) -> None:
+        kept, removed = nodes(), nodes()
+        core.fetch(a_bar("VCB"))
+        both = core.deliver(internal(kept), internal(removed))
+        until(lambda: both.status()["internal"]["sent"] == 2)
+        both.stop(timeout=2)
+        core.deliver(internal(kept))
+        ledgers = store.client.keys(f"{ROOT}:ledger:*")
+        assert ledgers == [f"{ROOT}:ledger:".encode() + internal(kept).id.encode()]
+
+    def test_without_peers_no_ledger_stays(self, core: Core, store: Store, nodes: Nodes) -> None:
+        core.fetch(a_bar("VCB"))
+        delivery = core.deliver(internal(nodes()))
+        until(lambda: delivery.status()["internal"]["sent"] == 1)
+        core.deliver()
+        assert store.client.keys(f"{ROOT}:ledger*") == []
+
+    def test_a_start_under_a_lost_lease_sends_nothing(self, core: Core, nodes: Nodes) -> None:
+        node = nodes()
+        core.fetch(a_bar("VCB"))
+        lost = core.fence
+        core.lead()
+        delivery = Delivery(store=core.store, peers=[internal(node)], clock=core.store.clock)
+        delivery.start(lost)
+        until(lambda: delivery.status()["internal"]["idle"] == 1)
+        assert node.received == []
+
+
+class TestStop:
+    def test_it_leaves_within_two_seconds_while_a_peer_hangs(
+        self, core: Core, nodes: Nodes
+    ) -> None:
+        hanging = [nodes(Gate()) for _ in range(3)]
+        delivery = core.deliver(*(internal(node) for node in hanging))
+        core.fetch(a_bar("VCB"))
+        for node in hanging:
+            node.wait_for(1)
+        threads = [t for t in threading.enumerate() if t.name.startswith("delivery to")]
+        assert len(threads) == 3
+        started = time.monotonic()
+        delivery.stop(timeout=2)
+        assert time.monotonic() - started < 2
+        assert not any(thread.is_alive() for thread in threads)
+
+    def test_it_leaves_at_once_when_nobody_hangs(self, core: Core, nodes: Nodes) -> None:
+        node, refusing = nodes(), nodes(always(401))
+        delivery = core.deliver(internal(node), public(node), internal(refusing))
+        core.fetch(a_bar("VCB"))
+        node.wait_for(2)
+        started = time.monotonic()
+        delivery.stop(timeout=2)
+        assert time.monotonic() - started < 2
+
+    def test_what_was_fetched_before_it_is_still_sent(self, core: Core, nodes: Nodes) -> None:
+        """As after run_worker --once; a peer without lists needs several requests."""
+        node = nodes(refuse_lists(400))
+        delivery = core.deliver(internal(node))
+        core.fetch(*(a_bar(f"S{i}") for i in range(20)))
+        delivery.stop(timeout=5)
+        assert sorted(s for request in node.received[1:] for s in request.symbols) == sorted(
+            f"S{i}" for i in range(20)
+        )
+
+    def test_a_stopped_delivery_can_start_again(self, core: Core, nodes: Nodes) -> None:
+        node = nodes()
+        delivery = core.deliver(internal(node))
+        delivery.stop(timeout=2)
+        assert delivery.status()["internal"]["idle"] == 1
+        delivery.start(core.fence)
+        core.fetch(a_bar("VCB"))
+        node.wait_for(1)
+
+
+def test_the_status_counts_and_names_no_address(core: Core, nodes: Nodes) -> None:
+    core.fetch(a_bar("VCB"), a_bar("FPT"))
+    node, down = nodes(), nodes(always(403))
+    delivery = core.deliver(internal(node), internal(down), public(node))
+    expected = {
+        "internal": {
+            "peers": 2,
+            "reachable": 1,
+            "failing": 1,
+            "idle": 0,
+            "sent": 2,
+            "refused": 0,
+            "failures": 1,
+            "lacking": 2,
+        },
+        "public": {
+            "peers": 1,
+            "reachable": 1,
+            "failing": 0,
+            "idle": 0,
+            "sent": 2,
+            "refused": 0,
+            "failures": 0,
+            "lacking": 0,
+        },
+    }
+    until(lambda: delivery.status() == expected)

@@ -1,0 +1,250 @@
+"""A request ends in time, whatever the upstream does: tried on a real server on loopback."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+
+import pytest
+import requests
+
+from simulator.loopback import LoopbackServer
+from tickers.bounded_http import Limits, Reply, new_session, post
+from tickers.vci.errors import (
+    StoppedError,
+    TooLargeError,
+    TruncatedError,
+    UnreachableError,
+    UpstreamTimeoutError,
+)
+
+Behaviour = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Upstream(LoopbackServer):
+    """Behaves as ``behave`` says; ``over`` ends whatever it is doing."""
+
+    behave: Behaviour
+
+    def __init__(self) -> None:
+        super().__init__(Handler)
+        self.over = threading.Event()
+        self.connections = 0
+        self.url = f"http://127.0.0.1:{self.port}/"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Upstream
+
+    def setup(self) -> None:
+        self.server.connections += 1
+        super().setup()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.behave(self)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as server:
+        yield server
+        server.over.set()
+
+
+@pytest.fixture
+def session() -> Iterator[requests.Session]:
+    with new_session() as session:
+        yield session
+
+
+@pytest.fixture
+def ask(upstream, session) -> Callable[..., Reply]:
+    def ask(stop: threading.Event | None = None, **limits: float) -> Reply:
+        return post(
+            session,
+            upstream.url,
+            order={"symbols": ["VCB"]},
+            headers={},
+            limits=Limits(**{"read_timeout": 5, "total_timeout": 10, **limits}),
+            stop=stop or threading.Event(),
+        )
+
+    return ask
+
+
+def answer(
+    handler: BaseHTTPRequestHandler,
+    status: int,
+    body: bytes,
+    *,
+    length: int | None = None,
+    **headers: str,
+) -> None:
+    """``length`` is what the headers announce, the body's own unless given."""
+    handler.send_response(status)
+    handler.send_header("Content-Length", str(len(body) if length is None else length))
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
+def drip(handler: Handler, pieces: Iterator[bytes] | list[bytes], pause: float = 0.02) -> None:
+    for piece in pieces:
+        if handler.server.over.wait(pause):
+            return
+        handler.wfile.write(piece)
+
+
+def forever(piece: bytes) -> Iterator[bytes]:
+    while True:
+        yield piece
+
+
+def request_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "vci-request"]
+
+
+def threads_end() -> bool:
+    for thread in request_threads():
+        thread.join(5)
+    return not request_threads()
+
+
+class TestAnswers:
+    def test_a_reply_comes_with_status_headers_and_body(self, upstream, ask):
+        upstream.behave = lambda handler: answer(handler, 200, b"[]", X_Test="yes")
+        reply = ask()
+        assert (reply.status, reply.body, reply.headers["x-test"]) == (200, b"[]", "yes")
+
+    def test_an_answer_in_pieces_is_put_together(self, upstream, ask):
+        def behave(handler: Handler) -> None:
+            answer(handler, 200, b"", length=200000)
+            drip(handler, [b"x" * 50_000] * 4, pause=0.01)
+
+        upstream.behave = behave
+        assert len(ask().body) == 200_000
+
+    def test_the_connection_is_kept_also_after_an_error(self, upstream, ask):
+        statuses = iter([200, 503, 429, 200])
+        upstream.behave = lambda handler: answer(handler, next(statuses), b"[]")
+        assert [ask().status for _ in range(4)] == [200, 503, 429, 200]
+        assert upstream.connections == 1
+
+    def test_a_redirect_is_not_followed(self, upstream, ask):
+        upstream.behave = lambda handler: answer(handler, 302, b"", Location="/elsewhere")
+        assert ask().status == 302
+
+    def test_no_cookie_is_kept(self, upstream, ask, session):
+        upstream.behave = lambda handler: answer(handler, 200, b"[]", Set_Cookie="a=b")
+        ask()
+        assert not session.cookies
+
+
+class TestBrokenAnswers:
+    def test_a_body_shorter_than_announced_is_truncated(self, upstream, ask):
+        def behave(handler: Handler) -> None:
+            answer(handler, 200, b"[1, 2", length=50)
+            handler.close_connection = True
+
+        upstream.behave = behave
+        with pytest.raises(TruncatedError, match="broke its answer off"):
+            ask()
+
+    def test_a_body_that_claims_to_be_compressed_and_isnt(self, upstream, ask):
+        upstream.behave = lambda handler: answer(handler, 200, b"[]", Content_Encoding="gzip")
+        with pytest.raises(TruncatedError, match="decompressed"):
+            ask()
+
+    def test_a_connection_closed_without_an_answer(self, upstream, ask):
+        def behave(handler: Handler) -> None:
+            handler.close_connection = True
+
+        upstream.behave = behave
+        with pytest.raises(UnreachableError, match="no answer"):
+            ask()
+
+    def test_nobody_listens(self, session):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            url = f"http://127.0.0.1:{free.getsockname()[1]}/"
+        stop = threading.Event()
+        with pytest.raises(UnreachableError, match="ConnectionRefusedError"):
+            post(session, url, order={}, headers={}, limits=Limits(), stop=stop)
+
+    def test_a_body_larger_than_any_answer(self, upstream, ask):
+        upstream.behave = lambda handler: answer(handler, 200, b"x" * 1_001)
+        with pytest.raises(TooLargeError, match="larger than 1000 bytes"):
+            ask(max_body=1_000)
+
+
+class TestSlowAnswers:
+    def silent(self, handler: Handler) -> None:
+        handler.server.over.wait(20)
+
+    def slow_headers(self, handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        drip(handler, forever(b"x"))
+
+    def slow_body(self, handler: Handler) -> None:
+        answer(handler, 200, b"", length=1000000)
+        drip(handler, forever(b" "))
+
+    def test_silence_ends_with_the_read_timeout(self, upstream, ask):
+        upstream.behave = self.silent
+        with pytest.raises(UpstreamTimeoutError, match=r"sent nothing for 0\.1 s"):
+            ask(read_timeout=0.1)
+
+    def test_silence_in_the_middle_of_a_body_ends_with_the_read_timeout(self, upstream, ask):
+        def behave(handler: Handler) -> None:
+            answer(handler, 200, b"[1,", length=50)
+            self.silent(handler)
+
+        upstream.behave = behave
+        with pytest.raises(UpstreamTimeoutError, match=r"sent nothing for 0\.1 s"):
+            ask(read_timeout=0.1)
+
+    @pytest.mark.parametrize("part", ["slow_headers", "slow_body", "silent"])
+    def test_no_answer_takes_longer_than_the_total_timeout(self, upstream, ask, part):
+        upstream.behave = getattr(self, part)
+        before = time.monotonic()
+        with pytest.raises(UpstreamTimeoutError, match=r"wasn't complete after 0\.3 s"):
+            ask(total_timeout=0.3)
+        assert time.monotonic() - before < 3
+        assert threads_end(), "the request goes on in a thread"
+
+    @pytest.mark.parametrize("part", ["slow_headers", "slow_body", "silent"])
+    def test_a_stopping_node_doesnt_wait_for_a_slow_answer(self, upstream, ask, part, monkeypatch):
+        monkeypatch.setattr("tickers.bounded_http.STOP_GRACE", 0.1)
+        stop = threading.Event()
+        begun = threading.Event()
+
+        def behave(handler: Handler) -> None:
+            begun.set()
+            getattr(self, part)(handler)
+
+        upstream.behave = behave
+        stopper = threading.Thread(target=lambda: (begun.wait(5), stop.set()))
+        stopper.start()
+        before = time.monotonic()
+        with pytest.raises(StoppedError):
+            ask(stop)
+        assert time.monotonic() - before < 3
+        assert threads_end(), "the request goes on in a thread"
+        stopper.join()
+
+    def test_a_stopping_node_takes_the_answer_in_hand(self, upstream, ask):
+        stop = threading.Event()
+
+        def behave(handler: Handler) -> None:
+            stop.set()
+            handler.server.over.wait(0.2)
+            answer(handler, 200, b"[]")
+
+        upstream.behave = behave
+        assert ask(stop).body == b"[]"

@@ -1,0 +1,324 @@
+"""Following a core network: against this project's own API, and against a node of the existing
+kind, which has no ETag and no /tickers/changes."""
+
+import datetime as dt
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import redis
+from django.conf import settings
+
+from simulator.loopback import LoopbackServer
+from tickers import wiring
+from tickers.bar import Bar, epoch_of
+from tickers.follower import Follower, FollowError
+from tickers.market_clock import MarketClock
+from tickers.snapshot.series import bar_of
+from tickers.store.records import Position
+from tickers.store.redis_client import connect
+from tickers.store.store import ROOT, FencedError, Store
+from tickers.verdict import Authority
+
+TODAY = dt.date(2025, 8, 15)
+HISTORY_START = dt.date(2025, 7, 1)
+
+
+def bar(symbol: str = "VCB", *, day: int = 15, close: float = 64_300, volume: int = 1_000) -> Bar:
+    return Bar(symbol, dt.date(2025, 8, day), close, close + 100, close - 100, close, volume)
+
+
+@dataclass
+class Ours:
+    """The follower's own store, in another database of the same server."""
+
+    store: Store
+    fence: str
+
+    def series(self, symbol: str) -> list[Bar]:
+        [(_, rows)] = self.store.series([symbol])
+        return [bar_of(encoded) for _, encoded in rows]
+
+    def follower(self, url: str, **options: Any) -> Follower:
+        return Follower(
+            self.store,
+            url=url,
+            refresh_interval=options.pop("refresh_interval", 300),
+            history_start=epoch_of(HISTORY_START),
+            stop=threading.Event(),
+            **options,
+        )
+
+
+@pytest.fixture
+def ours(clean_server: redis.Redis) -> Ours:
+    clock = MarketClock(frozen_at=dt.datetime(2025, 8, 15, 4, tzinfo=dt.UTC))
+    url = settings.REDIS_URL.replace("db=0", "db=7")
+    store = Store(connect(url, timeout=5), clock=clock, trust_window=300)
+    fence = store.acquire_lease(60)
+    assert fence
+    return Ours(store, fence)
+
+
+@dataclass
+class Core:
+    store: Store
+    fence: str
+    url: str
+
+    def merge(self, *bars: Bar) -> None:
+        self.store.merge(bars, Authority.CORE, fence=self.fence)
+
+    def replace(self, symbol: str, bars: list[Bar]) -> None:
+        start = epoch_of(HISTORY_START)
+        self.store.replace_series(
+            symbol, bars, Authority.CORE, fence=self.fence, history_start=start
+        )
+
+
+@pytest.fixture
+def core(clean_server: redis.Redis, live_server: Any) -> Core:
+    """A core node that serves two symbols through the real API."""
+    for cached in (wiring.market_clock, wiring.store, wiring.snapshots):
+        cached.cache_clear()
+    store = wiring.store()
+    fence = store.acquire_lease(600)
+    assert fence
+    core = Core(store, fence, live_server.url)
+    for symbol in ("VCB", "FPT"):
+        core.replace(symbol, [bar(symbol, day=day) for day in (11, 12, 13, 14, 15)])
+    return core
+
+
+@pytest.mark.django_db(transaction=True)
+class TestANodeOfOurKind:
+    def test_the_first_cycle_reads_the_whole_market(self, ours: Ours, core: Core) -> None:
+        cycle = ours.follower(core.url).cycle(ours.fence)
+        assert (cycle.requests, cycle.series_replaced) == (1, 2)
+        assert ours.series("VCB") == [bar(day=day) for day in (11, 12, 13, 14, 15)]
+        assert ours.store.newest()["VCB"].authority is Authority.FOLLOWED
+
+    def test_then_only_what_changed(self, ours: Ours, core: Core) -> None:
+        follower = ours.follower(core.url)
+        follower.cycle(ours.fence)
+        core.merge(bar(volume=2_000, close=64_400))
+        cycle = follower.cycle(ours.fence)
+        assert (cycle.requests, cycle.bars_received, cycle.bars_changed) == (1, 1, 1)
+        assert ours.series("VCB")[-1] == bar(volume=2_000, close=64_400)
+
+    def test_a_new_follower_goes_on_where_the_last_one_was(self, ours: Ours, core: Core) -> None:
+        ours.follower(core.url).cycle(ours.fence)
+        core.merge(bar(volume=2_000))
+        assert ours.follower(core.url).cycle(ours.fence).bars_received == 1
+
+    def test_another_address_of_the_same_store_goes_on_from_there(
+        self, ours: Ours, core: Core
+    ) -> None:
+        ours.follower(core.url).cycle(ours.fence)
+        core.merge(bar(volume=2_000))
+        elsewhere = core.url.replace("localhost", "127.0.0.1")
+        assert elsewhere != core.url
+        cycle = ours.follower(elsewhere).cycle(ours.fence)
+        assert (cycle.requests, cycle.bars_received) == (1, 1)
+
+    def test_an_address_that_lags_is_left_for_another(self, ours: Ours, core: Core) -> None:
+        follower = ours.follower(core.url)
+        follower.cycle(ours.fence)
+        position = core.store.state().position
+        ahead = Position(position.epoch, position.revision + 5)
+        place = {core.url: str(ahead), "latest": str(ahead)}
+        ours.store.remember_followed(place, fence=ours.fence)
+        before = ours.series("VCB")
+        with pytest.raises(FollowError, match="lags behind"):
+            follower.cycle(ours.fence)
+        assert ours.series("VCB") == before
+
+    def test_a_replaced_series_is_read_whole(self, ours: Ours, core: Core) -> None:
+        follower = ours.follower(core.url)
+        follower.cycle(ours.fence)
+        adjusted = [bar(day=day, close=60_000, volume=900) for day in (11, 12, 13, 14, 15)]
+        core.replace("VCB", adjusted)
+        cycle = follower.cycle(ours.fence)
+        assert (cycle.requests, cycle.series_replaced) == (2, 1)
+        assert ours.series("VCB") == adjusted
+
+    def test_a_correction_to_a_smaller_volume_arrives_too(self, ours: Ours, core: Core) -> None:
+        follower = ours.follower(core.url)
+        follower.cycle(ours.fence)
+        core.merge(bar(volume=500))
+        follower.cycle(ours.fence)
+        assert ours.series("VCB")[-1] == bar(volume=500)
+
+    def test_a_position_that_the_core_no_longer_knows_means_the_whole_market(
+        self, ours: Ours, core: Core
+    ) -> None:
+        follower = ours.follower(core.url)
+        follower.cycle(ours.fence)
+        core.merge(bar(volume=2_000))
+        core.store.client.set(f"{ROOT}:run_id", "another life")
+        wiring.snapshots.cache_clear()
+        cycle = follower.cycle(ours.fence)
+        assert cycle.requests == 2
+        assert ours.series("VCB")[-1] == bar(volume=2_000)
+
+    def test_overlays_never_travel(self, ours: Ours, core: Core) -> None:
+        follower = ours.follower(core.url)
+        lie = (bar(close=65_000, volume=5_000), "64300")
+        assert core.store.lay([lie], actor="203.0.113.9", late_after=0).changed == 1
+        follower.cycle(ours.fence)
+        assert core.store.lay([lie], actor="203.0.113.9", late_after=0).changed == 0
+        follower.cycle(ours.fence)
+        assert ours.series("VCB")[-1] == bar()
+
+    def test_a_complete_cycle_ends_every_overlay_changed_or_not(
+        self, ours: Ours, core: Core
+    ) -> None:
+        follower = ours.follower(core.url)
+        follower.cycle(ours.fence)
+        ours.store.lay([(bar(volume=5_000), "64300")], actor="203.0.113.9", late_after=0)
+        assert set(ours.store.overlays()) == {"VCB"}
+        follower.cycle(ours.fence)
+        assert ours.store.overlays() == {}
+
+    def test_the_window_starts_as_much_earlier_as_the_core_is_late(
+        self, ours: Ours, core: Core
+    ) -> None:
+        seconds, _ = core.store.client.time()
+        core.store.client.set(f"{ROOT}:trusted_at", (int(seconds) - 1_000) * 1_000)
+        ours.follower(core.url).cycle(ours.fence)
+        age = ours.store.state().age
+        assert age is not None
+        assert 999 <= age < 1_100
+
+    def test_a_lost_lease_writes_nothing(self, ours: Ours, core: Core) -> None:
+        ours.store.release_lease(ours.fence)
+        with pytest.raises(FencedError):
+            ours.follower(core.url).cycle(ours.fence)
+        assert ours.store.symbols() == []
+
+
+# --- A node of the existing kind ------------------------------------------------------------------
+
+
+@dataclass
+class OldNode:
+    """Answers as existing nodes do: the last bar only unless all=true, bare dates, no ETag."""
+
+    url: str = ""
+    market: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    queries: list[dict[str, list[str]]] = field(default_factory=list)
+    status: int = 200
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def answer(self, path: str) -> tuple[int, bytes]:
+        parts = urlsplit(path)
+        query = parse_qs(parts.query)
+        if parts.path != "/tickers":
+            return 404, b""
+        self.queries.append(query)
+        if self.body is not None:
+            return self.status, self.body
+        whole = query.get("all") == ["true"]
+        served = {s: bars if whole else bars[-1:] for s, bars in self.market.items()}
+        return self.status, json.dumps(served).encode()
+
+
+@pytest.fixture
+def old_node() -> Iterator[OldNode]:
+    node = OldNode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            status, body = node.answer(self.path)
+            self.send_response(status)
+            for name, value in node.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with LoopbackServer(Handler) as server:
+        node.url = f"http://127.0.0.1:{server.port}"
+        yield node
+
+
+def wire(day: str, *, close: float = 64_300, volume: int = 1_000) -> dict[str, Any]:
+    return {
+        "symbol": "VCB",
+        "time": day,
+        "open": close,
+        "high": close,
+        "low": close,
+        "close": close,
+        "volume": volume,
+    }
+
+
+class TestAnExistingNode:
+    def test_bare_dates_are_read_and_the_last_duplicate_of_a_day_wins(
+        self, ours: Ours, old_node: OldNode
+    ) -> None:
+        old_node.market["VCB"] = [
+            wire("2025-08-14"),
+            wire("2025-08-15", volume=2_000),
+            wire("2025-08-15", volume=1_500),
+        ]
+        ours.follower(old_node.url).cycle(ours.fence)
+        assert [(b.day.day, b.volume) for b in ours.series("VCB")] == [(14, 1_000), (15, 1_500)]
+
+    def test_between_whole_markets_only_its_last_bars_are_read(
+        self, ours: Ours, old_node: OldNode
+    ) -> None:
+        now = 0.0
+        follower = ours.follower(old_node.url, monotonic=lambda: now)
+        old_node.market["VCB"] = [wire("2025-08-14"), wire("2025-08-15")]
+        follower.cycle(ours.fence)
+        old_node.market["VCB"][-1] = wire("2025-08-15", volume=3_000)
+        assert follower.cycle(ours.fence).bars_received == 1
+        assert ours.series("VCB")[-1].volume == 3_000
+        now = 301.0
+        assert follower.cycle(ours.fence).bars_received == 2
+        assert [query.get("all") for query in old_node.queries] == [["true"], ["false"], ["true"]]
+
+    def test_one_wrong_bar_spoils_only_itself(self, ours: Ours, old_node: OldNode) -> None:
+        old_node.market["VCB"] = [wire("2025-08-14"), wire("yesterday"), wire("2025-08-15")]
+        cycle = ours.follower(old_node.url).cycle(ours.fence)
+        assert cycle.bars_dropped == 1
+        assert len(ours.series("VCB")) == 2
+
+    @pytest.mark.parametrize(
+        ("status", "body", "says"),
+        [
+            (500, b"", "answered 500"),
+            (302, b"", "answered 302"),
+            (200, b"<html>", "something else than JSON"),
+            (200, b"[]", "something else than a market"),
+            (200, b"{}", "no market yet"),
+        ],
+    )
+    def test_anything_else_is_an_error_that_says_what_happened(
+        self, ours: Ours, old_node: OldNode, status: int, body: bytes, says: str
+    ) -> None:
+        old_node.status, old_node.body = status, body
+        old_node.headers["Location"] = "http://127.0.0.1:9/elsewhere"
+        with pytest.raises(FollowError, match=says):
+            ours.follower(old_node.url).cycle(ours.fence)
+        assert ours.store.symbols() == []
+        assert ours.store.state().age is None
+
+    def test_a_node_that_is_away_is_an_error(self, ours: Ours) -> None:
+        with pytest.raises(FollowError, match="can't be reached"):
+            ours.follower("http://127.0.0.1:9").cycle(ours.fence)
+
+
+def test_positions_are_ordered_within_an_epoch() -> None:
+    assert Position("a", 2) < Position("a", 10)

@@ -1,0 +1,312 @@
+"""Every bar of an answer is checked; what is wrong spoils as little as it can."""
+
+import datetime as dt
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tickers.bar import Bar
+from tickers.vci.answer import Point, frame, read
+from tickers.vci.errors import AnswerError, HtmlError, NotJsonError, UpstreamError
+
+MONDAY = 1_754_870_400  # 2025-08-11T00:00:00Z
+DAY = 86_400
+
+
+def item(symbol: str = "VCB", *, times: list[Any] | None = None, **columns: list[Any]) -> dict:
+    """A symbol's object: two good daily bars, but for what is given."""
+    times = [str(MONDAY), str(MONDAY + DAY)] if times is None else times
+    count = len(times)
+    good = {
+        "o": [100] * count,
+        "h": [110] * count,
+        "l": [90] * count,
+        "c": [105] * count,
+        "v": [7] * count,
+    }
+    return {"symbol": symbol, "t": times, **good, **columns, "accumulatedVolume": []}
+
+
+def body(*items: Any) -> bytes:
+    return json.dumps(items).encode()
+
+
+def bars(*items: Any) -> list[Bar]:
+    return read(body(*items), asked=["VCB"], interval="1D").series["VCB"]
+
+
+class TestDailyBars:
+    def test_columns_become_bars_sorted_by_day(self):
+        times = [str(MONDAY + DAY), str(MONDAY)]
+        first, second = bars(item(times=times, c=[104, 105.5]))
+        assert first == Bar("VCB", dt.date(2025, 8, 11), 100, 110, 90, 105.5, 7)
+        assert second == Bar("VCB", dt.date(2025, 8, 12), 100, 110, 90, 104, 7)
+
+    def test_times_may_be_numbers(self):
+        assert [bar.day.day for bar in bars(item(times=[MONDAY]))] == [11]
+
+    def test_the_day_is_the_exchange_date_of_the_instant(self):
+        # 17:00 UTC is midnight in Vietnam.
+        times = [str(MONDAY + 17 * 3_600 - 1), str(MONDAY + 17 * 3_600)]
+        assert [bar.day.day for bar in bars(item(times=times))] == [11, 12]
+
+    def test_of_two_bars_of_one_day_the_later_wins(self):
+        answer = read(
+            body(item(times=[str(MONDAY), str(MONDAY + 60)], c=[101, 102])),
+            asked=["VCB"],
+            interval="1D",
+        )
+        assert [bar.close for bar in answer.series["VCB"]] == [102]
+        assert answer.dropped == {"an earlier bar of the same time": 1}
+
+    def test_an_open_outside_low_and_high_is_kept(self):
+        assert [bar.open for bar in bars(item(times=[MONDAY], o=[120]))] == [120]
+
+    def test_whole_volumes_may_be_written_with_a_fraction(self):
+        assert [bar.volume for bar in bars(item(times=[MONDAY], v=[7.0]))] == [7]
+
+    def test_a_symbol_without_bars_is_not_missing(self):
+        answer = read(body(item(times=[])), asked=["VCB"], interval="1D")
+        assert answer.series == {"VCB": []}
+        assert answer.missing == frozenset()
+
+
+class TestBadBars:
+    @pytest.mark.parametrize(
+        ("column", "value", "reason"),
+        [
+            ("c", None, "close is null"),
+            ("v", None, "volume is null"),
+            ("o", math.nan, "open is not finite"),
+            ("h", math.inf, "high is not finite"),
+            ("l", -math.inf, "low is not finite"),
+            ("c", 10**400, "close is not finite"),
+            ("o", 0, "open must be a price above 0"),
+            ("l", -5, "low must be a price above 0"),
+            ("l", 111, "low must not be above high"),
+            ("c", 111, "close must lie between low and high"),
+            ("c", 89, "close must lie between low and high"),
+            ("v", -1, "volume must be from 0 to 2^53 - 1"),
+            ("v", 2**53, "volume must be from 0 to 2^53 - 1"),
+            ("v", 1.5, "volume is not a whole number"),
+            ("v", math.nan, "volume is not finite"),
+            ("v", True, "volume is not a number"),
+            ("o", True, "open is not a number"),
+            ("h", "110", "high is not a number"),
+            ("c", [105], "close is not a number"),
+            ("t", "not-a-time", "time must be epoch seconds"),
+            ("t", None, "time must be epoch seconds"),
+            ("t", True, "time must be epoch seconds"),
+            ("t", -DAY, "time must be epoch seconds"),
+            ("t", f"{MONDAY}000", "time must be epoch seconds"),
+            ("t", float(MONDAY), "time must be epoch seconds"),
+            ("t", "٣", "time must be epoch seconds"),
+        ],
+    )
+    def test_a_bad_bar_is_dropped_and_counted_and_the_other_used(self, column, value, reason):
+        wrong = item()
+        wrong[column][0] = value
+        answer = read(body(wrong), asked=["VCB"], interval="1D")
+        assert [bar.day for bar in answer.series["VCB"]] == [dt.date(2025, 8, 12)]
+        ((counted, times),) = answer.dropped.items()
+        assert counted.startswith(reason)
+        assert times == 1
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"c": [105]}, r"column c has 1 values, t has 2 \(symbol VCB\)"),
+            ({"v": {}}, r"column v is not a list \(symbol VCB\)"),
+            ({"t": None}, r"column t is not a list \(symbol VCB\)"),
+        ],
+    )
+    def test_a_wrong_object_spoils_its_symbol_only(self, wrong, message):
+        items = body({**item(), **wrong}, item("FPT"))
+        answer = read(items, asked=["VCB", "FPT", "TCB"], interval="1D")
+        assert list(answer.errors) == ["VCB"]
+        with pytest.raises(AnswerError, match=message):
+            raise AnswerError(answer.errors["VCB"])
+        assert list(answer.series) == ["FPT"]
+        assert answer.missing == {"TCB"}
+
+    def test_a_missing_column_is_named(self):
+        wrong = item()
+        del wrong["v"]
+        answer = read(body(wrong), asked=["VCB"], interval="1D")
+        assert answer.errors == {"VCB": "column v is missing (symbol VCB)"}
+
+    @pytest.mark.parametrize("stray", [item("XXX"), {"t": []}, {"symbol": ["VCB"]}, 5, None])
+    def test_what_wasnt_asked_for_is_counted_and_not_used(self, stray):
+        answer = read(body(stray, item()), asked=["VCB"], interval="1D")
+        assert list(answer.series) == ["VCB"]
+        assert answer.dropped == {"an object of no symbol that was asked for": 1}
+
+
+class TestWrongAnswers:
+    @pytest.mark.parametrize(
+        ("content", "error", "message"),
+        [
+            (b" <html>Just a moment...</html>", HtmlError, "HTML instead of JSON"),
+            (b"", NotJsonError, "an empty body"),
+            (b"[{]", NotJsonError, "broken JSON: it ends or errs at character 2 of 3"),
+            (body(item())[:50], NotJsonError, "broken JSON"),
+            (b"\xff\xfe\xfd", NotJsonError, "can't be read"),
+            (b"[" * 200_000, NotJsonError, "nested too deep"),
+            (b"[" + b"9" * 10_000 + b"]", NotJsonError, "thousands of digits"),
+            (b'{"status": "error"}', AnswerError, "an object instead of a list"),
+            (b"null", AnswerError, "a single value instead of a list"),
+        ],
+    )
+    def test_the_message_says_what_the_upstream_did(self, content, error, message):
+        with pytest.raises(error, match=message):
+            read(content, asked=["VCB"], interval="1D")
+
+    def test_an_empty_list_leaves_all_out(self):
+        answer = read(b"[]", asked=["VCB", "FPT"], interval="1D")
+        assert answer.missing == {"VCB", "FPT"}
+
+
+class TestFolding:
+    def points(self, interval, times, **columns) -> list[Point]:
+        answer = read(body(item(times=times, **columns)), asked=["VCB"], interval=interval)
+        return answer.series["VCB"]
+
+    def test_a_point_has_the_first_open_and_the_last_close(self):
+        times = [str(MONDAY + 7_200 + 60 * minute) for minute in range(6)]
+        first, second = self.points(
+            "5m",
+            times,
+            o=[1, 2, 3, 4, 5, 6],
+            h=[11, 19, 13, 14, 15, 16],
+            l=[1, 2, 0.5, 4, 5, 6],
+            c=[5, 6, 7, 8, 9, 10],
+            v=[1, 2, 3, 4, 5, 6],
+        )
+        start = dt.datetime(2025, 8, 11, 2, tzinfo=dt.UTC)
+        assert first == Point("VCB", start, 1, 19, 0.5, 9, 15)
+        assert second == Point("VCB", start + dt.timedelta(minutes=5), 6, 16, 6, 10, 6)
+
+    def test_times_may_come_in_any_order(self):
+        (point,) = self.points("5m", [MONDAY + 60, MONDAY], o=[101, 102], c=[103, 104])
+        assert (point.open, point.close) == (102, 103)
+
+    @pytest.mark.parametrize(
+        ("interval", "minute"), [("1m", 47), ("5m", 45), ("15m", 45), ("30m", 30), ("1H", 0)]
+    )
+    def test_points_of_a_day_are_aligned_to_the_hour(self, interval, minute):
+        (point,) = self.points(interval, [str(MONDAY + 7_200 + 47 * 60 + 30)])
+        assert point.time == dt.datetime(2025, 8, 11, 2, minute, tzinfo=dt.UTC)
+
+    def test_a_week_begins_on_monday(self):
+        days = [MONDAY - 3 * DAY, MONDAY, MONDAY + 4 * DAY, MONDAY + 7 * DAY]
+        weeks = self.points("1W", days, v=[1, 2, 3, 4])
+        assert [(week.time.date().isoformat(), week.volume) for week in weeks] == [
+            ("2025-08-04", 1),
+            ("2025-08-11", 5),
+            ("2025-08-18", 4),
+        ]
+
+    def test_a_month_begins_on_its_first_day(self):
+        months = self.points("1M", [MONDAY, MONDAY + 10 * DAY, MONDAY + 21 * DAY], v=[1, 2, 3])
+        assert [(month.time.date().isoformat(), month.volume) for month in months] == [
+            ("2025-08-01", 3),
+            ("2025-09-01", 3),
+        ]
+
+    def test_a_minute_that_came_twice_counts_once(self):
+        (point,) = self.points("5m", [MONDAY, MONDAY + 30], v=[5, 7])
+        assert point.volume == 7
+
+    @pytest.mark.parametrize(
+        ("interval", "source"),
+        [("1m", "ONE_MINUTE"), ("30m", "ONE_MINUTE"), ("1H", "ONE_HOUR"), ("1M", "ONE_DAY")],
+    )
+    def test_an_interval_is_folded_from_what_the_upstream_offers(self, interval, source):
+        assert frame(interval).source == source
+
+    def test_another_interval_is_refused(self):
+        with pytest.raises(ValueError, match="one of 1m, 5m, 15m, 30m, 1H, 1D, 1W, 1M"):
+            frame("2D")  # type: ignore[arg-type]
+
+
+INTERVALS = st.sampled_from(["1m", "5m", "15m", "30m", "1H", "1D", "1W", "1M"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=12,
+)
+CELLS = st.one_of(
+    st.integers(-10, 200), st.floats(), st.none(), st.booleans(), st.just("5"), st.integers()
+)
+TIMES = st.one_of(
+    st.integers(MONDAY, MONDAY + 90 * DAY).map(str), st.integers(), st.none(), st.text(max_size=12)
+)
+
+
+@st.composite
+def odd_items(draw: st.DrawFn) -> dict[str, Any]:
+    count = draw(st.integers(0, 6))
+    columns = {
+        key: draw(st.lists(CELLS, min_size=count, max_size=count + draw(st.integers(0, 1))))
+        for key in "ohlcv"
+    }
+    return {"symbol": "VCB", "t": draw(st.lists(TIMES, min_size=count, max_size=count)), **columns}
+
+
+class TestAnything:
+    @given(content=st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+    def test_any_body_is_read_or_refused_as_the_upstreams_fault(self, content):
+        try:
+            answer = read(content, asked=["VCB"], interval="1D")
+        except UpstreamError:
+            return
+        assert answer.missing | answer.series.keys() | answer.errors.keys() == {"VCB"}
+
+    @given(items=st.lists(odd_items() | JSON, max_size=3))
+    def test_every_bar_that_comes_out_is_valid_and_every_day_comes_once(self, items):
+        answer = read(body(*items), asked=["VCB"], interval="1D")
+        found = answer.series.get("VCB", [])
+        for bar in found:
+            assert 0 < bar.low <= bar.close <= bar.high < math.inf
+            assert bar.open > 0
+            assert type(bar.volume) is int
+            assert bar.volume >= 0
+        days = [bar.day for bar in found]
+        assert days == sorted(set(days))
+
+    @given(
+        interval=INTERVALS,
+        rows=st.lists(
+            st.tuples(
+                st.integers(MONDAY // 60, MONDAY // 60 + 40 * 1_440),
+                st.tuples(*[st.integers(1, 1_000)] * 4),
+                st.integers(0, 10**9),
+            ),
+            max_size=40,
+            unique_by=lambda row: row[0] // 1_440,
+        ),
+    )
+    def test_folding_keeps_the_volume_and_the_bounds(self, interval, rows):
+        # One bar a day at most, so that no two are the same bar in any frame.
+        rows.sort()
+        times = [row[0] * 60 for row in rows]
+        lows, highs = [min(row[1]) for row in rows], [max(row[1]) for row in rows]
+        closes, volumes = [row[1][2] for row in rows], [row[2] for row in rows]
+        opens = [row[1][0] for row in rows]
+        days = [time // DAY * DAY for time in times]
+        times = days if interval in ("1D", "1W", "1M") else times
+        answer = read(
+            body(item(times=times, o=opens, h=highs, l=lows, c=closes, v=volumes)),
+            asked=["VCB"],
+            interval=interval,
+        )
+        points = answer.series["VCB"]
+        assert sum(point.volume for point in points) == sum(volumes)
+        assert max((point.high for point in points), default=0) == max(highs, default=0)
+        assert min((point.low for point in points), default=0) == min(lows, default=0)
+        assert [point.close for point in points][-1:] == closes[-1:]
+        assert [point.open for point in points][:1] == opens[:1]

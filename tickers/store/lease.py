@@ -1,0 +1,79 @@
+"""The lease: the leader's time-limited right to fetch, deliver and write as CORE.
+
+Each acquisition draws a new fence, and the store refuses whatever is written under another. A
+thread renews the lease while the process lives, so a cycle may take longer than the lease.
+"""
+
+import logging
+import threading
+import time
+
+import redis
+
+from tickers.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+LIFETIME = 5.0  # seconds: a killed leader is replaced within this and a standby's next try
+RENEWAL = 1.5  # seconds
+TRY_AGAIN = 1.0  # seconds between a standby's tries
+
+
+class Lease:
+    """``fence`` is None while another worker leads; use as a context manager."""
+
+    def __init__(self, store: Store, *, lifetime: float = LIFETIME) -> None:
+        self._store = store
+        self._lifetime = lifetime
+        self._fence: str | None = None
+        self._valid_until = 0.0
+        self._lock = threading.Lock()  # a renewal's answer may come when its lease is history
+        self._closing = threading.Event()
+        self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def __enter__(self) -> "Lease":
+        self._renewing.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._renewing.join(timeout=1)
+        fence, self._fence = self._fence, None
+        if fence:
+            try:
+                self._store.release_lease(fence)
+            except redis.RedisError as error:
+                logger.warning("the lease runs out by itself: it can't be released (%s)", error)
+
+    @property
+    def fence(self) -> str | None:
+        """The fence this worker leads under, as far as it knows; only the store knows for sure."""
+        return self._fence if time.monotonic() < self._valid_until else None
+
+    def try_acquire(self) -> str | None:
+        if self.fence is None:
+            asked_at = time.monotonic()
+            fence = self._store.acquire_lease(self._lifetime)
+            with self._lock:
+                self._fence, self._valid_until = fence, asked_at + self._lifetime
+        return self.fence
+
+    def _renew(self) -> None:
+        while not self._closing.wait(RENEWAL):
+            fence = self.fence
+            if fence is None:
+                continue
+            asked_at = time.monotonic()
+            try:
+                renewed = self._store.renew_lease(fence, self._lifetime)
+            except redis.RedisError as error:
+                logger.warning("the lease can't be renewed (%s)", error)
+                continue
+            with self._lock:
+                if fence != self._fence:
+                    continue
+                if renewed:
+                    self._valid_until = asked_at + self._lifetime
+                else:
+                    logger.warning("the lease is lost: another worker leads, or the store is new")
+                    self._fence = None

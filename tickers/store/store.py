@@ -1,0 +1,427 @@
+"""The store: the market in Redis.
+
+Every bar enters through ``merge`` (or ``replace_series``, for a history fetched whole), which
+decides by the merge table, stores, and appends to the change log in one atomic step: the scripts in
+lua/. Everything else here reads. The keys share the hash tag {market}; lua/prelude.lua describes
+them.
+
+Their names carry the schema, the version of what they hold: two versions of the code that differ in
+it share a server without reading each other's keys. Each has its own market and leader, and the new
+one's worker fills its own; only the budget of upstream requests is one.
+"""
+
+import datetime as dt
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redis
+
+from tickers.bar import DAY_SECONDS, Bar, epoch_of
+from tickers.market_clock import MarketClock
+from tickers.store.records import MAX_SERIES, Change, Newest, Overlay, Position, State, day_in
+from tickers.verdict import Authority, Verdict
+
+SCHEMA = 3  # raised with every change of what the keys hold that the code before would misread
+ROOT = f"{{market}}:{SCHEMA}"
+MAX_BARS = 3_000  # a merge: what one Lua call takes (its C stack)
+
+_T = TypeVar("_T")
+_LUA = Path(__file__).with_name("lua")
+
+
+class StoreError(Exception):
+    """The store refuses; the message says why."""
+
+
+class FencedError(StoreError):
+    """The lease that this write was begun under is no longer the current one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    position: Position
+    verdicts: list[Verdict]
+
+    @property
+    def changed(self) -> int:
+        return sum(verdict.changes_market for verdict in self.verdicts)
+
+
+class Store:
+    """The market in Redis, as ``client`` reaches it (its answers are bytes).
+
+    ``history_start`` is the first day of which others' bars are merged. Our own fetch, and whole
+    series, are cut by who asks for them.
+    """
+
+    def __init__(
+        self,
+        client: "redis.Redis",
+        *,
+        clock: MarketClock,
+        trust_window: float,
+        max_symbols: int = 3_000,
+        history_start: dt.date = dt.date.min,
+        log_length: int = 50_000,
+    ) -> None:
+        self.client = client
+        # redis-py types answers as bytes or str, whichever the client was made for; here: bytes.
+        self._reads: Any = client
+        self.clock = clock
+        self._window = round(trust_window * 1000)
+        self._max_symbols = max_symbols
+        self._history_start = epoch_of(history_start)
+        self._log_length = log_length
+        self._scripts = {
+            name: client.register_script(_source(*parts))
+            for name, parts in {
+                "merge": ("prelude", "rules", "merge"),
+                "replace_series": ("prelude", "rules", "replace_series"),
+                "position": ("prelude", "position"),
+                "complete_cycle": ("prelude", "complete_cycle"),
+                "withdraw_actors": ("prelude", "withdraw_actors"),
+                "lease": ("prelude", "lease"),
+                "note": ("prelude", "note"),
+            }.items()
+        }
+
+    # --- Writing ------------------------------------------------------------------------------
+
+    def merge(
+        self, bars: Sequence[Bar], authority: Authority, *, fence: str = "", age: float = 0
+    ) -> Merged:
+        """Merge trusted bars; CORE needs the ``fence`` of the lease it was fetched under.
+
+        ``age``: how many seconds old the data was already when it came (a follower's window starts
+        that much earlier). Raises FencedError, and what redis raises.
+        """
+        if authority is Authority.PUBLIC:
+            raise ValueError("public bars are laid over trusted ones: use lay")
+        position = Position("", 0)
+        verdicts: list[Verdict] = []
+        for part in _parts(bars, MAX_BARS):
+            merged = self._merge(part, authority, fence=fence, age=age)
+            position = merged.position
+            verdicts += merged.verdicts
+        return Merged(position, verdicts)
+
+    def lay(
+        self,
+        bars: Sequence[tuple[Bar, str]],
+        *,
+        actor: str,
+        late_after: float | None,
+        network: str = "",
+    ) -> Merged:
+        """Lay public bars, each with the anchor it was judged against, over the trusted ones.
+
+        ``late_after``: a bar is served only where the trusted bar hasn't changed, and no whole
+        cycle has confirmed it, for that many seconds (0: always; None: never served, only judged).
+        ``network``: the actor's; a bar that would be served is HELD until an actor of another
+        network sends one whose prices all lie within 0.5 % of its own and whose volume is at most
+        twice its own: that one is then laid (empty: needs no second).
+        A symbol's overlay changes ten times in any minute at most, whoever sends; what comes beyond
+        that is JUDGED only. A bar whose anchor has moved meanwhile gets ANCHOR_MOVED and must be
+        judged anew.
+        """
+        return self._merge(
+            [bar for bar, _ in bars],
+            Authority.PUBLIC,
+            actor=actor,
+            late_after=late_after,
+            network=network,
+            anchors=[anchor for _, anchor in bars],
+        )
+
+    def _merge(
+        self,
+        bars: Sequence[Bar],
+        authority: Authority,
+        *,
+        fence: str = "",
+        age: float = 0,
+        actor: str = "",
+        late_after: float | None = None,
+        network: str = "",
+        anchors: Sequence[str] = (),
+    ) -> Merged:
+        header = [
+            *self._header(authority, fence, age),
+            actor,
+            -1 if late_after is None else round(late_after * 1000),
+            network,
+            self._history_start,
+        ]
+        arguments: list[Any] = header
+        for i, bar in enumerate(bars):
+            prices = bar.price_texts
+            arguments += (bar.symbol, bar.epoch, _figures(bar, prices), bar.encode(prices))
+            if anchors:
+                arguments.append(anchors[i])
+        epoch, revision, verdicts = self._run("merge", arguments)
+        return Merged(Position(epoch.decode(), revision), [Verdict(v.decode()) for v in verdicts])
+
+    def replace_series(
+        self,
+        symbol: str,
+        bars: Sequence[Bar],
+        authority: Authority,
+        *,
+        fence: str,
+        history_start: int,
+        age: float = 0,
+        replace_newest: bool = False,
+    ) -> Verdict:
+        """Replace a symbol's series by ``bars`` (sorted by day, one a day), and mark it loaded.
+
+        Stored bars after the answer's last day stay. LOSES_DAYS: the answer lacks over 2 % of the
+        days stored since ``history_start`` (epoch seconds), and nothing was written. The newest
+        day is decided by the merge table. With ``replace_newest`` (the core network has said that
+        this series was replaced) neither holds: what it has now counts. Raises ValueError for bars
+        that are no series.
+        """
+        if len(bars) > MAX_SERIES:
+            raise ValueError(f"{symbol} has {len(bars)} bars; a series has at most {MAX_SERIES}")
+        if any(earlier.day >= later.day for earlier, later in pairwise(bars)):
+            raise ValueError(f"{symbol}'s bars aren't sorted by day, one a day")
+        today = self.clock.today()
+        bars = [bar for bar in bars if bar.day <= today]
+        arguments: list[Any] = [
+            *self._header(authority, fence, age),
+            history_start,
+            _first_day(history_start).isoformat(),
+            "replace" if replace_newest else "table",
+            symbol,
+        ]
+        if bars:
+            newest = bars[-1]
+            arguments += (newest.epoch, _figures(newest, newest.price_texts))
+        arguments += (bar.encode() for bar in bars)
+        return Verdict(self._run("replace_series", arguments)[2].decode())
+
+    def complete_cycle(
+        self, *, fence: str, age: float | None = 0, ends_overlays: bool = False
+    ) -> None:
+        """Say that a cycle has spoken of every symbol: the market is complete in this epoch.
+
+        ``age`` as in merge; None leaves the trust window as it is.
+        """
+        self._run(
+            "complete_cycle",
+            [
+                fence,
+                secrets.token_hex(8),
+                -1 if age is None else round(age * 1000),
+                int(ends_overlays),
+                self._log_length,
+            ],
+        )
+
+    def withdraw_actors(self, actors: Iterable[str]) -> int:
+        """End these actors' held bars, and overlays they sent or spoke for; returns how many."""
+        return int(self._run("withdraw_actors", [self._log_length, *actors]))
+
+    def _header(self, authority: Authority, fence: str, age: float) -> list[Any]:
+        return [
+            authority.value,
+            fence,
+            epoch_of(self.clock.today()),
+            epoch_of(self.clock.trading_day()),
+            secrets.token_hex(8),
+            self._max_symbols,
+            self._window,
+            round(age * 1000),
+            self._log_length,
+        ]
+
+    def _run(self, name: str, arguments: list[Any]) -> Any:
+        try:
+            return self._scripts[name](keys=[ROOT], args=arguments)
+        except redis.ResponseError as error:
+            if "FENCED" in str(error):
+                raise FencedError("the lease is held by another worker now") from error
+            raise
+
+    # --- The lease ----------------------------------------------------------------------------
+
+    def acquire_lease(self, lifetime: float) -> str | None:
+        """The fence of the lease, or None while another worker holds it."""
+        fence = self._run("lease", ["acquire", secrets.token_hex(8), round(lifetime * 1000)])
+        return fence.decode() if fence else None
+
+    def renew_lease(self, fence: str, lifetime: float) -> bool:
+        return bool(self._run("lease", ["renew", fence, round(lifetime * 1000)]))
+
+    def release_lease(self, fence: str) -> None:
+        self._run("lease", ["release", fence, 0])
+
+    # --- Reading ------------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """Where the store stands now; overlays whose time is over have ended by then."""
+        return State.parse(self._run("position", self._position_arguments()))
+
+    def changes_since(self, since: Position) -> tuple[State, list[Change] | None]:
+        """Where the store stands, and what changed after ``since`` until then, oldest first; None
+        when the log doesn't tell: it doesn't reach back there, or is of another life.
+
+        Every revision has entries and is logged whole, so a log that goes on at the next revision
+        has everything.
+        """
+        first = f"{since.revision + 1}-0"
+        try:
+            told, rows = self._position_and_log(first)
+        except redis.exceptions.NoScriptError:  # a server that has just started
+            self.state()  # which loads the script
+            told, rows = self._position_and_log(first)
+        state = State.parse(told)
+        if since == state.position:
+            return state, []
+        goes_on = rows and rows[0][0] == first.encode()
+        if since.epoch != state.position.epoch or not goes_on:
+            return state, None
+        return state, [Change.parse(entry_id, fields) for entry_id, fields in rows]
+
+    def _position_and_log(self, first: str) -> tuple[Any, Any]:
+        """The answer of the position script, and the log's entries from the id ``first`` on."""
+        pipeline = self._reads.pipeline()  # at once: a restart between the two would mix two lives
+        pipeline.evalsha(self._scripts["position"].sha, 1, ROOT, *self._position_arguments())
+        pipeline.xrange(_key("changes"), min=first)
+        told, rows = pipeline.execute()
+        return told, rows
+
+    def _position_arguments(self) -> list[Any]:
+        return [
+            secrets.token_hex(8),
+            epoch_of(self.clock.trading_day()),
+            self._window,
+            self._log_length,
+        ]
+
+    def symbols(self) -> list[str]:
+        return sorted(symbol.decode() for symbol in self._reads.hkeys(_key("last")))
+
+    def newest(self, symbols: Iterable[str] | None = None) -> dict[str, Newest]:
+        """The newest trusted bar of each symbol that has one; of all symbols by default."""
+        if symbols is None:
+            found = {k.decode(): v for k, v in self._reads.hgetall(_key("last")).items()}
+        else:
+            found = self._fields("last", symbols)
+        return {symbol: Newest.parse(text) for symbol, text in found.items()}
+
+    def overlays(self, symbols: Iterable[str] | None = None) -> dict[str, Overlay]:
+        if symbols is None:
+            found = {k.decode(): v for k, v in self._reads.hgetall(_key("public")).items()}
+        else:
+            found = self._fields("public", symbols)
+        return {symbol: Overlay.parse(text) for symbol, text in found.items()}
+
+    def public_actors(self) -> set[str]:
+        """Those who have an overlay, or spoke for one, or have a held bar."""
+        held = self._reads.hvals(_key("held"))
+        overlays = self.overlays().values()
+        return {actor for overlay in overlays for actor in overlay.actors} | {
+            entry.split(b" ")[3].decode() for text in held for entry in text.split(b";")[:-1]
+        }
+
+    def _fields(self, name: str, symbols: Iterable[str]) -> dict[str, bytes]:
+        names = list(dict.fromkeys(symbols))
+        if not names:
+            return {}
+        values = self._reads.hmget(_key(name), names)
+        return {symbol: value for symbol, value in zip(names, values, strict=True) if value}
+
+    def series(
+        self, symbols: Sequence[str], *, last: int = 0
+    ) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
+        """(symbol, [(day, encoded bar), ...]) of trusted bars, sorted by day: all, or the last."""
+        for part in _parts(symbols, 50):
+            pipeline = self._reads.pipeline()  # at once: the newest bar may move to the history
+            pipeline.hmget(_key("last"), part)
+            for symbol in part:
+                pipeline.lrange(_key(f"bars:{symbol}"), -last, -1)
+            newest, *histories = pipeline.execute()
+            for symbol, bars, text in zip(part, histories, newest, strict=True):
+                if text:
+                    bars.append(Newest.parse(text).json)
+                yield symbol, [(day_in(bar), bar) for bar in bars[-last:]]
+
+    def wait_for_change(self, seconds: float) -> bool:
+        """Whether something is logged within that time, from now on."""
+        return bool(self._reads.xread({_key("changes"): "$"}, count=1, block=round(seconds * 1000)))
+
+    def loaded(self) -> dict[str, int]:
+        """symbol → the history start (epoch seconds) that it was fully loaded from."""
+        return {k.decode(): int(v) for k, v in self._reads.hgetall(_key("loaded")).items()}
+
+    def seconds_since_cycle(self) -> float | None:
+        """How long ago a cycle spoke of every symbol; None: never."""
+        return self._seconds_since("cycle_at")
+
+    def seconds_since_fetch(self) -> float | None:
+        """How long ago our own fetch brought a valid bar; None: never."""
+        return self._seconds_since("fetched_at")
+
+    def _seconds_since(self, name: str) -> float | None:
+        then = self._reads.get(_key(name))
+        if then is None:
+            return None
+        seconds, microseconds = self._reads.time()
+        now = float(seconds) + float(microseconds) / 1e6
+        return max(0.0, now - int(then) / 1000)
+
+    def changed(self) -> dict[str, int]:
+        """symbol → the revision at which its newest bar last changed by our own fetch."""
+        return {
+            symbol.decode(): int(revision)
+            for symbol, revision in self._reads.zrange(_key("changed"), 0, -1, withscores=True)
+        }
+
+    # --- What a worker keeps here ---------------------------------------------------------------
+
+    def remember_followed(self, place: dict[str, str], *, fence: str) -> None:
+        """Keep a follower's place in its core network beside the bars it has from there.
+
+        Raises FencedError: a place without its bars would have them skipped.
+        """
+        self._run("note", [fence, "followed", json.dumps(place)])
+
+    def followed(self) -> dict[str, str]:
+        text = self._reads.get(_key("followed"))
+        return dict(json.loads(text)) if text else {}
+
+    def write_status(self, status: dict[str, Any], *, fence: str) -> None:
+        """Leave the leader's last cycle where /health reads it; raises FencedError."""
+        self._run("note", [fence, "worker", json.dumps(status)])
+
+    def status(self) -> dict[str, Any]:
+        text = self._reads.get(_key("worker"))
+        return dict(json.loads(text)) if text else {}
+
+
+def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _source(*parts: str) -> str:
+    return "\n".join((_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+
+
+def _figures(bar: Bar, price_texts: tuple[str, str, str, str]) -> str:
+    """What the merge table decides by, as the scripts keep it."""
+    _, high, low, close = price_texts
+    return f"{bar.volume} {high} {low} {close}"
+
+
+def _key(name: str) -> str:
+    return f"{ROOT}:{name}"
+
+
+def _first_day(epoch: int) -> dt.date:
+    """The first day that begins at ``epoch`` or later."""
+    return dt.date(1970, 1, 1) + dt.timedelta(days=-(-epoch // DAY_SECONDS))

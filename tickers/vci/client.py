@@ -1,0 +1,186 @@
+"""The VCI client: how a node asks the exchange broker's chart API.
+
+One request is POST {base_url}chart/OHLCChart/gap-chart with {"timeFrame", "symbols", "to",
+"countBack"}. Each attempt, retries included, takes from the request budget. The client never
+decides what a bar is worth: it hands on what is valid and counts the rest.
+"""
+
+import datetime as dt
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal, overload
+
+import requests
+
+from tickers.bar import Bar
+from tickers.bounded_http import Limits
+from tickers.clock_skew import ClockSkew
+from tickers.vci.answer import Answer, Interval, Point, PointInterval, frame, read
+from tickers.vci.batch_size import BatchSize, split
+from tickers.vci.errors import AnswerError
+from tickers.vci.fetch import Failure, Fetch
+from tickers.vci.request_budget import RequestBudget
+from tickers.vci.upstream import Retries, Upstream, UpstreamCounters
+
+__all__ = ["Answer", "Failure", "UpstreamCounters", "VciClient"]
+
+logger = logging.getLogger(__name__)
+
+
+class VciClient:
+    """Asks one upstream, one request at a time; not to be shared between threads.
+
+    ``batch_size`` is symbols a request; timeouts and ``backoff`` (the first retry's longest wait,
+    doubled each time up to ``longest_backoff``) are in seconds. Once ``stop`` is set every wait
+    ends, and StoppedError is raised. A ``session`` of the caller's own works, but can't be cut in
+    the middle of a read.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        budget: RequestBudget,
+        batch_size: int,
+        stop: threading.Event,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 15.0,
+        total_timeout: float = 30.0,
+        max_attempts: int = 4,
+        backoff: float = 1.0,
+        longest_backoff: float = 30.0,
+        session: requests.Session | None = None,
+        clock_skew: ClockSkew | None = None,
+    ) -> None:
+        self._upstream = Upstream(
+            base_url=base_url,
+            budget=budget,
+            stop=stop,
+            limits=Limits(connect_timeout, read_timeout, total_timeout),
+            retries=Retries(max_attempts, backoff, longest_backoff),
+            session=session,
+            clock_skew=clock_skew,
+        )
+        self._batches = BatchSize(size=batch_size)
+
+    @property
+    def counters(self) -> UpstreamCounters:
+        return self._upstream.counters
+
+    @property
+    def batch_size(self) -> int:
+        """Symbols a request, as learned so far."""
+        return self._batches.size
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """Symbols that the upstream is known to leave out."""
+        return self._batches.absent.current()
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """Symbols that make the upstream refuse a request; fetch leaves them out for a while."""
+        return self._batches.refused.current()
+
+    def close(self) -> None:
+        self._upstream.close()
+
+    def batches(self, symbols: Sequence[str]) -> list[list[str]]:
+        """The symbols that fetch would ask for now, a request each, if all goes well."""
+        refused = self.refused
+        wanted = [symbol for symbol in dict.fromkeys(symbols) if symbol not in refused]
+        return split(wanted, self.batch_size)
+
+    @overload
+    def history(
+        self, symbols: Sequence[str], *, interval: Literal["1D"], count_back: int, to: dt.datetime
+    ) -> Answer[Bar]: ...
+    @overload
+    def history(
+        self, symbols: Sequence[str], *, interval: PointInterval, count_back: int, to: dt.datetime
+    ) -> Answer[Point]: ...
+    def history(
+        self, symbols: Sequence[str], *, interval: Interval, count_back: int, to: dt.datetime
+    ) -> Answer[Any]:
+        """The last ``count_back`` bars or points up to ``to``, in one request.
+
+        Points are whole, except the newest, which grows. Raises UpstreamError when there is no
+        usable answer, StoppedError when the node is stopping.
+        """
+        return self._history(symbols, interval=interval, count_back=count_back, to=to)
+
+    @overload
+    def fetch(
+        self,
+        symbols: Sequence[str],
+        *,
+        interval: Literal["1D"] = "1D",
+        count_back: int,
+        to: dt.datetime,
+    ) -> Iterator[Answer[Bar] | Failure]: ...
+    @overload
+    def fetch(
+        self, symbols: Sequence[str], *, interval: PointInterval, count_back: int, to: dt.datetime
+    ) -> Iterator[Answer[Point] | Failure]: ...
+    def fetch(
+        self,
+        symbols: Sequence[str],
+        *,
+        interval: Interval = "1D",
+        count_back: int,
+        to: dt.datetime,
+    ) -> Iterator[Answer[Any] | Failure]:
+        """Ask for all symbols batch by batch: each is asked when the iteration comes to it.
+
+        A batch without a usable answer gives a Failure, and the next one is asked. The batch size
+        and the symbols to leave out are learned on the way; a symbol is ``missing`` from an answer
+        only when it didn't come in a smaller batch either. The iteration ends when the node stops.
+        """
+        wanted = [symbol for batch in self.batches(symbols) for symbol in batch]
+
+        def ask(batch: Sequence[str]) -> Answer[Any]:
+            return self._history(batch, interval=interval, count_back=count_back, to=to)
+
+        return Fetch(ask=ask, batches=self._batches, counters=self.counters).run(wanted)
+
+    def _history(
+        self, symbols: Sequence[str], *, interval: Interval, count_back: int, to: dt.datetime
+    ) -> Answer[Any]:
+        if not symbols or count_back < 1 or to.tzinfo is None:
+            raise ValueError("history needs symbols, a count_back of 1 or more and an aware time")
+        asked = list(dict.fromkeys(symbols))
+        bars = frame(interval)
+        order = {
+            "timeFrame": bars.source,
+            "symbols": asked,
+            "to": int(to.timestamp()),
+            # One point more than wanted: the oldest one may lack its first bars.
+            "countBack": count_back if bars.ratio == 1 else (count_back + 1) * bars.ratio,
+        }
+        body = self._upstream.ask(order)
+        try:
+            answer = read(body, asked=asked, interval=interval)
+        except AnswerError as error:
+            self.counters.errors[error.kind] += 1
+            raise
+        self._count(answer)
+        self._batches.answered(answer.series)
+        if bars.ratio == 1:
+            return answer
+        last = {symbol: points[-count_back:] for symbol, points in answer.series.items()}
+        return replace(answer, series=last)
+
+    def _count(self, answer: Answer[Any]) -> None:
+        if answer.dropped:
+            self.counters.dropped.update(answer.dropped)
+            reasons = ", ".join(f"{why} ({n})" for why, n in answer.dropped.most_common(5))
+            logger.warning("parts of an answer are dropped, the rest is used: %s", reasons)
+        if answer.errors:
+            self.counters.errors["wrong symbol"] += len(answer.errors)
+            logger.warning(
+                "symbols of an answer can't be read (%d), the others are used: %s",
+                len(answer.errors),
+                next(iter(answer.errors.values())),
+            )

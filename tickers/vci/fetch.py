@@ -1,0 +1,182 @@
+"""One fetch: many symbols, batch by batch, and what their answers teach about the batch size.
+
+- A refused batch, or one that brings no symbol at all, is asked again in halves. When all of them
+  work the batch was too large; when it comes down to a single symbol, that one is to blame.
+- A batch that comes back short has the missing symbols asked for once more, in a batch of half the
+  size at most. Those that come show that it was too large; those that don't are absent.
+- A batch whose size has worked before may fail once without a search: chance is likelier.
+- An upstream that brings nothing, not even in the fetch before, shows nobody absent.
+- Absent symbols go on being asked for, first of all, so that they go along in batches with others:
+  that costs no request, and whoever was taken for absent wrongly is back with the next answer.
+- An upstream that brings nothing request after request is left alone until the next fetch, which
+  begins with the symbols that weren't reached.
+"""
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tickers.vci.answer import Answer
+from tickers.vci.batch_size import BatchSize, split
+from tickers.vci.errors import NothingAnsweredError, RefusedError, StoppedError, UpstreamError
+from tickers.vci.upstream import UpstreamCounters
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Symbols that a fetch brought nothing for, and why."""
+
+    symbols: tuple[str, ...]
+    error: UpstreamError
+
+
+BatchResult = Answer[Any] | Failure
+
+
+class Fetch:
+    """``ask`` makes one request for a batch; ``batches`` outlives the fetch."""
+
+    def __init__(
+        self,
+        *,
+        ask: Callable[[Sequence[str]], Answer[Any]],
+        batches: BatchSize,
+        counters: UpstreamCounters,
+    ) -> None:
+        self._request = ask
+        self._batches = batches
+        self._counters = counters
+        # A search comes down from the largest batch to one symbol, and may meet a few bad ones.
+        self._patience = batches.size.bit_length() + 4
+        self._barren = 0  # requests in a row that brought no symbol
+        self._suspects: list[str] = []  # refused alone since the last request that brought some
+        self._given_up: UpstreamError | None = None
+        self._left: list[str] = []
+
+    def run(self, symbols: Sequence[str]) -> Iterator[BatchResult]:
+        """Outcomes as they come; between two of them nothing is asked. Ends when the node stops."""
+        absent = self._batches.absent.current()
+        given_up = self._batches.given_up
+        waiting = sorted(symbols, key=lambda symbol: (symbol not in absent, symbol not in given_up))
+        self._batches.begin_fetch()
+        try:
+            while waiting and self._given_up is None:
+                size = self._batches.size
+                batch, waiting = waiting[:size], waiting[size:]
+                yield from self._ask(batch, excusable=True)
+        except StoppedError:
+            return
+        left = self._left + waiting
+        if self._given_up is not None and left:
+            self._batches.given_up = frozenset(left)
+            yield self._failure(left, self._given_up)
+
+    def _ask(self, batch: list[str], *, excusable: bool) -> Generator[BatchResult, None, bool]:
+        """Ask for a batch, in smaller ones if need be; returns whether all of it worked."""
+        try:
+            answer = self._request(batch)
+        except RefusedError as error:
+            return (yield from self._search(batch, error, excusable=excusable))
+        except UpstreamError as error:
+            yield self._failure(batch, error)
+            return False
+        if answer.series or answer.errors:
+            self._barren = 0
+            self._batches.refused.note(self._suspects)
+            self._suspects.clear()
+            yield from self._complete(batch, answer, excusable=excusable)
+            return True
+        if self._batches.absent.remembers(batch):
+            self._note_absent(batch)
+            yield answer
+            return False
+        nothing = NothingAnsweredError("the upstream answered with none of the symbols asked for")
+        if not self._are_absent(batch, excusable=excusable):
+            self._counters.errors[nothing.kind] += 1
+            return (yield from self._search(batch, nothing, excusable=excusable))
+        self._saw_nothing(nothing)
+        self._note_absent(batch)
+        yield answer
+        return False
+
+    def _are_absent(self, batch: list[str], *, excusable: bool) -> bool:
+        """Whether it is the symbols' fault, and not the upstream's, that none of them came."""
+        if len(batch) > 1 or not self._batches.brings:
+            return False
+        return not (excusable and self._batches.excuse(batch))
+
+    def _search(
+        self, batch: list[str], error: UpstreamError, *, excusable: bool
+    ) -> Generator[BatchResult, None, bool]:
+        """Ask again in halves, to learn whether a batch failed for its size or for one symbol."""
+        self._saw_nothing(error)
+        if len(batch) == 1 and isinstance(error, RefusedError):
+            self._suspects.extend(batch)
+        if len(batch) == 1 or (excusable and self._batches.excuse(batch)):
+            yield self._failure(batch, error)
+            return False
+        logger.warning("%s; asking again for %d symbols in halves", error, len(batch))
+        worked = True
+        for half in split(batch, (len(batch) + 1) // 2):
+            if self._given_up is not None:
+                self._left += half
+                worked = False
+            else:
+                worked = (yield from self._ask(half, excusable=False)) and worked
+        if worked:
+            self._batches.too_many(len(batch))
+        return worked
+
+    def _saw_nothing(self, error: UpstreamError) -> None:
+        self._barren += 1
+        if self._barren >= self._patience:
+            self._given_up = error
+
+    def _complete(
+        self, batch: list[str], answer: Answer[Any], *, excusable: bool
+    ) -> Generator[BatchResult, None, None]:
+        """Hand an answer on, and look for the symbols that it surprisingly left out."""
+        short = answer.missing - self._batches.absent.current()
+        yield replace(answer, missing=answer.missing - short)
+        left = [symbol for symbol in batch if symbol in short]
+        came = yield from self._look_for(left, len(batch) // 2)
+        if not came:
+            self._batches.worked(batch)
+        elif not (excusable and self._batches.excuse(batch)):
+            self._batches.too_many(len(batch))
+
+    def _look_for(self, symbols: list[str], size: int) -> Generator[BatchResult, None, bool]:
+        """Ask for symbols that a larger batch left out; returns whether any came."""
+        any_came = False
+        for part in split(symbols, max(1, size)):
+            try:
+                answer = self._request(part)
+            except UpstreamError as error:
+                yield self._failure(part, error)
+                continue
+            left = [symbol for symbol in part if symbol in answer.missing]
+            if len(left) == len(part):
+                self._note_absent(left)
+                yield answer
+                continue
+            any_came = True
+            yield replace(answer, missing=frozenset())
+            yield from self._look_for(left, len(part) // 2)
+        return any_came
+
+    def _note_absent(self, symbols: list[str]) -> None:
+        new = [symbol for symbol in symbols if symbol not in self._batches.absent.current()]
+        if new:
+            self._batches.absent.note(new)
+            logger.warning(
+                "the upstream leaves symbols out (%d); it is asked for them now and then: %s",
+                len(new),
+                ", ".join(new[:10]),
+            )
+
+    def _failure(self, symbols: Sequence[str], error: UpstreamError) -> Failure:
+        logger.warning("%s; symbols left for the next fetch: %d", error, len(symbols))
+        return Failure(tuple(symbols), error)

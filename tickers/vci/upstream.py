@@ -1,0 +1,178 @@
+"""Asks the chart API with manners: as a browser does, within the budget, again when it is worth it.
+
+Each attempt, retries included, takes from the request budget. Retried are 403, 429, 5xx, network
+errors and timeouts, with exponential backoff and full jitter; Retry-After holds back every later
+attempt too, whatever it asks for.
+"""
+
+import datetime as dt
+import email.utils
+import itertools
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+
+from tickers.bounded_http import Limits, new_session, post
+from tickers.clock_skew import ClockSkew, SourceKind
+from tickers.vci.errors import StatusError, StoppedError, UpstreamError, status_error
+from tickers.vci.request_budget import RequestBudget
+
+logger = logging.getLogger(__name__)
+
+PATH = "chart/OHLCChart/gap-chart"
+SITE = "https://trading.vietcap.com.vn"
+MAX_RETRY_AFTER = 120.0  # seconds: the longest that an upstream's Retry-After holds a node
+
+# Browsers that send no sec-ch-ua headers, so that none can contradict the agent.
+USER_AGENTS = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0",
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10.15; rv:145.0) Gecko/20100101 Firefox/145.0",
+    "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/26.1 Safari/605.1.15",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_7 like Mac OS X) AppleWebKit/605.1.15 "
+    "(KHTML, like Gecko) Version/26.1 Mobile/15E148 Safari/604.1",
+)
+_HEADERS = {
+    "Accept": "application/json, text/plain, */*",
+    "Accept-Encoding": "gzip, deflate",  # what requests decodes without further packages
+    "Accept-Language": "vi-VN,vi;q=0.9,en-US;q=0.8,en;q=0.7",
+    "Cache-Control": "no-cache",
+    "Origin": SITE,
+    "Referer": f"{SITE}/",
+    "Sec-Fetch-Dest": "empty",
+    "Sec-Fetch-Mode": "cors",
+    "Sec-Fetch-Site": "same-origin",
+}
+_RANDOM = random.SystemRandom()
+
+
+@dataclass(slots=True)
+class UpstreamCounters:
+    """Since the client was made. ``requests`` counts attempts, ``retries`` those after a first one,
+    ``errors`` failed attempts and wrong answers by kind, ``dropped`` unused bars by reason."""
+
+    requests: int = 0
+    retries: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """``backoff`` is the longest wait, in seconds, before the first retry; it doubles with each."""
+
+    max_attempts: int = 4
+    backoff: float = 1.0
+    longest_backoff: float = 30.0
+
+    def pause(self, attempt: int) -> float:
+        """Seconds to wait after the failure of ``attempt`` (the first is 1)."""
+        return _RANDOM.uniform(0, min(self.longest_backoff, self.backoff * 2 ** (attempt - 1)))
+
+
+class Upstream:
+    """One upstream at ``base_url``. ``session`` is for callers with connections of their own; only
+    the default one can be cut in the middle of a read."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        budget: RequestBudget,
+        stop: threading.Event,
+        limits: Limits,
+        retries: Retries,
+        session: requests.Session | None = None,
+        clock_skew: ClockSkew | None = None,
+    ) -> None:
+        self.counters = UpstreamCounters()
+        self._url = f"{base_url.rstrip('/')}/{PATH}"
+        self._budget = budget
+        self._stop = stop
+        self._limits = limits
+        self._retries = retries
+        self._session = session or new_session()
+        self._agents = itertools.cycle(_RANDOM.sample(USER_AGENTS, len(USER_AGENTS)))
+        self._not_before = 0.0
+        self._clock_skew = clock_skew or ClockSkew()
+
+    def close(self) -> None:
+        self._session.close()
+
+    def ask(self, order: Mapping[str, Any]) -> bytes:
+        """The body of the answer with status 200 to ``order``.
+
+        Raises UpstreamError when the last attempt failed, StoppedError when the node is stopping.
+        """
+        attempt = 1
+        while True:
+            try:
+                return self._attempt(order)
+            except UpstreamError as error:
+                self.counters.errors[error.kind] += 1
+                if isinstance(error, StatusError) and error.retry_after is not None:
+                    self._not_before = time.monotonic() + min(error.retry_after, MAX_RETRY_AFTER)
+                if not error.worth_retrying or attempt >= self._retries.max_attempts:
+                    raise
+                self._pause(error, attempt)
+            attempt += 1
+            self.counters.retries += 1
+
+    def _attempt(self, order: Mapping[str, Any]) -> bytes:
+        self._wait(self._not_before - time.monotonic())
+        if not self._budget.take(stop=self._stop):
+            raise StoppedError("the node is stopping")
+        self.counters.requests += 1
+        reply = post(
+            self._session,
+            self._url,
+            order=order,
+            headers={**_HEADERS, "User-Agent": next(self._agents)},
+            limits=self._limits,
+            stop=self._stop,
+        )
+        self._clock_skew.observe(
+            kind=SourceKind.UPSTREAM, date=reply.headers.get("Date"), age=reply.headers.get("Age")
+        )
+        if reply.status != 200:
+            retry_after = parse_retry_after(reply.headers.get("Retry-After", ""))
+            raise status_error(reply.status, retry_after=retry_after)
+        return reply.body
+
+    def _pause(self, error: UpstreamError, attempt: int) -> None:
+        pause = max(self._retries.pause(attempt), self._not_before - time.monotonic())
+        logger.warning(
+            "%s; asking again in %.1f s (attempt %d of %d)",
+            error,
+            pause,
+            attempt + 1,
+            self._retries.max_attempts,
+        )
+        self._wait(pause)
+
+    def _wait(self, seconds: float) -> None:
+        if self._stop.wait(max(0.0, seconds)):
+            raise StoppedError("the node is stopping")
+
+
+def parse_retry_after(value: str) -> float | None:
+    """Seconds from a Retry-After header (RFC 9110: seconds or a date); None when it is neither."""
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        # No server means a wait of more digits, and int() refuses thousands of them.
+        return float(value[:9])
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=dt.UTC)
+    return max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
