@@ -5,6 +5,7 @@ from rest_framework import status
 from rest_framework.request import Request
 
 from gossip.errors import Refusal
+from gossip.wire import Code
 from reputation.address import UnknownClientError, actor_of, client_of
 
 
@@ -18,5 +19,5 @@ def actor_of_request(request: Request) -> str:
             trusted_proxies=settings.TRUSTED_PROXIES,
         )
     except UnknownClientError as error:
-        raise Refusal(status.HTTP_400_BAD_REQUEST, str(error)) from None
+        raise Refusal(status.HTTP_400_BAD_REQUEST, Code.UNKNOWN_CLIENT, str(error)) from None
     return actor_of(client)

@@ -2,12 +2,21 @@
 
 from rest_framework.exceptions import APIException
 
+from gossip.wire import DETAILS, Code
+
 
 class Refusal(APIException):
-    """``detail`` is the text that the client reads; ``retry_after`` in seconds."""
+    """A refusal with its HTTP status and code.
 
-    def __init__(self, code: int, detail: str, *, retry_after: int | None = None) -> None:
-        super().__init__(detail)
-        self.status_code = code
+    ``detail`` is the text that the client reads, by default the code's own; ``retry_after`` in
+    seconds.
+    """
+
+    def __init__(
+        self, status: int, code: Code, detail: str = "", *, retry_after: int | None = None
+    ) -> None:
+        super().__init__(detail or DETAILS[code], code.value)
+        self.status_code = status
+        self.code = code
         if retry_after is not None:
             self.wait = retry_after  # DRF's exception handler sends it as Retry-After

@@ -1,13 +1,68 @@
-"""The wire form of gossip: a body is one bar or a list of bars."""
+"""The wire form of gossip: a body is one bar or a list of bars, and a refusal has a code."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from tickers.bar import Bar, BarError, parse
 
 MAX_LIST = 1_000  # bars
+
+
+class Code(StrEnum):
+    """Why a door refuses a request or a bar: the ``code`` of a refusal, which stays as it is."""
+
+    # The sender, or the moment.
+    INVALID_TOKEN = "invalid_token"  # noqa: S105 - a code, no secret
+    UNKNOWN_CLIENT = "unknown_client"
+    RATE_LIMITED = "rate_limited"
+    BANNED = "banned"
+    UNTRUSTED_DATA = "untrusted_data"
+
+    # The request as a whole.
+    INVALID_LENGTH = "invalid_length"
+    BODY_TOO_LARGE = "body_too_large"
+    BODY_INCOMPLETE = "body_incomplete"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    INVALID_BODY = "invalid_body"
+    LIST_TOO_LONG = "list_too_long"
+
+    # A bar.
+    INVALID_BAR = "invalid_bar"
+    UNKNOWN_SYMBOL = "unknown_symbol"
+    OTHER_DAY = "other_day"
+    NO_ANCHOR = "no_anchor"
+    SMALLER_VOLUME = "smaller_volume"
+    HUGE_VOLUME = "huge_volume"
+    IMPLAUSIBLE_PRICE = "implausible_price"
+    ANCHOR_MOVED = "anchor_moved"
+    FUTURE_DAY = "future_day"
+    BEFORE_HISTORY = "before_history"
+    TOO_MANY_SYMBOLS = "too_many_symbols"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it counts against the sender."""
+        return self is Code.IMPLAUSIBLE_PRICE
+
+
+# What a bar's refusal says in words. The texts are older than the codes: existing nodes know a
+# refusal by its text, and we theirs.
+DETAILS = {
+    Code.UNKNOWN_SYMBOL: "unknown symbol",
+    Code.OTHER_DAY: "not the current trading day",
+    Code.NO_ANCHOR: "no trusted close to judge it by yet",
+    Code.SMALLER_VOLUME: "volume is smaller than what is served",
+    Code.HUGE_VOLUME: "volume is far beyond the symbol's usual",
+    Code.IMPLAUSIBLE_PRICE: "Implausible price change",
+    Code.ANCHOR_MOVED: "the trusted price has just changed; send the bar again",
+    Code.FUTURE_DAY: "time is after the node's current day",
+    Code.BEFORE_HISTORY: "time is before the node's first day",
+    Code.TOO_MANY_SYMBOLS: "the node keeps as many symbols as it may",
+}
+ABOUT_A_BAR = frozenset({Code.INVALID_BAR, *DETAILS})
 
 
 class WireError(ValueError):
@@ -61,6 +116,17 @@ def _entry(item: Any) -> Bar | BarError:
         return parse(item)
     except BarError as error:
         return error
+
+
+def refuses_bars(body: bytes) -> bool:
+    """Whether a refusal's ``body`` is about what the bars say, and not about the request."""
+    try:
+        refusal = json.loads(body)
+    except (ValueError, RecursionError):
+        refusal = None
+    if isinstance(refusal, dict) and "code" in refusal:
+        return refusal["code"] in ABOUT_A_BAR
+    return any(detail.encode() in body for detail in DETAILS.values())
 
 
 def body_of(bars: Sequence[bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""What an error looks like to a client: {"detail": ...} with the status that tells what to do."""
+"""What a client reads of an error: {"detail", "code"}, and a status that tells what to do."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ from tickers.snapshot.snapshot import StaleError
 
 logger = logging.getLogger(__name__)
 
-UNREADABLE = "The request can't be read."
+UNREADABLE, UNREADABLE_CODE = "The request can't be read.", "unreadable_request"
 RETRY_AFTER = "2"  # seconds: a store fails over or restarts within a few
 SAY_EVERY = 1.0  # seconds: while something is away, a flood must not fill the log
 
@@ -32,13 +32,17 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
             _said[unreachable] = now
             logger.error("answering 503: %s can't be reached (%s)", unreachable, error)
         detail = f"The node's {unreachable} can't be reached; try again soon."
-        return Response({"detail": detail}, status=503, headers={"Retry-After": RETRY_AFTER})
+        body = {"detail": detail, "code": f"{unreachable}_unavailable"}
+        return Response(body, status=503, headers={"Retry-After": RETRY_AFTER})
     if isinstance(error, SuspiciousOperation):
         # More parameters than Django reads. Answered here, so that the view adds its headers.
-        return Response({"detail": UNREADABLE}, status=400)
+        return Response({"detail": UNREADABLE, "code": UNREADABLE_CODE}, status=400)
     if isinstance(error, APIException) and isinstance(error.detail, list):
         error.detail = error.detail[0]
-    return exception_handler(error, context)
+    response = exception_handler(error, context)
+    if response is not None and isinstance(error, APIException) and isinstance(response.data, dict):
+        response.data["code"] = error.get_codes()
+    return response
 
 
 def _unreachable(error: BaseException | None) -> str:
@@ -53,12 +57,16 @@ def _unreachable(error: BaseException | None) -> str:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
-    return JsonResponse({"detail": f"There is nothing at {request.path}."}, status=404)
+    return _answer(f"There is nothing at {request.path}.", "not_found", 404)
 
 
 def server_error(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"detail": "The node failed; its log says why."}, status=500)
+    return _answer("The node failed; its log says why.", "server_error", 500)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
-    return JsonResponse({"detail": UNREADABLE}, status=400)
+    return _answer(UNREADABLE, UNREADABLE_CODE, 400)
+
+
+def _answer(detail: str, code: str, status: int) -> JsonResponse:
+    return JsonResponse({"detail": detail, "code": code}, status=status)

@@ -14,9 +14,9 @@ from typing import Any
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
+from gossip import wire
 from gossip.delivery.backoff import seconds_to_wait
 from gossip.delivery.peer import Peer
-from gossip.doors.plausibility import Objection
 
 MAX_ANSWER = 65_536  # bytes read of an answer's body
 
@@ -127,7 +127,7 @@ class Connection:
             response.status,
             f"it answers {response.status}",
             retry_after=seconds_to_wait(response.getheader("Retry-After")),
-            judged=any(objection.value.encode() in text for objection in Objection),
+            judged=wire.refuses_bars(text),
             date=response.getheader("Date"),
         )
 

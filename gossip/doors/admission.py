@@ -11,6 +11,7 @@ from rest_framework.request import Request
 
 from gossip import wire
 from gossip.errors import Refusal
+from gossip.wire import Code
 from tickers import wiring
 
 LONGEST_LENGTH = 20  # digits of a Content-Length; Python reads 4,300 at most
@@ -25,7 +26,7 @@ def limit_rate(request: Request, actor: str, *, trusted: bool) -> None:
         increment=True,
     )
     if usage and usage["should_limit"]:
-        raise exceptions.Throttled(wait=max(1, usage["time_left"]))
+        raise exceptions.Throttled(max(1, usage["time_left"]), code=Code.RATE_LIMITED.value)
 
 
 def check_window() -> None:
@@ -34,6 +35,7 @@ def check_window() -> None:
     if age is None or age > settings.TRUST_WINDOW:
         raise Refusal(
             status.HTTP_503_SERVICE_UNAVAILABLE,
+            Code.UNTRUSTED_DATA,
             "System is running on untrusted data",
             retry_after=60,
         )
@@ -49,7 +51,9 @@ def announced(request: Request) -> int:
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not (length.isascii() and length.isdigit()):
         # gunicorn refuses these itself; of another server Django would fail at them.
-        raise Refusal(status.HTTP_400_BAD_REQUEST, "Content-Length must be a number.")
+        raise Refusal(
+            status.HTTP_400_BAD_REQUEST, Code.INVALID_LENGTH, "Content-Length must be a number."
+        )
     if len(length) > LONGEST_LENGTH:
         _too_large()
     return int(length)
@@ -58,13 +62,22 @@ def announced(request: Request) -> int:
 def _too_large() -> NoReturn:
     raise Refusal(
         status.HTTP_413_REQUEST_ENTITY_TOO_LARGE,
+        Code.BODY_TOO_LARGE,
         f"A body has at most {settings.MAX_BODY} bytes; send several.",
     )
 
 
 def _ended_early() -> NoReturn:
     # By the client, or by a server that waited long enough: 408 has a peer send it again.
-    raise Refusal(status.HTTP_408_REQUEST_TIMEOUT, "The body ended early; send it again.")
+    raise Refusal(
+        status.HTTP_408_REQUEST_TIMEOUT,
+        Code.BODY_INCOMPLETE,
+        "The body ended early; send it again.",
+    )
+
+
+def _unsupported(detail: str) -> NoReturn:
+    raise Refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, Code.UNSUPPORTED_MEDIA_TYPE, detail)
 
 
 def read_gossip(request: Request) -> wire.Gossip:
@@ -72,9 +85,9 @@ def read_gossip(request: Request) -> wire.Gossip:
     check_size(request)
     http_request: HttpRequest = request._request
     if http_request.content_type != "application/json":
-        raise Refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send Content-Type: application/json")
+        _unsupported("Send Content-Type: application/json")
     if request.META.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
-        raise Refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send the body without compression")
+        _unsupported("Send the body without compression")
     try:
         body = http_request.body
         if len(body) < announced(request):
@@ -85,6 +98,8 @@ def read_gossip(request: Request) -> wire.Gossip:
     except UnreadablePostError:
         _ended_early()
     except wire.TooLongError as error:
-        raise Refusal(status.HTTP_413_REQUEST_ENTITY_TOO_LARGE, str(error)) from None
+        raise Refusal(
+            status.HTTP_413_REQUEST_ENTITY_TOO_LARGE, Code.LIST_TOO_LONG, str(error)
+        ) from None
     except wire.WireError as error:
-        raise Refusal(status.HTTP_400_BAD_REQUEST, str(error)) from None
+        raise Refusal(status.HTTP_400_BAD_REQUEST, Code.INVALID_BODY, str(error)) from None

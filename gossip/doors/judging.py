@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from django.conf import settings
 
 from gossip.doors import plausibility
-from gossip.doors.plausibility import Known, Objection
+from gossip.doors.plausibility import Known
+from gossip.wire import Code
 from tickers import wiring
 from tickers.bar import Bar, BarError, epoch_of
 from tickers.snapshot.series import bar_of
@@ -37,7 +38,7 @@ class Implausible:
     anchor: str
 
 
-Judged = Candidate | Implausible | Objection | BarError
+Judged = Candidate | Implausible | Code | BarError
 
 
 def judge(entries: Sequence[Bar | BarError]) -> list[Judged]:

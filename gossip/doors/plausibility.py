@@ -8,8 +8,8 @@ from the anchor, the symbol's last trusted close. The anchor is never a public b
 import datetime as dt
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import StrEnum
 
+from gossip.wire import Code
 from tickers.bar import Bar
 from tickers.universe import Exchange
 
@@ -19,20 +19,6 @@ WIDER_BANDS = {Exchange.UPCOM: Decimal("0.15")}
 # A day's volume beyond this multiple of the largest of the last 60 days is noise, not news.
 MAX_VOLUME_RATIO = 50
 VOLUME_DAYS = 60
-
-
-class Objection(StrEnum):
-    UNKNOWN = "unknown symbol"
-    OTHER_DAY = "not the current trading day"
-    NO_ANCHOR = "no trusted close to judge it by yet"
-    SMALLER_VOLUME = "volume is smaller than what is served"
-    HUGE_VOLUME = "volume is far beyond the symbol's usual"
-    IMPLAUSIBLE = "Implausible price change"
-
-    @property
-    def is_failure(self) -> bool:
-        """Whether it counts against the sender."""
-        return self is Objection.IMPLAUSIBLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +39,20 @@ class Known:
 
 def objection(
     bar: Bar, known: Known | None, *, trading_day: dt.date, max_change: float
-) -> Objection | None:
+) -> Code | None:
     """The first thing that speaks against a bar, or None; ``max_change`` 0.10 is 10 %."""
     if known is None:
-        return Objection.UNKNOWN
+        return Code.UNKNOWN_SYMBOL
     if bar.day != trading_day:
-        return Objection.OTHER_DAY
+        return Code.OTHER_DAY
     if known.anchor is None:
-        return Objection.NO_ANCHOR
+        return Code.NO_ANCHOR
     if bar.volume < known.served_volume:
-        return Objection.SMALLER_VOLUME
+        return Code.SMALLER_VOLUME
     if known.largest_volume and bar.volume > MAX_VOLUME_RATIO * known.largest_volume:
-        return Objection.HUGE_VOLUME
+        return Code.HUGE_VOLUME
     if not within_band(bar, Decimal(known.anchor), band(known.exchange, max_change)):
-        return Objection.IMPLAUSIBLE
+        return Code.IMPLAUSIBLE_PRICE
     return None
 
 

@@ -16,6 +16,7 @@ from rest_framework.request import Request
 
 from gossip.client import actor_of_request
 from gossip.errors import Refusal
+from gossip.wire import Code
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,10 @@ def refuse(request: Request) -> NoReturn:
     if usage and usage["should_limit"]:
         if usage["count"] == usage["limit"] + 1:
             logger.warning("over %s failures of %s: 429", settings.TOKEN_FAILURE_RATE, actor)
-        raise exceptions.Throttled(wait=max(1, usage["time_left"]))
+        raise exceptions.Throttled(max(1, usage["time_left"]), code=Code.RATE_LIMITED.value)
     if usage and usage["count"] == 1:
         logger.warning("no valid token from %s", actor)
-    raise exceptions.NotAuthenticated(MESSAGE)
+    raise exceptions.NotAuthenticated(MESSAGE, Code.INVALID_TOKEN.value)
 
 
 def in_the_last_hour() -> int:

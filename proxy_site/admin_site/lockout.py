@@ -25,7 +25,11 @@ def client_ip(request: HttpRequest) -> str | None:
 def locked_out(request: HttpRequest, *_: Any) -> HttpResponse:
     minutes = settings.LOGIN_LOCKOUT_MINUTES
     answer = JsonResponse(
-        {"detail": f"Too many failed logins from your address; try again in {minutes:g} minutes."},
+        {
+            "code": "locked_out",
+            "detail": "Too many failed logins from your address; try again in "
+            f"{minutes:g} minutes.",
+        },
         status=429,
     )
     answer["Retry-After"] = str(round(minutes * 60))

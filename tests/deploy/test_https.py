@@ -104,7 +104,10 @@ def test_a_proxy_says_so_in_one_way_only(get: Get, headers: dict[str, str]) -> N
 @pytest.mark.parametrize("name", ["SCRIPT_NAME", "PATH_INFO"])
 def test_no_header_names_another_path(get: Get, name: str) -> None:
     answer = get("/nothing", source=PROXY, **BY_HTTPS, **{name: "/nothing"})
-    assert answer.json() == {"detail": "There is nothing at /nothing."}
+    assert answer.json() == {
+        "detail": "There is nothing at /nothing.",
+        "code": "not_found",
+    }
     answer = get("/nothing/office/", source=PROXY, **BY_HTTPS, **{name: "/nothing"})
     assert answer.status_code == 404
 

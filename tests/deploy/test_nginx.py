@@ -294,7 +294,10 @@ class TestFailingNode:
         stub.failing = True
         answer = front.get(a_key())
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
-        assert answer.json() == {"detail": "The node can't be reached; try again soon."}
+        assert answer.json() == {
+            "detail": "The node can't be reached; try again soon.",
+            "code": "node_unavailable",
+        }
         assert len(stub.seen) == 1
 
 
@@ -410,7 +413,10 @@ class TestBodies:
         answer = front.request("POST", path, data=iter([body]) if chunked else body)
         assert answer.status_code == 413
         assert answer.headers["Content-Type"] == "application/json"
-        assert answer.json() == {"detail": "A body has at most 1000000 bytes; send several."}
+        assert answer.json() == {
+            "detail": "A body has at most 1000000 bytes; send several.",
+            "code": "body_too_large",
+        }
         assert stub.seen == []
 
     def test_of_a_megabyte_pass(self, front: Front, stub: Stub) -> None:

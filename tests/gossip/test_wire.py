@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossip.wire import MAX_LIST, TooLongError, WireError, body_of, decode
+from gossip.wire import (
+    ABOUT_A_BAR,
+    DETAILS,
+    MAX_LIST,
+    Code,
+    TooLongError,
+    WireError,
+    body_of,
+    decode,
+    refuses_bars,
+)
 from tests.support.doors import a_bar, fields, json_values, satisfies_the_rules, wire
 from tickers.bar import BarError
 
@@ -116,3 +126,24 @@ def test_whatever_is_sent_comes_to_valid_bars_or_errors(body: bytes) -> None:
     assert gossip.entries
     for entry in gossip.entries:
         assert isinstance(entry, BarError) or satisfies_the_rules(entry)
+
+
+class TestRefusesBars:
+    @pytest.mark.parametrize("code", Code)
+    def test_is_decided_by_the_code(self, code: Code) -> None:
+        body = encoded({"detail": "in whatever words", "code": code})
+        assert refuses_bars(body) == (code in ABOUT_A_BAR)
+
+    def test_takes_the_code_before_the_words(self) -> None:
+        assert not refuses_bars(
+            encoded({"detail": DETAILS[Code.OTHER_DAY], "code": "list_too_long"})
+        )
+
+    @pytest.mark.parametrize("detail", DETAILS.values())
+    def test_knows_the_words_of_nodes_without_codes(self, detail: str) -> None:
+        assert refuses_bars(encoded({"detail": detail}))
+        assert refuses_bars(detail.encode())
+
+    @given(st.binary() | json_values.map(encoded) | st.integers(1, 5_000).map(lambda n: b"[" * n))
+    def test_says_no_of_anything_else(self, body: bytes) -> None:
+        assert not refuses_bars(body)

@@ -42,10 +42,11 @@ def market(clean_server: redis.Redis) -> Iterator[Store]:
 
 
 def check_shape(answer: Any) -> str:
-    """Every error is JSON with one text in it; returns the text."""
+    """Every error is JSON with one text and one code in it; returns the text."""
     assert answer["Content-Type"] == "application/json"
     body = answer.json()
-    assert list(body) == ["detail"]
+    assert sorted(body) == ["code", "detail"]
+    assert body["code"]
     assert isinstance(body["detail"], str)
     assert body["detail"]
     return str(body["detail"])
@@ -199,4 +200,7 @@ class TestHandler:
     def test_makes_one_text_of_a_list(self) -> None:
         answer = handle(ValidationError(["the first", "the second"]), {})
         assert answer is not None
-        assert (answer.status_code, answer.data) == (400, {"detail": "the first"})
+        assert (answer.status_code, answer.data) == (
+            400,
+            {"detail": "the first", "code": "invalid"},
+        )

@@ -16,7 +16,7 @@ PUBLIC = request("/public/gossip", json.dumps(a_bar()).encode())
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    folder: Path = tmp_path_factory.mktemp("resting")
+    folder: Path = tmp_path_factory.mktemp("cooldown")
     with target(folder, rest=1.5) as running:
         running.ban(FLOODER)
         running.ban(FORGOTTEN)

@@ -343,7 +343,10 @@ class TestMethods:
     def test_that_write_are_refused(self, method: str, path: str, market: Store) -> None:
         answer = CLIENT.generic(method, path)
         assert answer.status_code == 405
-        assert answer.json() == {"detail": f'Method "{method}" not allowed.'}
+        assert answer.json() == {
+            "detail": f'Method "{method}" not allowed.',
+            "code": "method_not_allowed",
+        }
         assert "GET" in answer["Allow"]
 
     @pytest.mark.parametrize("path", ["/tickers", "/tickers/changes", "/tickers/group"])

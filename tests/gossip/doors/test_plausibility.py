@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gossip.doors.plausibility import Known, Objection, band, objection, within_band
+from gossip.doors.plausibility import Known, band, objection, within_band
+from gossip.wire import Code
 from tests.support.doors import TODAY, YESTERDAY, a_bar
 from tickers.bar import Bar, number
 from tickers.universe import Exchange
@@ -15,7 +16,7 @@ from tickers.universe import Exchange
 VCB = Known(anchor="64300", served_volume=500_000, largest_volume=1_000_000, exchange=Exchange.HOSE)
 
 
-def judge(bar: Bar, known: Known | None = VCB, *, max_change: float = 0.10) -> Objection | None:
+def judge(bar: Bar, known: Known | None = VCB, *, max_change: float = 0.10) -> Code | None:
     return objection(bar, known, trading_day=TODAY, max_change=max_change)
 
 
@@ -23,16 +24,16 @@ class TestOfNoUse:
     @pytest.mark.parametrize(
         ("bar", "known", "expected"),
         [
-            (a_bar(), None, Objection.UNKNOWN),
-            (a_bar(day=YESTERDAY), VCB, Objection.OTHER_DAY),
-            (a_bar(day=TODAY + dt.timedelta(days=1)), VCB, Objection.OTHER_DAY),
-            (a_bar(), replace(VCB, anchor=None), Objection.NO_ANCHOR),
-            (a_bar(volume=499_999), VCB, Objection.SMALLER_VOLUME),
-            (a_bar(volume=50_000_001), VCB, Objection.HUGE_VOLUME),
+            (a_bar(), None, Code.UNKNOWN_SYMBOL),
+            (a_bar(day=YESTERDAY), VCB, Code.OTHER_DAY),
+            (a_bar(day=TODAY + dt.timedelta(days=1)), VCB, Code.OTHER_DAY),
+            (a_bar(), replace(VCB, anchor=None), Code.NO_ANCHOR),
+            (a_bar(volume=499_999), VCB, Code.SMALLER_VOLUME),
+            (a_bar(volume=50_000_001), VCB, Code.HUGE_VOLUME),
         ],
     )
     def test_is_nobodys_fault_whatever_the_prices(
-        self, bar: Bar, known: Known | None, expected: Objection
+        self, bar: Bar, known: Known | None, expected: Code
     ) -> None:
         assert judge(bar, known) is expected
         absurd = replace(bar, open=1e9, high=1e9, low=1e9, close=1e9)
@@ -50,7 +51,7 @@ class TestOfNoUse:
 class TestImplausible:
     def test_is_a_failure_with_the_networks_words(self) -> None:
         verdict = judge(a_bar(price=70_730.01))
-        assert verdict is Objection.IMPLAUSIBLE
+        assert verdict is Code.IMPLAUSIBLE_PRICE
         assert verdict.is_failure
         assert verdict.value == "Implausible price change"
 
@@ -71,17 +72,17 @@ class TestImplausible:
         known = replace(VCB, exchange=exchange, anchor=anchor)
         assert judge(a_bar(price=low), known) is None
         assert judge(a_bar(price=high), known) is None
-        assert judge(a_bar(price=low - 0.001), known) is Objection.IMPLAUSIBLE
-        assert judge(a_bar(price=high + 0.001), known) is Objection.IMPLAUSIBLE
+        assert judge(a_bar(price=low - 0.001), known) is Code.IMPLAUSIBLE_PRICE
+        assert judge(a_bar(price=high + 0.001), known) is Code.IMPLAUSIBLE_PRICE
 
     @pytest.mark.parametrize(
         "fields", [{"open": 70_731}, {"open": 57_869}, {"high": 70_731}, {"low": 57_869}]
     )
     def test_one_price_is_enough(self, fields: dict[str, Any]) -> None:
-        assert judge(a_bar(**fields)) is Objection.IMPLAUSIBLE
+        assert judge(a_bar(**fields)) is Code.IMPLAUSIBLE_PRICE
 
     def test_follows_the_setting(self) -> None:
-        assert judge(a_bar(price=66_000), max_change=0.02) is Objection.IMPLAUSIBLE
+        assert judge(a_bar(price=66_000), max_change=0.02) is Code.IMPLAUSIBLE_PRICE
         assert judge(a_bar(price=77_160), max_change=0.2) is None
 
 

@@ -347,9 +347,24 @@ class TestList:
         assert answer.status_code == 200
         assert answer.json()["results"] == [
             {"symbol": "VCB", "verdict": "laid"},
-            {"symbol": "PVS", "verdict": "refused", "detail": "Implausible price change"},
-            {"symbol": "ZZZ", "verdict": "refused", "detail": "unknown symbol"},
-            {"symbol": None, "verdict": "refused", "detail": "a bar must be a JSON object."},
+            {
+                "symbol": "PVS",
+                "verdict": "refused",
+                "code": "implausible_price",
+                "detail": "Implausible price change",
+            },
+            {
+                "symbol": "ZZZ",
+                "verdict": "refused",
+                "code": "unknown_symbol",
+                "detail": "unknown symbol",
+            },
+            {
+                "symbol": None,
+                "verdict": "refused",
+                "code": "invalid_bar",
+                "detail": "a bar must be a JSON object.",
+            },
             {"symbol": "ACV", "verdict": "laid"},
         ]
         assert served()["time"] == served("ACV")["time"] == TODAY_TEXT

@@ -317,6 +317,7 @@ class TestList:
             {
                 "symbol": None,
                 "verdict": "refused",
+                "code": "invalid_bar",
                 "detail": "volume must be from 0 to 2^53 - 1.",
             },
             {"symbol": "ACV", "verdict": "added"},
@@ -335,6 +336,7 @@ class TestList:
             {
                 "symbol": "VCB",
                 "verdict": "refused",
+                "code": "before_history",
                 "detail": "time is before the node's first day",
             },
             {"symbol": "ACV", "verdict": "added"},

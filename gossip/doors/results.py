@@ -1,0 +1,74 @@
+"""What a door answers: 200 with a result for each bar, or the refusal when all were refused."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from django.http import JsonResponse
+from rest_framework import status
+
+from gossip.errors import Refusal
+from gossip.wire import Code, Gossip
+from tickers import wiring
+from tickers.bar import Bar, BarError
+from tickers.verdict import Verdict
+
+# What came of an entry of the body: a verdict, the code of a refusal, or no bar at all.
+BarResult = Verdict | Code | BarError
+
+# A well-formed bar that is of no use here gets 422, as the Unprocessable Content it is (RFC 9110).
+_OF_NO_USE = {
+    Verdict.FUTURE: Code.FUTURE_DAY,
+    Verdict.TOO_OLD: Code.BEFORE_HISTORY,
+    Verdict.FULL: Code.TOO_MANY_SYMBOLS,
+    Verdict.UNKNOWN: Code.UNKNOWN_SYMBOL,
+    Verdict.OTHER_DAY: Code.OTHER_DAY,
+    Verdict.SMALLER_VOLUME: Code.SMALLER_VOLUME,
+    Verdict.ANCHOR_MOVED: Code.ANCHOR_MOVED,
+}
+
+
+def answer(gossip: Gossip, results: Sequence[BarResult]) -> JsonResponse:
+    """200 with what happened to each bar, 202 when what wasn't refused waits for a second sender.
+
+    Raises the refusal when all were refused: a failure, if there is one, else the first.
+    """
+    wiring.snapshots().expire()
+    refusals = [refusal_of(result) for result in results]
+    refused = [refusal for refusal in refusals if refusal]
+    if len(refused) == len(results):
+        raise next((refusal for refusal in refused if refusal.code.is_failure), refused[0])
+    bodies = [
+        _body(entry, result, refusal)
+        for entry, result, refusal in zip(gossip.entries, results, refusals, strict=True)
+    ]
+    all_wait = all(
+        refusal or result is Verdict.HELD for result, refusal in zip(results, refusals, strict=True)
+    )
+    return JsonResponse(
+        {"results": bodies} if gossip.is_list else bodies[0],
+        encoder=json.JSONEncoder,  # Django's own is for times and decimals, and slower
+        status=status.HTTP_202_ACCEPTED if all_wait else status.HTTP_200_OK,
+    )
+
+
+def refusal_of(result: BarResult) -> Refusal | None:
+    if isinstance(result, BarError):
+        return Refusal(status.HTTP_400_BAD_REQUEST, Code.INVALID_BAR, f"{result}.")
+    if isinstance(result, Code):
+        return Refusal(400 if result.is_failure else 422, result)
+    if result.refused:
+        return Refusal(status.HTTP_422_UNPROCESSABLE_ENTITY, _OF_NO_USE[result])
+    return None
+
+
+def _body(entry: Bar | BarError, result: BarResult, refusal: Refusal | None) -> dict[str, Any]:
+    symbol = entry.symbol if isinstance(entry, Bar) else None
+    if refusal is None:
+        return {"symbol": symbol, "verdict": str(result)}
+    return {
+        "symbol": symbol,
+        "verdict": "refused",
+        "code": refusal.code.value,
+        "detail": str(refusal.detail),
+    }
