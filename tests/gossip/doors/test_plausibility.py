@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gossip.doors.plausibility import Known, band, objection, within_band
-from gossip.wire import Code
+from gossip.wire import DETAILS, Code
 from tests.support.doors import TODAY, YESTERDAY, a_bar
 from tickers.bar import Bar, number
 from tickers.universe import Exchange
@@ -53,7 +53,7 @@ class TestImplausible:
         verdict = judge(a_bar(price=70_730.01))
         assert verdict is Code.IMPLAUSIBLE_PRICE
         assert verdict.is_failure
-        assert verdict.value == "Implausible price change"
+        assert DETAILS[verdict] == "Implausible price change"
 
     @pytest.mark.parametrize(
         ("exchange", "anchor", "low", "high"),
