@@ -12,6 +12,9 @@ The rules
 - A ban for failures ends by itself: after 24 h, the next one after twice as long, up to a limit. A
   ban by an operator has no end.
 - A banned actor's outcomes change nothing, not even its counts.
+- A failure that the market has shown to be none is struck: what is left of it leaves the failure
+  score, and a ban that would not stand without it ends, and is counted no more. An operator's ban
+  stays.
 - An operator may ban, trust or reset an actor in any status.
 
 The theory
@@ -80,6 +83,13 @@ class OperatorEvent(StrEnum):
 class TimeEvent(StrEnum):
     BAN_ENDED = "BAN_ENDED"
     MERIT_FADED = "MERIT_FADED"
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """The market has shown that the failure of ``failed_at`` was none."""
+
+    failed_at: dt.datetime
 
 
 Event = Outcome | ClaimEvent | OperatorEvent | TimeEvent
@@ -179,6 +189,19 @@ def _counted(record: Record, event: Event, policy: Policy) -> Record:
     )
 
 
+def _struck(record: Record, failed_at: dt.datetime, policy: Policy) -> Record:
+    """The record as if the failure hadn't been, with its scores of the same moment as before: of a
+    banned actor, that of its ban."""
+    scored_at = record.scored_at or failed_at
+    left = _faded(1.0, (scored_at - failed_at) / policy.failure_half_life)
+    score = record.failure_score - left
+    return replace(
+        record,
+        failed_updates=max(0, record.failed_updates - 1),
+        failure_score=score if score >= FLOOR else 0.0,
+    )
+
+
 # --- Guards and effects ---------------------------------------------------------------------------
 
 Guard = Callable[[Record, Policy, dt.datetime], bool]
@@ -226,6 +249,18 @@ def _ban_for_a_time(record: Record, policy: Policy, at: dt.datetime) -> Record:
     return replace(record, banned_until=until, bans=record.bans + 1, trusted_by_hand=False)
 
 
+def _ban_falls(record: Record, policy: Policy, _at: dt.datetime) -> bool:
+    return record.banned_until is not None and not _too_many_failures(record, policy, _at)
+
+
+def _unchanged(record: Record, _policy: Policy, _at: dt.datetime) -> Record:
+    return record
+
+
+def _take_back_the_ban(record: Record, _policy: Policy, _at: dt.datetime) -> Record:
+    return replace(record, banned_until=None, bans=max(0, record.bans - 1))
+
+
 def _clear_scores(record: Record, _policy: Policy, _at: dt.datetime) -> Record:
     return replace(
         record, banned_until=None, trusted_by_hand=False, failure_score=0.0, confirmed_score=0.0
@@ -249,7 +284,7 @@ class Row:
     """``reason`` may name the fields that ``_reason`` fills in."""
 
     statuses: tuple[Status, ...]
-    event: Event
+    event: Event | type[Strike]
     guard: Guard
     next_status: Status
     effect: Effect
@@ -257,6 +292,7 @@ class Row:
 
 
 P, T, B = Status.PROBATION, Status.TRUSTED, Status.BANNED
+_STRUCK = "the market showed that a refused request was right: its failure is struck"
 _TOTALS = ", at {successes} accepted and {failures} implausible updates"
 
 # fmt: off
@@ -274,6 +310,11 @@ TABLE: tuple[Row, ...] = (
         "lost trust: faded to a score of {confirmed_score} confirmed bars, less than half of the "
         "{needed} that earn it"),
     Row((B,), TimeEvent.BAN_ENDED, _ban_is_over, P, _clear_scores, "the ban has ended" + _TOTALS),
+    Row((B,), Strike, _ban_falls, P, _take_back_the_ban,
+        _STRUCK + ", and the ban that rested on it ends" + _TOTALS),
+    Row((P,), Strike, _always, P, _unchanged, _STRUCK),
+    Row((T,), Strike, _always, T, _unchanged, _STRUCK),
+    Row((B,), Strike, _always, B, _unchanged, _STRUCK),
     Row((P, T, B), OperatorEvent.BAN, _always, B, _as_counted,
         "banned by hand, without end" + _TOTALS),
     Row((P, T, B), OperatorEvent.TRUST, _always, T, _trust_by_hand, "trusted by hand" + _TOTALS),
@@ -282,14 +323,18 @@ TABLE: tuple[Row, ...] = (
 # fmt: on
 
 
-def apply(*, record: Record, event: Event, policy: Policy, at: dt.datetime) -> Transition:
+def apply(*, record: Record, event: Event | Strike, policy: Policy, at: dt.datetime) -> Transition:
     """The record after ``event``, which happened ``at`` (an aware datetime), and why it changed.
 
     An event that counts nothing and that no row takes leaves the very record it was given.
     """
-    counted = _counted(fade(record, policy, at), event, policy)
+    if isinstance(event, Strike):
+        counted = _struck(record, event.failed_at, policy)
+    else:
+        counted = _counted(fade(record, policy, at), event, policy)
+    kind = Strike if isinstance(event, Strike) else event
     for row in TABLE:
-        if row.event is event and record.status in row.statuses and row.guard(counted, policy, at):
+        if row.event is kind and record.status in row.statuses and row.guard(counted, policy, at):
             after = replace(row.effect(counted, policy, at), status=row.next_status)
             return Transition(after, _reason(row, counted, policy))
     counts = event in COUNTS and record.status is not Status.BANNED

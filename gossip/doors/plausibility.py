@@ -1,70 +1,130 @@
-"""Whether a public bar is of use, and whether it can be true.
+"""Plausibility: whether a public bar is of use, and whether it can be true.
 
-Of no use: it can't be judged, or says nothing new; nobody's fault. Implausible: a price too far
-from the anchor, the symbol's last trusted close. The anchor is never a public bar: ten bars, each
-9.9 % above the one before, moved a node that compares with what it serves from 64,300 to 150,380.
+A bar of no use can't be judged, or says nothing new; nobody is at fault. An implausible bar has a
+close too far from the anchor, the symbol's last trusted close, or a price outside the limits of its
+day; it counts against its sender. The anchor is never a public bar: ten bars, each 9.9 % above the
+one before, moved a node that compares with what it serves from 64,300 to 150,380. The limits are
+reckoned from the day's reference and not from the close, or a share could climb all day, 10 % at a
+time.
 """
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from gossip.wire import Code
+from tickers import bands
+from tickers.bands import Range, decimal
 from tickers.bar import Bar
 from tickers.universe import Exchange
-
-# Daily limits that are wider than the usual one: UPCOM shares may move 15 % a day.
-WIDER_BANDS = {Exchange.UPCOM: Decimal("0.15")}
 
 # A day's volume beyond this multiple of the largest of the last 60 days is noise, not news.
 MAX_VOLUME_RATIO = 50
 VOLUME_DAYS = 60
+
+# Prices in thousands of VND are the usual mistake of a new sender: they are 1/1000 of the anchor,
+# within the widest band.
+_THOUSAND = Decimal(1_000)
+_UNIT_MISTAKE = Range.at(1 / _THOUSAND).widened(Decimal("0.40"))
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """What a node knows of a symbol when it judges a bar of it.
 
-    ``anchor``: the last trusted close, as the store writes it; ``served_volume``: of the current
-    day's bar that is served, 0 when there is none; ``served_close``: of what is served, of whatever
-    day; ``largest_volume``: of the last 60 trusted bars.
+    ``anchor``: the last trusted close; ``reference``: the prices that the last trusted bar of an
+    earlier day gives; ``shown``: the low and high of the current day's trusted bar. Each is None
+    where there is no such bar. ``first_day``: the day has the width of a first day. ``served``: the
+    bar that the node serves, of whatever day. ``largest_volume``: of the last 60 trusted bars.
     """
 
-    anchor: str | None
-    served_volume: int
+    anchor: Decimal | None
+    reference: Range | None
+    shown: Range | None
+    served: Bar | None
     largest_volume: int
     exchange: Exchange | None
-    served_close: float | None = None
+    first_day: bool = False
+    is_suspect: bool = False
+
+    def width(self, usual: Decimal) -> Decimal:
+        return bands.width(self.exchange, usual=usual, first_day=self.first_day)
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a bar is refused; ``values`` are what it was judged by, for the sender."""
+
+    code: Code
+    values: dict[str, object] = field(default_factory=dict)
 
 
 def objection(
     bar: Bar, known: Known | None, *, trading_day: dt.date, max_change: float
-) -> Code | None:
+) -> Objection | None:
     """The first thing that speaks against a bar, or None; ``max_change`` 0.10 is 10 %."""
     if known is None:
-        return Code.UNKNOWN_SYMBOL
+        return Objection(Code.UNKNOWN_SYMBOL)
     if bar.day != trading_day:
-        return Code.OTHER_DAY
+        return Objection(Code.OTHER_DAY, {"trading_day": trading_day.isoformat()})
+    if bar == known.served:
+        return None
+    if known.is_suspect:
+        return Objection(Code.SUSPECT_SYMBOL)
     if known.anchor is None:
-        return Code.NO_ANCHOR
-    if bar.volume < known.served_volume:
-        return Code.SMALLER_VOLUME
-    if known.largest_volume and bar.volume > MAX_VOLUME_RATIO * known.largest_volume:
-        return Code.HUGE_VOLUME
-    if not within_band(bar, Decimal(known.anchor), band(known.exchange, max_change)):
-        return Code.IMPLAUSIBLE_PRICE
+        return Objection(Code.NO_ANCHOR)
+    return _of_volume(bar, known) or _of_prices(
+        bar, known, known.anchor, known.width(decimal(max_change))
+    )
+
+
+def _of_volume(bar: Bar, known: Known) -> Objection | None:
+    served = known.served.volume if known.served and known.served.day == bar.day else 0
+    if bar.volume < served:
+        return Objection(Code.SMALLER_VOLUME, {"volume": bar.volume, "served_volume": served})
+    most = MAX_VOLUME_RATIO * known.largest_volume
+    if known.largest_volume and bar.volume > most:
+        return Objection(Code.HUGE_VOLUME, {"volume": bar.volume, "most_volume": most})
     return None
 
 
-def band(exchange: Exchange | None, max_change: float) -> Decimal:
-    usual = Decimal(repr(max_change))
-    return max(usual, WIDER_BANDS.get(exchange, usual)) if exchange else usual
+def _of_prices(bar: Bar, known: Known, anchor: Decimal, width: Decimal) -> Objection | None:
+    close = decimal(bar.close)
+    around = around_anchor(known, anchor, width)
+    if close not in around and not (known.shown and close in known.shown):
+        return _implausible("close", close, around, bar, known, anchor)
+    limits = bands.day_limits(
+        known.exchange, known.reference or Range.at(anchor), width, shown=known.shown
+    )
+    for name, price in zip(("open", "high", "low", "close"), map(decimal, bar.prices), strict=True):
+        if price not in limits:
+            return _implausible(name, price, limits, bar, known, anchor)
+    return None
 
 
-def within_band(bar: Bar, anchor: Decimal, limit: Decimal) -> bool:
-    """Whether every price is at most ``limit`` from the anchor; exactly at the limit is within.
+def around_anchor(known: Known, anchor: Decimal, width: Decimal) -> Range:
+    """Where a close may lie: exactly at the width from the anchor is inside.
 
-    Decimal, because in floats exactly 10 % may come out as more.
+    Before the day's first trusted bar, UPCOM's close may lie around all of yesterday's prices.
     """
-    room = anchor * limit
-    return all(abs(Decimal(repr(price)) - anchor) <= room for price in bar.prices)
+    before_the_first = known.shown is None and known.exchange is Exchange.UPCOM
+    at = Range.at(anchor)
+    return (at.including(known.reference) if before_the_first else at).widened(width)
+
+
+def _implausible(
+    name: str, price: Decimal, limits: Range, bar: Bar, known: Known, anchor: Decimal
+) -> Objection:
+    values: dict[str, object] = {
+        "price": {"name": name, "value": float(price)},
+        "limits": [float(limits.low), float(limits.high)],
+        "anchor": float(anchor),
+        "day": bar.day.isoformat(),
+        "served_volume": known.served.volume if known.served else None,
+    }
+    if price / anchor in _UNIT_MISTAKE:
+        values["hint"] = (
+            f"the {name} is about 1/1000 of the last close: prices are in VND (points for an "
+            "index), not in thousands of VND"
+        )
+    return Objection(Code.IMPLAUSIBLE_PRICE, values)

@@ -17,6 +17,7 @@ from reputation.transitions import (
     Policy,
     Record,
     Status,
+    Strike,
     TimeEvent,
     Transition,
     apply,
@@ -67,13 +68,13 @@ records = unbanned | banned
 
 
 def step(
-    record: Record, event: Event, *, at: dt.datetime = NOW, policy: Policy = POLICY
+    record: Record, event: Event | Strike, *, at: dt.datetime = NOW, policy: Policy = POLICY
 ) -> Transition:
     return apply(record=record, event=event, policy=policy, at=at)
 
 
 def after(
-    record: Record, *happened: Event, at: dt.datetime = NOW, policy: Policy = POLICY
+    record: Record, *happened: Event | Strike, at: dt.datetime = NOW, policy: Policy = POLICY
 ) -> Record:
     for event in happened:
         record = step(record, event, at=at, policy=policy).record
@@ -383,6 +384,71 @@ class TestOperator:
         assert "by hand" in step(record, event).reason
 
 
+class TestStrike:
+    """A failure that the market has shown to be none."""
+
+    def test_ends_the_ban_that_rested_on_it_and_counts_it_no_more(self) -> None:
+        record = after(Record(), *[IMPLAUSIBLE] * 6)
+        assert (record.status, record.bans) == (Status.BANNED, 1)
+        transition = step(record, Strike(NOW), at=NOW + HOUR)
+        assert transition.record.status is Status.PROBATION
+        assert transition.record.banned_until is None
+        assert (transition.record.bans, transition.record.failed_updates) == (0, 5)
+        assert "the market showed" in transition.reason
+        assert "ends" in transition.reason
+
+    def test_makes_the_ban_after_it_no_longer_than_a_first_one(self) -> None:
+        record = after(Record(), *[IMPLAUSIBLE] * 6, *[Strike(NOW)] * 6, *[IMPLAUSIBLE] * 6)
+        assert record.banned_until == NOW + POLICY.ban_duration
+
+    def test_leaves_a_ban_that_stands_without_it(self) -> None:
+        policy = replace(POLICY, ban_after_failures=3)
+        record = replace(after(Record(), *[IMPLAUSIBLE] * 6), failure_score=6.0)
+        transition = step(record, Strike(NOW), policy=policy)
+        assert transition.record.status is Status.BANNED
+        assert transition.record.banned_until == record.banned_until
+        assert transition.record.failure_score == 5
+
+    def test_leaves_an_operators_ban(self) -> None:
+        record = after(Record(), *[IMPLAUSIBLE] * 6, BAN)
+        assert step(record, Strike(NOW)).record.status is Status.BANNED
+        assert step(record, Strike(NOW)).record.banned_until is None
+
+    def test_judges_a_ban_as_it_was_when_it_began(self) -> None:
+        """Both scores fade while the ban lasts, so that neither the hour of the strike decides."""
+        record = after(Record(), *[IMPLAUSIBLE] * 6)
+        for hours in (0, 1, 20):
+            ended = step(record, Strike(NOW), at=NOW + hours * HOUR)
+            assert ended.record.status is Status.PROBATION
+
+    @given(gaps=st.lists(durations, min_size=1, max_size=5), struck=st.integers(0, 4))
+    def test_leaves_the_score_as_if_the_failure_had_not_been(
+        self, gaps: list[dt.timedelta], struck: int
+    ) -> None:
+        struck %= len(gaps)
+        with_it, without, at, failed_at = Record(), Record(), NOW, NOW
+        for place, gap in enumerate(gaps):
+            at += gap
+            with_it = after(with_it, IMPLAUSIBLE, at=at)
+            if place == struck:
+                failed_at = at
+            else:
+                without = after(without, IMPLAUSIBLE, at=at)
+        left = after(with_it, Strike(failed_at), at=at)
+        expected = fade(without, POLICY, at)
+        # Twice the floor: a score that has faded below it is 0 in one of the two.
+        assert left.failure_score == pytest.approx(expected.failure_score, abs=2 * FLOOR)
+        assert left.failed_updates == expected.failed_updates
+
+    @given(record=records, before=durations)
+    def test_never_adds_a_failure_nor_a_ban(self, record: Record, before: dt.timedelta) -> None:
+        left = step(record, Strike(NOW - before)).record
+        assert 0 <= left.failure_score <= record.failure_score
+        assert 0 <= left.failed_updates <= record.failed_updates
+        assert left.bans <= record.bans
+        assert left.confirmed_score == record.confirmed_score
+
+
 class TestEveryTransition:
     @given(records, events, policies)
     def test_gives_a_reason_when_the_status_changes(
@@ -433,5 +499,5 @@ class TestEveryTransition:
     def test_of_a_status_has_a_row_with_the_stricter_guard_first(self) -> None:
         cases = [(status, row.event) for row in TABLE for status in row.statuses]
         twice = {case for case in cases if cases.count(case) > 1}
-        # A trusted actor's failure may ban it, or else cost it its trust.
-        assert twice == {(Status.TRUSTED, IMPLAUSIBLE)}
+        # A trusted actor's failure may ban it, or else cost it its trust; a strike may end a ban.
+        assert twice == {(Status.TRUSTED, IMPLAUSIBLE), (Status.BANNED, Strike)}
