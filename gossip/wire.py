@@ -34,6 +34,7 @@ class Code(StrEnum):
     UNKNOWN_SYMBOL = "unknown_symbol"
     OTHER_DAY = "other_day"
     NO_ANCHOR = "no_anchor"
+    SUSPECT_SYMBOL = "suspect_symbol"
     SMALLER_VOLUME = "smaller_volume"
     HUGE_VOLUME = "huge_volume"
     IMPLAUSIBLE_PRICE = "implausible_price"
@@ -54,6 +55,7 @@ DETAILS = {
     Code.UNKNOWN_SYMBOL: "unknown symbol",
     Code.OTHER_DAY: "not the current trading day",
     Code.NO_ANCHOR: "no trusted close to judge it by yet",
+    Code.SUSPECT_SYMBOL: "the node's own bar of the symbol can't be right",
     Code.SMALLER_VOLUME: "volume is smaller than what is served",
     Code.HUGE_VOLUME: "volume is far beyond the symbol's usual",
     Code.IMPLAUSIBLE_PRICE: "Implausible price change",

@@ -42,6 +42,7 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     response = exception_handler(error, context)
     if response is not None and isinstance(error, APIException) and isinstance(response.data, dict):
         response.data["code"] = error.get_codes()
+        response.data |= getattr(error, "facts", {})  # of a door's refusal
     return response
 
 

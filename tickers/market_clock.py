@@ -69,6 +69,13 @@ def is_trading_day(day: dt.date) -> bool:
     return day.weekday() < 5 and day not in _vietnam_holidays()
 
 
+def trading_days_between(earlier: dt.date, later: dt.date) -> int:
+    """How many trading days lie after the one and before the other; counts a year at most."""
+    days = min((later - earlier).days, 366)
+    between = (later - dt.timedelta(days=back) for back in range(1, days))
+    return sum(is_trading_day(day) for day in between)
+
+
 @functools.cache
 def _vietnam_holidays() -> holidays.HolidayBase:
     return holidays.country_holidays("VN")

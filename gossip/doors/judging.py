@@ -1,101 +1,135 @@
-"""What speaks against a public bar, by what the node knows of its symbol."""
+"""Judging: what speaks against a public bar, by what the node knows of its symbol."""
 
 import datetime as dt
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from django.conf import settings
 
 from gossip.doors import plausibility
-from gossip.doors.plausibility import Known
-from gossip.wire import Code
-from tickers import wiring
+from gossip.doors.plausibility import Known, Objection
+from tickers import bands, market_clock, wiring
+from tickers.bands import Range, decimal
 from tickers.bar import Bar, BarError, epoch_of
 from tickers.snapshot.series import bar_of
+from tickers.store.records import Facts
 
 # Seconds for which the histories that tell a symbol's usual volume may lag behind the store.
 USUAL_VOLUME_LAG = 5.0
-# Refused bars that are kept of a request; reputation keeps 2,000 bytes, of which each takes 150.
+# Refused bars that are kept of a request; reputation keeps 2,000 bytes, of which each takes 200.
 MOST_EVIDENCE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A bar that nothing speaks against, the anchor it was judged by, and the close that was served
-    when it came."""
+    """A bar that nothing speaks against, and what it was judged by: the store's facts, and the
+    close that was served when it came."""
 
     bar: Bar
-    anchor: str
+    facts: Facts
     served_close: float
 
 
 @dataclass(frozen=True, slots=True)
 class Implausible:
-    """A bar beyond the band, and the anchor that it is too far from."""
+    """A bar that can't be true, and why."""
 
     bar: Bar
-    anchor: str
+    objection: Objection
 
 
-Judged = Candidate | Implausible | Code | BarError
+Judged = Candidate | Implausible | Objection | BarError
 
 
 def judge(entries: Sequence[Bar | BarError]) -> list[Judged]:
-    """What speaks against each entry, by what the store has now."""
-    known = what_is_known({entry.symbol for entry in entries if isinstance(entry, Bar)})
+    """What speaks against each entry, by what the store has now.
+
+    What is implausible is judged a second time by what the store has then: at the opening, and when
+    a day closes, a failure must not be recorded by what has just changed.
+    """
+    judged = _judge(entries)
+    return _judge(entries) if any(isinstance(entry, Implausible) for entry in judged) else judged
+
+
+def _judge(entries: Sequence[Bar | BarError]) -> list[Judged]:
     trading_day = wiring.market_clock().trading_day()
+    bars = [entry for entry in entries if isinstance(entry, Bar)]
+    facts = wiring.store().facts({bar.symbol for bar in bars})
+    known = what_is_known(facts, trading_day)
     return [
         entry
         if isinstance(entry, BarError)
-        else _judged(entry, known.get(entry.symbol), trading_day)
+        else _judged(entry, known.get(entry.symbol), facts[entry.symbol], trading_day)
         for entry in entries
     ]
 
 
-def _judged(bar: Bar, known: Known | None, trading_day: dt.date) -> Judged:
+def _judged(bar: Bar, known: Known | None, facts: Facts, trading_day: dt.date) -> Judged:
     if not bar.opens_inside:
         return BarError("open must lie between low and high")
-    against = plausibility.objection(
+    objection = plausibility.objection(
         bar, known, trading_day=trading_day, max_change=settings.MAX_PRICE_CHANGE
     )
-    if against is not None and not against.is_failure:
-        return against
-    if known is None or known.anchor is None or known.served_close is None:
-        raise ValueError("a bar can't be judged without a trusted close")
-    if against is not None:
-        return Implausible(bar, known.anchor)
-    return Candidate(bar, known.anchor, known.served_close)
+    if objection is None:
+        if known is None or known.served is None:
+            raise ValueError("a bar can't be judged without a trusted close")
+        return Candidate(bar, facts, known.served.close)
+    return Implausible(bar, objection) if objection.code.is_failure else objection
 
 
 def evidence_of(refused: Sequence[Implausible]) -> list[object]:
-    """What speaks against a sender: each bar as it was sent, with the anchor that it was judged by
-    (a share's price moves by itself when its dividend is paid); the first few of many."""
+    """What speaks against a sender: each bar as it was sent, with what it was judged by (a share's
+    price moves by itself when its dividend is paid); the first few of many."""
     shown: list[object] = [
-        {**json.loads(entry.bar.encode()), "anchor": json.loads(entry.anchor)}
+        {
+            **json.loads(entry.bar.encode()),
+            "anchor": entry.objection.values["anchor"],
+            "limits": entry.objection.values["limits"],
+        }
         for entry in refused[:MOST_EVIDENCE]
     ]
     more = len(refused) - len(shown)
     return [*shown, f"and {more} more"] if more else shown
 
 
-def what_is_known(symbols: set[str]) -> dict[str, Known]:
-    store = wiring.store()
-    newest, overlays = store.newest(symbols), store.overlays(symbols)
+def what_is_known(facts: dict[str, Facts], trading_day: dt.date) -> dict[str, Known]:
+    """By symbol; a symbol that neither the store nor the universe has is left out."""
     lately = wiring.snapshots().recent(within=USUAL_VOLUME_LAG)
-    volumes = lately.volumes(symbols, plausibility.VOLUME_DAYS)
-    today = epoch_of(wiring.market_clock().trading_day())
-    known = {}
-    for symbol in symbols:
-        bar, overlay = newest.get(symbol), overlays.get(symbol)
-        if bar is None and symbol not in settings.UNIVERSE:
-            continue
-        served = overlay if overlay and overlay.day == today else bar
-        known[symbol] = Known(
-            anchor=bar.anchor if bar else None,
-            served_volume=served.volume if served and served.day == today else 0,
-            largest_volume=max([bar.volume if bar else 0, *volumes.get(symbol, [])]),
-            exchange=settings.UNIVERSE.exchange(symbol),
-            served_close=bar_of(served.json).close if served else None,
+    volumes = lately.volumes(facts, plausibility.VOLUME_DAYS)
+    return {
+        symbol: _known(symbol, of, volumes.get(symbol, []), trading_day)
+        for symbol, of in facts.items()
+        if of.newest is not None or symbol in settings.UNIVERSE
+    }
+
+
+def _known(symbol: str, facts: Facts, volumes: Sequence[int], trading_day: dt.date) -> Known:
+    exchange = settings.UNIVERSE.exchange(symbol)
+    newest, overlay, today = facts.newest, facts.overlay, epoch_of(trading_day)
+    trusted = bar_of(newest.json) if newest else None
+    served = bar_of(overlay.json) if overlay and overlay.day == today else trusted
+    is_todays = trusted is not None and trusted.day == trading_day
+    earlier = (bar_of(facts.before) if facts.before else None) if is_todays else trusted
+    return Known(
+        anchor=Decimal(newest.anchor) if newest else None,
+        reference=bands.reference_range(
+            exchange, low=earlier.low, high=earlier.high, close=earlier.close
         )
-    return known
+        if earlier
+        else None,
+        shown=Range(decimal(trusted.low), decimal(trusted.high)) if trusted and is_todays else None,
+        served=served,
+        largest_volume=max([trusted.volume if trusted else 0, *volumes]),
+        exchange=exchange,
+        first_day=_is_first_day(facts, earlier, trading_day),
+    )
+
+
+def _is_first_day(facts: Facts, earlier: Bar | None, trading_day: dt.date) -> bool:
+    """Whether the day has the width of a first day: no bar before it in a history that was loaded
+    from before it, or none in the last 25 trading days."""
+    if earlier is None:
+        return facts.loaded_from is not None and facts.loaded_from < epoch_of(trading_day)
+    return market_clock.trading_days_between(earlier.day, trading_day) > bands.SILENCE

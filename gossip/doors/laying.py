@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from django.conf import settings
 
 from gossip.doors.claims import Claim, Claims
-from gossip.doors.judging import Candidate
+from gossip.doors.judging import Candidate, Implausible, Judged
+from gossip.doors.results import BarResult
 from reputation.address import network_of
 from tickers import wiring
 from tickers.verdict import Verdict
@@ -16,23 +17,36 @@ from tickers.verdict import Verdict
 LATE_AFTER = 60.0
 
 
-def lay(candidates: Sequence[Candidate], *, actor: str, trusted: bool) -> list[Verdict]:
-    """Lay or hold the bars as PUBLIC_BARS says, and note what they claim before the market does.
+def lay(judged: Sequence[Judged], *, actor: str, trusted: bool) -> list[BarResult]:
+    """Lay or hold the candidates as PUBLIC_BARS says, and note what they claim before the market
+    does; returns what came of each entry.
 
     ``trusted``: the actor's bars need no second actor.
     """
-    if not candidates:
-        return []
-    store = wiring.store()
+    candidates = [entry for entry in judged if isinstance(entry, Candidate)]
+    verdicts = iter(_lay(candidates, actor, trusted=trusted) if candidates else ())
+    return [
+        next(verdicts)
+        if isinstance(entry, Candidate)
+        else (entry.objection if isinstance(entry, Implausible) else entry)
+        for entry in judged
+    ]
+
+
+def _lay(candidates: Sequence[Candidate], actor: str, *, trusted: bool) -> list[Verdict]:
     needs_second = settings.PUBLIC_BARS == "corroborated" and not trusted
-    verdicts = store.lay(
-        [(candidate.bar, candidate.anchor) for candidate in candidates],
-        actor=actor,
-        late_after=late_after(),
-        network=network_of(actor, ipv6_prefix=settings.INDEPENDENT_IPV6_PREFIX)
-        if needs_second
-        else "",
-    ).verdicts
+    verdicts = (
+        wiring.store()
+        .lay(
+            [(candidate.bar, candidate.facts) for candidate in candidates],
+            actor=actor,
+            late_after=late_after(),
+            network=network_of(actor, ipv6_prefix=settings.INDEPENDENT_IPV6_PREFIX)
+            if needs_second
+            else "",
+        )
+        .verdicts
+    )
     claims().make(
         [
             claim_of(candidate, actor)
@@ -52,7 +66,9 @@ def claims() -> Claims:
 
 
 def claim_of(candidate: Candidate, actor: str) -> Claim:
-    bar = candidate.bar
+    bar, newest = candidate.bar, candidate.facts.newest
+    if newest is None:
+        raise ValueError("a candidate was judged by a trusted close")
     return Claim(
         actor,
         bar.symbol,
@@ -60,7 +76,7 @@ def claim_of(candidate: Candidate, actor: str) -> Claim:
         bar.close,
         bar.volume,
         served=candidate.served_close,
-        anchor=float(candidate.anchor),
+        anchor=float(newest.anchor),
     )
 
 

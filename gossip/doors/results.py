@@ -1,20 +1,21 @@
 """What a door answers: 200 with a result for each bar, or the refusal when all were refused."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.http import JsonResponse
 from rest_framework import status
 
+from gossip.doors.plausibility import Objection
 from gossip.errors import Refusal
 from gossip.wire import Code, Gossip
 from tickers import wiring
 from tickers.bar import Bar, BarError
 from tickers.verdict import Verdict
 
-# What came of an entry of the body: a verdict, the code of a refusal, or no bar at all.
-BarResult = Verdict | Code | BarError
+# What came of an entry of the body: a verdict, why it was refused, or no bar at all.
+BarResult = Verdict | Objection | BarError
 
 # A well-formed bar that is of no use here gets 422, as the Unprocessable Content it is (RFC 9110).
 _OF_NO_USE = {
@@ -28,16 +29,21 @@ _OF_NO_USE = {
 }
 
 
-def answer(gossip: Gossip, results: Sequence[BarResult]) -> JsonResponse:
+def answer(
+    gossip: Gossip, results: Sequence[BarResult], *, facts: Mapping[str, object] | None = None
+) -> JsonResponse:
     """200 with what happened to each bar, 202 when what wasn't refused waits for a second sender.
 
-    Raises the refusal when all were refused: a failure, if there is one, else the first.
+    ``facts`` are further fields of the answer. Raises the refusal when all were refused: a failure,
+    if there is one, else the first.
     """
     wiring.snapshots().expire()
     refusals = [refusal_of(result) for result in results]
     refused = [refusal for refusal in refusals if refusal]
     if len(refused) == len(results):
-        raise next((refusal for refusal in refused if refusal.code.is_failure), refused[0])
+        told = next((refusal for refusal in refused if refusal.code.is_failure), refused[0])
+        told.facts |= facts or {}
+        raise told
     bodies = [
         _body(entry, result, refusal)
         for entry, result, refusal in zip(gossip.entries, results, refusals, strict=True)
@@ -45,8 +51,9 @@ def answer(gossip: Gossip, results: Sequence[BarResult]) -> JsonResponse:
     all_wait = all(
         refusal or result is Verdict.HELD for result, refusal in zip(results, refusals, strict=True)
     )
+    body = {"results": bodies} if gossip.is_list else bodies[0]
     return JsonResponse(
-        {"results": bodies} if gossip.is_list else bodies[0],
+        {**body, **(facts or {})},
         encoder=json.JSONEncoder,  # Django's own is for times and decimals, and slower
         status=status.HTTP_202_ACCEPTED if all_wait else status.HTTP_200_OK,
     )
@@ -55,8 +62,9 @@ def answer(gossip: Gossip, results: Sequence[BarResult]) -> JsonResponse:
 def refusal_of(result: BarResult) -> Refusal | None:
     if isinstance(result, BarError):
         return Refusal(status.HTTP_400_BAD_REQUEST, Code.INVALID_BAR, f"{result}.")
-    if isinstance(result, Code):
-        return Refusal(400 if result.is_failure else 422, result)
+    if isinstance(result, Objection):
+        facts = {"judged_by": result.values} if result.values else None
+        return Refusal(400 if result.code.is_failure else 422, result.code, facts=facts)
     if result.refused:
         return Refusal(status.HTTP_422_UNPROCESSABLE_ENTITY, _OF_NO_USE[result])
     return None
@@ -71,4 +79,5 @@ def _body(entry: Bar | BarError, result: BarResult, refusal: Refusal | None) -> 
         "verdict": "refused",
         "code": refusal.code.value,
         "detail": str(refusal.detail),
+        **refusal.facts,
     }

@@ -95,6 +95,30 @@ class Overlay:
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What the store has of a symbol for a judge, read in one step.
+
+    ``before`` is the encoded trusted bar before the newest; ``loaded_from`` the history start
+    (epoch seconds) that the symbol was fully loaded from. Each is None where there is none.
+    """
+
+    newest: Newest | None = None
+    overlay: Overlay | None = None
+    before: bytes | None = None
+    loaded_from: int | None = None
+
+    @classmethod
+    def parse(cls, told: Sequence[Any]) -> "Facts":
+        newest, overlay, before, loaded_from = told
+        return cls(
+            Newest.parse(newest) if newest else None,
+            Overlay.parse(overlay) if overlay else None,
+            before or None,
+            int(loaded_from) if loaded_from else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """An entry of the change log: ``bar`` is None unless ``what`` is an authority."""
 

@@ -1,0 +1,54 @@
+"""Recording: a request's one outcome, counted before anything is answered or laid."""
+
+from collections.abc import Sequence
+
+from django.utils import timezone
+
+from gossip.doors import appeals
+from gossip.doors.judging import Candidate, Implausible, Judged, evidence_of
+from gossip.doors.results import refusal_of
+from gossip.errors import banned
+from reputation import actors
+from reputation.transitions import Outcome
+from tickers import wiring
+
+
+def record(actor: str, judged: Sequence[Judged]) -> dict[str, object]:
+    """Count the request's one outcome (a failure wins), and return what its sender is told of it:
+    an actor that can't be recorded gets nothing served.
+
+    A failure is in SQL when this returns, with the appeal that may strike it. An accepted update
+    decides nothing, so it waits in Redis; what it asks again is whether the actor has been banned
+    since the request began. Raises the refusal of a banned actor, and of a request that bans.
+    """
+    accepted = sum(isinstance(entry, Candidate) for entry in judged)
+    refused = [entry for entry in judged if isinstance(entry, Implausible)]
+    if refused:
+        return _record_failure(actor, accepted, refused)
+    if accepted:
+        actor_status = actors.status_of(address=actor)
+        if actor_status.banned:  # by someone else meanwhile: its good bars aren't laid either
+            wiring.store().withdraw_actors([actor])
+            raise banned(actor_status.banned_until, now=timezone.now())
+        actors.count(address=actor, accepted=accepted)
+    return {}
+
+
+def _record_failure(actor: str, accepted: int, refused: Sequence[Implausible]) -> dict[str, object]:
+    try:
+        actor_status = actors.record_outcome(
+            address=actor,
+            outcome=Outcome.IMPLAUSIBLE,
+            evidence=evidence_of(refused),
+            bars=(accepted, len(refused)),
+            appeal=appeals.written([entry.bar for entry in refused]),
+        )
+    except actors.BannedError as error:
+        raise banned(error.until, now=timezone.now()) from None
+    if not actor_status.banned:
+        return {"failures_left": actor_status.failures_left}
+    wiring.store().withdraw_actors([actor])
+    refusal = refusal_of(refused[0].objection)
+    assert refusal is not None  # noqa: S101 - an objection is a refusal
+    refusal.facts |= banned(actor_status.banned_until, now=timezone.now()).facts
+    raise refusal
