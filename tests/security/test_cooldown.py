@@ -1,4 +1,4 @@
-"""Whoever was refused rests, and nobody else does."""
+"""A sender that got 403 or 429 is not read for a moment, and nobody else waits."""
 
 import json
 import time
@@ -17,7 +17,7 @@ PUBLIC = request("/public/gossip", json.dumps(a_bar()).encode())
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     folder: Path = tmp_path_factory.mktemp("cooldown")
-    with target(folder, rest=1.5) as running:
+    with target(folder, cooldown=1.5) as running:
         running.ban(FLOODER)
         running.ban(FORGOTTEN)
         running.forget_limits()
