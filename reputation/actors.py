@@ -21,8 +21,9 @@ of the database and of Redis pass through: the doors answer 503 to both.
 
 import datetime as dt
 import logging
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.core.cache import cache
@@ -30,9 +31,10 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from reputation import appeals
 from reputation.database_bulkhead import bulkhead
 from reputation.evidence import bounded
-from reputation.models import Actor, StatusChange
+from reputation.models import Actor, Appeal, StatusChange
 from reputation.transitions import (
     ClaimEvent,
     Event,
@@ -41,6 +43,7 @@ from reputation.transitions import (
     Policy,
     Record,
     Status,
+    Strike,
     TimeEvent,
     apply,
     fade,
@@ -58,10 +61,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ActorStatus:
-    """``banned_until`` is None for a ban without end, and for whoever isn't banned."""
+    """``banned_until`` is None for a ban without end, and for whoever isn't banned.
+
+    ``failures_left``: how many more are allowed in quick succession; None where nobody has asked.
+    """
 
     status: Status = Status.PROBATION
     banned_until: dt.datetime | None = None
+    failures_left: int | None = None
 
     @property
     def banned(self) -> bool:
@@ -76,7 +83,11 @@ class ActorStatus:
 
 
 class BannedError(Exception):
-    """The actor was banned already, whatever a cached standing said."""
+    """The actor was banned already, whatever a cached status said; ``until`` None: without end."""
+
+    def __init__(self, address: str, *, until: dt.datetime | None) -> None:
+        super().__init__(address)
+        self.until = until
 
 
 def cached_status(*, address: str) -> ActorStatus | None:
@@ -105,20 +116,26 @@ def record_outcome(
     outcome: Outcome,
     evidence: object,
     bars: tuple[int, int] | None = None,
+    appeal: Sequence[object] = (),
 ) -> ActorStatus:
     """Count an outcome and judge the actor by it; committed when this returns.
 
     ``evidence`` is what was sent, anything that JSON holds; a bounded part of it is kept with a
-    change of status. ``bars`` says how many were accepted and how many refused; None: one. Returns
-    the standing after the outcome; raises BannedError, and counts nothing, for an actor that was
-    banned before. Not to be called in a transaction.
+    change of status. ``bars`` says how many were accepted and how many refused; None: one.
+    ``appeal`` is what would have to come true for a failure to be struck (empty: nothing can).
+    Returns the status after the outcome; raises BannedError, and counts nothing, for an actor that
+    was banned before. Not to be called in a transaction.
     """
     with bulkhead().inside():
-        return _record_outcome(address, outcome, evidence, bars)
+        return _record_outcome(address, outcome, evidence, bars, appeal)
 
 
 def _record_outcome(
-    address: str, outcome: Outcome, evidence: object, bars: tuple[int, int] | None
+    address: str,
+    outcome: Outcome,
+    evidence: object,
+    bars: tuple[int, int] | None,
+    appeal: Sequence[object],
 ) -> ActorStatus:
     now = timezone.now()
     accepted, refused = bars or ((1, 0) if outcome is Outcome.ACCEPTED else (0, 1))
@@ -132,6 +149,8 @@ def _record_outcome(
             actor.last_seen = now
             changed |= _apply(actor, outcome, at=now, evidence=evidence)
             add_bars(hour_of(now), {actor.pk: UpdateCounts(0, accepted, refused)})
+            if appeal:
+                appeals.file(actor=actor, failed_at=now, content=appeal)
         if changed:
             # Forgotten before the commit: a process that is killed between it and what follows
             # leaves no standing from before, under which a banned actor would go on.
@@ -139,8 +158,8 @@ def _record_outcome(
     if changed or was_banned:
         _publish(address)
     if was_banned:
-        raise BannedError(address)
-    return _standing(actor)
+        raise BannedError(address, until=actor.banned_until)
+    return replace(_standing(actor), failures_left=_failures_left(actor, at=now))
 
 
 def record_claims(
@@ -188,6 +207,24 @@ def _record_claims(
     for address in changed:
         _publish(address)
     return changed
+
+
+def grant(*, appeal: Appeal, evidence: object) -> ActorStatus | None:
+    """Strike the failure that was appealed, and end the ban that rested on it; committed and
+    published when this returns. None when the appeal was ended by somebody else meanwhile.
+
+    ``evidence`` is what showed that the request was right.
+    """
+    now, address = timezone.now(), appeal.actor.address
+    with transaction.atomic(durable=True):
+        actor = Actor.objects.select_for_update().filter(pk=appeal.actor_id).first()
+        deleted, _ = Appeal.objects.filter(pk=appeal.pk).delete()
+        if actor is None or not deleted:
+            return None
+        _apply_time(actor, at=now)
+        _apply(actor, Strike(appeal.failed_at), at=now, evidence=evidence)
+    _publish(address)
+    return _standing(actor)
 
 
 def banned_among(*, addresses: Collection[str]) -> set[str]:
@@ -256,7 +293,7 @@ def _apply_time(actor: Actor, *, at: dt.datetime) -> bool:
 
 def _apply(
     actor: Actor,
-    event: Event,
+    event: Event | Strike,
     *,
     at: dt.datetime,
     times: int = 1,
@@ -314,6 +351,11 @@ def _policy() -> Policy:
 def _record(actor: Actor) -> Record:
     kept = {name: getattr(actor, name) for name in Record.__slots__}
     return Record(**{**kept, "status": Status(actor.status)})
+
+
+def _failures_left(actor: Actor, *, at: dt.datetime) -> int:
+    left = _policy().ban_after_failures - fade(_record(actor), _policy(), at).failure_score
+    return max(0, math.floor(left + 0.01))  # failures of the last minutes have faded a little
 
 
 def _standing(actor: Actor) -> ActorStatus:

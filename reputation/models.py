@@ -162,6 +162,20 @@ class StatusChange(models.Model):
         _refuse()
 
 
+class Appeal(models.Model):
+    """A failure that the market may yet show to be none: what its request said, as the door wrote
+    it. It is deleted when it is granted, and a day after the failure."""
+
+    actor = models.ForeignKey(Actor, on_delete=models.CASCADE, related_name="appeals")
+    network = models.CharField(max_length=43, db_index=True)
+    failed_at = models.DateTimeField(db_index=True)
+    content = models.JSONField()
+    size = models.PositiveIntegerField(help_text="How many bars its request was refused for.")
+
+    def __str__(self) -> str:
+        return f"{self.failed_at:%Y-%m-%d %H:%M}: {self.size} bars"
+
+
 class HourlyCount(models.Model):
     """How many bars of an actor were accepted, and refused as implausible, in the hour from
     ``hour``."""

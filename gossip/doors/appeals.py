@@ -7,16 +7,22 @@ symbol's first day, or a unit error of our own costs no honest sender its place.
 nothing: nothing of the request was served, and an appeal earns no trust.
 """
 
-from collections.abc import Iterable, Mapping
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
+from reputation import actors, appeals
 from tickers.bands import Range, decimal
 from tickers.bar import Bar
 from tickers.snapshot.series import bar_of
 from tickers.store.records import Newest
+from tickers.store.store import Store
 from tickers.verdict import Authority
 
 NEAR = Decimal("0.005")  # two honest sources of one moment differ by less
+MOST_AT_ONCE = 500  # appeals that are heard in one turn
+MOST_SHOWN = 8  # trusted bars that are kept of a granted appeal
 SHOWS = frozenset({Authority.CORE, Authority.FOLLOWED})
 
 
@@ -37,3 +43,38 @@ def is_granted(refused: Iterable[Bar], newest: Mapping[str, Newest]) -> bool:
         and covers(bar_of(found.json), bar)
         for bar in refused
     )
+
+
+def written(refused: Iterable[Bar]) -> list[list[object]]:
+    """The implausible bars of a request, as an appeal keeps them."""
+    return [[bar.symbol, bar.day.isoformat(), *bar.prices] for bar in refused]
+
+
+def read(content: Sequence[Sequence[Any]]) -> list[Bar]:
+    """The same back; volumes don't count, and are 0."""
+    return [
+        Bar(symbol, dt.date.fromisoformat(day), first, high, low, close, volume=0)
+        for symbol, day, first, high, low, close in content
+    ]
+
+
+class Hearing:
+    """Hears open appeals, so many a turn, one after the other."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._heard = 0  # the primary key of the appeal that was heard last
+
+    def turn(self) -> int:
+        """Hear the next appeals, and grant what the market has shown; returns how many."""
+        appeals.lapse()
+        waiting = appeals.waiting(after=self._heard, most=MOST_AT_ONCE)
+        self._heard = waiting[-1].pk if len(waiting) == MOST_AT_ONCE else 0
+        refused = {appeal: read(appeal.content) for appeal in waiting}
+        newest = self._store.newest({bar.symbol for bars in refused.values() for bar in bars})
+        granted = 0
+        for appeal, bars in refused.items():
+            if is_granted(bars, newest):
+                shown = [newest[bar.symbol].json.decode() for bar in bars[:MOST_SHOWN]]
+                granted += actors.grant(appeal=appeal, evidence=shown) is not None
+        return granted

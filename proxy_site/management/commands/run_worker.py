@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from gossip.delivery.delivery import Delivery
 from gossip.delivery.peer import Peer, PeerKind
+from gossip.doors.appeals import Hearing
 from gossip.doors.claims import Claims
 from proxy_site.housekeeping import Housekeeping, end_standing_of_banned, settle_claims
 from proxy_site.local import embedded_redis
@@ -120,6 +121,7 @@ def housekeeping() -> Housekeeping:
         {
             "ending what the banned have standing": lambda: end_standing_of_banned(store),
             "counting bars in the database": actors.flush,
+            "hearing appeals": Hearing(store).turn,
             "settling claims": lambda: settle_claims(claims, lifetime=settings.TRUST_WINDOW),
         }
     )
