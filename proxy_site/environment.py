@@ -144,6 +144,15 @@ class Environment:
         except ValueError:
             raise SettingsError(name, "must be a date, YYYY-MM-DD", default) from None
 
+    def dates(self, name: str) -> frozenset[dt.date]:
+        """Dates, comma-separated."""
+        try:
+            return frozenset(dt.date.fromisoformat(word) for word in self.words(name))
+        except ValueError:
+            raise SettingsError(
+                name, "must be dates, YYYY-MM-DD", "2026-01-02,2026-11-24"
+            ) from None
+
     def instant(self, name: str) -> dt.datetime | None:
         """An RFC 3339 instant with its offset, or None when unset or empty."""
         value = self.text(name)

@@ -106,6 +106,8 @@ OFFICE_HOURS = OfficeHours(
 )
 if OFFICE_HOURS.start >= OFFICE_HOURS.end:
     raise SettingsError("OFFICE_HOURS_END", "must be later than OFFICE_HOURS_START", "15:00")
+EXTRA_HOLIDAYS = env.dates("EXTRA_HOLIDAYS")
+EXTRA_TRADING_DAYS = env.dates("EXTRA_TRADING_DAYS")
 _debug_system_time = env.instant("DEBUG_SYSTEM_TIME")
 DEBUG_SYSTEM_TIME = None if env.production else _debug_system_time
 if MarketClock(frozen_at=DEBUG_SYSTEM_TIME).today() < HISTORY_START:

@@ -19,6 +19,40 @@ EXCHANGE_ZONE = ZoneInfo("Asia/Ho_Chi_Minh")
 SESSION_OPENS = dt.time(9, 0)
 
 
+# Weekdays on which the exchanges were closed although the library knows no holiday: 2 January 2026
+# was exchanged for Saturday the 10th, and the first session of that year was Monday the 5th.
+CLOSED_AS_WELL = frozenset({dt.date(2026, 1, 2)})
+
+
+@dataclass(frozen=True, slots=True)
+class Calendar:
+    """The days on which HOSE and HNX trade: Monday to Friday, except Vietnam's public holidays.
+
+    ``extra_holidays`` and ``extra_trading_days`` are an operator's corrections; the latter win.
+    ``shown`` are days that the market itself has shown to be trading days.
+    """
+
+    extra_holidays: frozenset[dt.date] = frozenset()
+    extra_trading_days: frozenset[dt.date] = frozenset()
+    shown: set[dt.date] = field(default_factory=set)
+
+    def is_trading_day(self, day: dt.date) -> bool:
+        if day in self.extra_trading_days or day in self.shown:
+            return True
+        return (
+            day.weekday() < 5
+            and day not in self.extra_holidays
+            and day not in CLOSED_AS_WELL
+            and day not in _vietnam_holidays()
+        )
+
+    def trading_days_between(self, earlier: dt.date, later: dt.date) -> int:
+        """How many trading days lie after the one and before the other; counts a year at most."""
+        days = min((later - earlier).days, 366)
+        between = (later - dt.timedelta(days=back) for back in range(1, days))
+        return sum(self.is_trading_day(day) for day in between)
+
+
 @dataclass(frozen=True, slots=True)
 class OfficeHours:
     """When the node works at its fast pace; ``enabled=False`` means always."""
@@ -34,6 +68,7 @@ class MarketClock:
     """``frozen_at`` stops the clock there, for rehearsals."""
 
     office_hours: OfficeHours = field(default_factory=OfficeHours)
+    calendar: Calendar = field(default_factory=Calendar)
     frozen_at: dt.datetime | None = None
     wall_time: Callable[[], float] = time.time
 
@@ -50,7 +85,7 @@ class MarketClock:
         day = local.date()
         if local.time() < SESSION_OPENS:
             day -= dt.timedelta(days=1)
-        while not is_trading_day(day):
+        while not self.calendar.is_trading_day(day):
             day -= dt.timedelta(days=1)
         return day
 
@@ -61,21 +96,19 @@ class MarketClock:
         if not hours.enabled:
             return True
         local = (self.now() - dt.timedelta(seconds=ago)).astimezone(hours.zone)
-        return is_trading_day(local.date()) and hours.start <= local.time() < hours.end
+        return (
+            self.calendar.is_trading_day(local.date()) and hours.start <= local.time() < hours.end
+        )
 
 
 def is_trading_day(day: dt.date) -> bool:
-    """Monday to Friday, except Vietnam's public holidays, on which HOSE and HNX are closed."""
-    return day.weekday() < 5 and day not in _vietnam_holidays()
-
-
-def trading_days_between(earlier: dt.date, later: dt.date) -> int:
-    """How many trading days lie after the one and before the other; counts a year at most."""
-    days = min((later - earlier).days, 366)
-    between = (later - dt.timedelta(days=back) for back in range(1, days))
-    return sum(is_trading_day(day) for day in between)
+    """By the calendar as it is without corrections."""
+    return _CALENDAR.is_trading_day(day)
 
 
 @functools.cache
 def _vietnam_holidays() -> holidays.HolidayBase:
     return holidays.country_holidays("VN")
+
+
+_CALENDAR = Calendar()

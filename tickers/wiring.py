@@ -4,7 +4,7 @@ import functools
 
 from django.conf import settings
 
-from tickers.market_clock import MarketClock
+from tickers.market_clock import Calendar, MarketClock
 from tickers.snapshot.listener import Listener
 from tickers.snapshot.refresh import SnapshotRefresher
 from tickers.store.redis_client import connect
@@ -13,7 +13,11 @@ from tickers.store.store import Store
 
 @functools.cache
 def market_clock() -> MarketClock:
-    return MarketClock(office_hours=settings.OFFICE_HOURS, frozen_at=settings.DEBUG_SYSTEM_TIME)
+    return MarketClock(
+        office_hours=settings.OFFICE_HOURS,
+        calendar=Calendar(settings.EXTRA_HOLIDAYS, settings.EXTRA_TRADING_DAYS),
+        frozen_at=settings.DEBUG_SYSTEM_TIME,
+    )
 
 
 @functools.cache

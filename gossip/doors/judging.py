@@ -10,7 +10,7 @@ from django.conf import settings
 
 from gossip.doors import plausibility
 from gossip.doors.plausibility import Known, Objection
-from tickers import bands, market_clock, wiring
+from tickers import bands, wiring
 from tickers.bands import Range, decimal
 from tickers.bar import Bar, BarError, epoch_of
 from tickers.snapshot.series import bar_of
@@ -132,4 +132,5 @@ def _is_first_day(facts: Facts, earlier: Bar | None, trading_day: dt.date) -> bo
     from before it, or none in the last 25 trading days."""
     if earlier is None:
         return facts.loaded_from is not None and facts.loaded_from < epoch_of(trading_day)
-    return market_clock.trading_days_between(earlier.day, trading_day) > bands.SILENCE
+    calendar = wiring.market_clock().calendar
+    return calendar.trading_days_between(earlier.day, trading_day) > bands.SILENCE

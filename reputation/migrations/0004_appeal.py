@@ -5,21 +5,37 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('reputation', '0003_delete_flushed'),
+        ("reputation", "0003_delete_flushed"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Appeal',
+            name="Appeal",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('network', models.CharField(db_index=True, max_length=43)),
-                ('failed_at', models.DateTimeField(db_index=True)),
-                ('content', models.JSONField()),
-                ('size', models.PositiveIntegerField(help_text='How many bars its request was refused for.')),
-                ('actor', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='appeals', to='reputation.actor')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("network", models.CharField(db_index=True, max_length=43)),
+                ("failed_at", models.DateTimeField(db_index=True)),
+                ("content", models.JSONField()),
+                (
+                    "size",
+                    models.PositiveIntegerField(
+                        help_text="How many bars its request was refused for."
+                    ),
+                ),
+                (
+                    "actor",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="appeals",
+                        to="reputation.actor",
+                    ),
+                ),
             ],
         ),
     ]

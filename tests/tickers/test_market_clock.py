@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tickers.market_clock import EXCHANGE_ZONE, MarketClock, OfficeHours, is_trading_day
+from tickers.market_clock import EXCHANGE_ZONE, Calendar, MarketClock, OfficeHours, is_trading_day
 
 # The weekdays from 2024-01-02 to 2025-08-25 on which neither VNINDEX nor any of 286 shares has a
 # bar in the exchange broker's own daily history: the days on which the exchanges were closed.
@@ -56,6 +56,24 @@ class TestTradingDays:
     @pytest.mark.parametrize("day", ANNOUNCED_FOR_2026.split())
     def test_closed_as_announced(self, day: str) -> None:
         assert not is_trading_day(dt.date.fromisoformat(day))
+
+    def test_the_first_session_of_2026_was_on_monday_the_fifth(self) -> None:
+        assert not is_trading_day(dt.date(2026, 1, 2))
+        assert is_trading_day(dt.date(2026, 1, 5))
+        assert clock("2026-01-04T12:00").trading_day() == dt.date(2025, 12, 31)
+
+    def test_an_operator_may_name_holidays_and_trading_days(self) -> None:
+        monday, holiday = dt.date(2025, 8, 18), dt.date(2025, 9, 2)
+        corrected = Calendar(frozenset({monday}), frozenset({holiday}))
+        assert not corrected.is_trading_day(monday)
+        assert corrected.is_trading_day(holiday)
+        assert Calendar(frozenset({monday}), frozenset({monday})).is_trading_day(monday)
+
+    def test_days_between_two_are_counted_without_them(self) -> None:
+        friday, tuesday = dt.date(2025, 8, 15), dt.date(2025, 8, 19)
+        assert Calendar().trading_days_between(friday, tuesday) == 1
+        assert Calendar().trading_days_between(friday, friday) == 0
+        assert Calendar().trading_days_between(tuesday, friday) == 0
 
     @pytest.mark.parametrize("day", ["2025-01-24", "2025-02-03", "2025-08-29", "2025-09-03"])
     def test_open_on_the_days_around_holidays(self, day: str) -> None:
