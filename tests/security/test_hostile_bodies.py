@@ -616,7 +616,7 @@ class TestSlowClients:
 @pytest.mark.slow
 def test_clients_that_read_nothing_are_left_in_time(tmp_path: Path) -> None:
     """More of them than threads, each with more answers to come than all buffers hold."""
-    patience = "from proxy_site import slow_clients\nslow_clients.ANSWER_WITHIN = 2.0"
+    patience = "from proxy_site.serving import timeouts\ntimeouts.ANSWER_WITHIN = 2.0"
     asked = b"GET /tickers HTTP/1.1\r\nHost: node.test\r\n\r\n" * 30
     with (
         target(tmp_path, conf=patience, HISTORY_START="1950-01-01") as node,
@@ -634,8 +634,8 @@ def test_an_answer_that_takes_the_node_long_is_waited_for(tmp_path: Path) -> Non
     """It is the client who is given a time: a market of millions of bars is read first."""
     slowly = """
 import time
-from proxy_site import slow_clients
-slow_clients.ANSWER_WITHIN = 1.0
+from proxy_site.serving import timeouts
+timeouts.ANSWER_WITHIN = 1.0
 
 def post_worker_init(worker):
     from gossip import wire

@@ -225,7 +225,7 @@ def target(
     node = Target("target", port, environment, folder)
     run(environment, "manage.py", "migrate", "--verbosity=0")
     adapted = folder / "gunicorn.conf.py"
-    resting = f"from proxy_site import resting\nresting.REST = {rest}"
+    resting = f"from proxy_site.serving import cooldown\ncooldown.COOLDOWN = {rest}"
     adapted.write_text(f"{(ROOT / 'gunicorn.conf.py').read_text()}\n{resting}\n{conf}\n")
     command = ["-m", "gunicorn", "-c", str(adapted), "--workers", str(WORKERS)]
     if bind:
