@@ -3,18 +3,19 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tests.support.target import Target, a_bar, head, request, target
 from tickers.store.store import ROOT
 
 TIMES = 25
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "ALLOWED_HOSTS": "node.test,127.0.0.1",
     "PUBLIC_RATE": "7/1s",
     "TOKEN_FAILURE_RATE": "10/1h",  # no period ends meanwhile
 }
 BAR = json.dumps(a_bar()).encode()
-HIGH = dict.fromkeys(("open", "high", "low", "close"), 99_000)
+HIGH: dict[str, Any] = dict.fromkeys(("open", "high", "low", "close"), 99_000)
 LIE = json.dumps(a_bar(**HIGH)).encode()
 ELSEWHERE = b"POST /public/gossip HTTP/1.1\r\nHost: evil.test\r\nContent-Length: 2\r\n\r\n{}"
 REFUSED = {

@@ -4,7 +4,7 @@ import gc
 import gzip
 import itertools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +24,11 @@ from tickers.verdict import Authority
 SYMBOLS = [f"S{number:02}" for number in range(2 * PART + 3)]
 NOTHING_HELD = 0  # MB
 SOME_HELD = 0.026
-UNPACK = {"identity": bytes, "gzip": gzip.decompress, "zstd": zstd.decompress}
+UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    "identity": bytes,
+    "gzip": gzip.decompress,
+    "zstd": zstd.decompress,
+}
 
 QUERIES: list[dict[str, Any]] = [
     {},

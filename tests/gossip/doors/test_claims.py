@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -204,7 +204,7 @@ def say(price: float, volume: int, address: str = HOME) -> int:
 
 
 def claims_open() -> int:
-    return int(cast(int, wiring.store().client.hlen(f"{ROOT}:open_claims")))
+    return int(wiring.store().client.hlen(f"{ROOT}:open_claims"))
 
 
 @pytest.mark.django_db
