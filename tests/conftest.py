@@ -23,7 +23,7 @@ def pytest_report_header() -> str:
 def pytest_configure() -> None:
     # Tests write to the store behind the back of the process that reads it.
     settings.POSITION_LIFETIME = 0.0
-    # Threads of a test stand for threads of many processes, each with a turnstile of its own.
+    # Threads of a test stand for threads of many processes, each with a bulkhead of its own.
     settings.DATABASE_THREADS = 1_000
 
 

@@ -233,11 +233,11 @@ def test_a_snapshot_that_is_read_across_a_restart_is_not_kept(bench: Bench) -> N
             bench.server.go_back(kept)
             return super().symbols()
 
-    keeper = SnapshotRefresher(
+    refresher = SnapshotRefresher(
         RestartedMeanwhile(bench.server.client, clock=clock_at(NOW), trust_window=300)
     )
     with pytest.raises(Exception, match="can't be reached"):
-        keeper.current()
+        refresher.current()
     assert bench.store.state().position != lost
 
 

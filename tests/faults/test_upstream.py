@@ -257,14 +257,18 @@ def within_the_budget(exchange: SimulatorServer, *, limit: int) -> Iterator[None
 
 
 @pytest.mark.parametrize("code", STATUSES)
-def test_a_status(code: int, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_status_is_counted_and_told_and_the_market_stays_right(
+    code: int, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     with within_the_budget(bench.exchange, limit=LIMIT):
         bench.exchange.fail_with_status(code)
         live_through(bench, STATUSES[code], caplog)
 
 
 @pytest.mark.parametrize("body", BODIES)
-def test_a_body(body: BodyFault, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bad_body_is_counted_and_told_and_the_market_stays_right(
+    body: BodyFault, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     with within_the_budget(bench.exchange, limit=LIMIT):
         bench.exchange.fail_with_body(body)
         live_through(bench, BODIES[body], caplog)

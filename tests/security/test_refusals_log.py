@@ -78,7 +78,7 @@ def test_refusals_are_not_logged_and_a_closed_door_neither(tmp_path: Path) -> No
         assert len(log(node)) == before + 3
 
 
-def test_failures_are(tmp_path: Path) -> None:
+def test_a_failure_of_the_nodes_own_is_logged(tmp_path: Path) -> None:
     with target(tmp_path, conf=BROKEN) as node:
         answer = node.send(request("/gossip", b"[7]"))
         assert answer is not None

@@ -95,7 +95,7 @@ def test_no_answered_failure_or_ban_is_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nor_by_many_kills(tmp_path: Path) -> None:
+def test_no_answered_failure_or_ban_is_lost_by_many_kills(tmp_path: Path) -> None:
     kill_while_they_lie(30, tmp_path)
 
 

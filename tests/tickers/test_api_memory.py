@@ -76,7 +76,7 @@ def without_limit(settings: Any, query: dict[str, Any], **headers: str) -> Any:
 
 @pytest.mark.parametrize("coding", UNPACK)
 @pytest.mark.parametrize("query", QUERIES, ids=str)
-def test_is_byte_for_byte_the_market_without_a_limit(
+def test_an_answer_is_byte_for_byte_the_market_without_a_limit(
     market: Store, settings: Any, query: dict[str, Any], coding: str
 ) -> None:
     expected = without_limit(settings, query)
@@ -87,7 +87,7 @@ def test_is_byte_for_byte_the_market_without_a_limit(
         assert answer[name] == expected[name]
 
 
-def test_is_sent_as_it_is_read(market: Store) -> None:
+def test_an_answer_is_sent_as_it_is_read(market: Store) -> None:
     answer = get()
     assert answer.streaming
     assert "Content-Length" not in answer
@@ -111,7 +111,7 @@ def test_an_answer_that_was_sent_is_freed_at_once(node: Store, settings: Any) ->
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-def test_is_compressed_on_its_way(market: Store, coding: str) -> None:
+def test_an_answer_is_compressed_on_its_way(market: Store, coding: str) -> None:
     answer = get(accept_encoding=coding)
     assert answer["Content-Encoding"] == coding
     parts = list(answer.streaming_content)
@@ -119,19 +119,19 @@ def test_is_compressed_on_its_way(market: Store, coding: str) -> None:
     assert len(b"".join(parts)) < 0.3 * len(content(get()))
 
 
-def test_few_symbols_have_a_length(market: Store) -> None:
+def test_an_answer_of_few_symbols_has_a_length(market: Store) -> None:
     answer = get(query={"symbol": ["S05", "S06"]})
     assert answer["Content-Length"] == str(len(answer.content))
 
 
-def test_is_not_sent_to_who_has_it(market: Store) -> None:
+def test_a_market_is_not_sent_to_who_has_it(market: Store) -> None:
     answer = get()
     content(answer)
     again = get(if_none_match=answer["ETag"])
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_has_the_head_of_get_without_its_body(market: Store) -> None:
+def test_head_has_the_headers_of_get_without_its_body(market: Store) -> None:
     whole, head = get(), CLIENT.head("/tickers")
     content(whole)
     assert head.status_code == 200
