@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +165,17 @@ def volume(answer: requests.Response, symbol: str = "VCB") -> int:
 # --- Older, and empty -----------------------------------------------------------------------------
 
 
+def shows(shares: int, answer: requests.Response) -> bool:
+    return volume(answer) == shares
+
+
 def test_no_client_is_told_304_for_a_market_it_does_not_have(bench: Bench) -> None:
     kept = bench.server.keep_state()
     lost = [2_000, 3_000, 4_000]
     seen = {}
     for shares in lost:
         bench.merge(bar(volume=shares))
-        bench.everyone_serves(lambda answer, n=shares: volume(answer) == n, "the bar")
+        bench.everyone_serves(partial(shows, shares), "the bar")
         seen[etag(bench.get())] = shares
     bench.server.go_back(kept)
     bench.lead()
@@ -228,11 +233,11 @@ def test_a_snapshot_that_is_read_across_a_restart_is_not_kept(bench: Bench) -> N
             bench.server.go_back(kept)
             return super().symbols()
 
-    keeper = SnapshotRefresher(
+    refresher = SnapshotRefresher(
         RestartedMeanwhile(bench.server.client, clock=clock_at(NOW), trust_window=300)
     )
     with pytest.raises(Exception, match="can't be reached"):
-        keeper.current()
+        refresher.current()
     assert bench.store.state().position != lost
 
 

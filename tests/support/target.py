@@ -225,8 +225,8 @@ def target(
     node = Target("target", port, environment, folder)
     run(environment, "manage.py", "migrate", "--verbosity=0")
     adapted = folder / "gunicorn.conf.py"
-    cooldown = f"from proxy_site.serving import cooldown\ncooldown.COOLDOWN = {rest}"
-    adapted.write_text(f"{(ROOT / 'gunicorn.conf.py').read_text()}\n{cooldown}\n{conf}\n")
+    resting = f"from proxy_site.serving import cooldown\ncooldown.COOLDOWN = {rest}"
+    adapted.write_text(f"{(ROOT / 'gunicorn.conf.py').read_text()}\n{resting}\n{conf}\n")
     command = ["-m", "gunicorn", "-c", str(adapted), "--workers", str(WORKERS)]
     if bind:
         command += ["-b", f"{bind}:{port}"]

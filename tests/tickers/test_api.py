@@ -387,9 +387,9 @@ class TestStoreAway:
 
     def test_its_age_grows(self, market: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         get()
-        keeper = wiring.snapshots()
+        refresher = wiring.snapshots()
         with store_lost():
-            monkeypatch.setattr(keeper, "_age_read_at", keeper._age_read_at - 1_000)
+            monkeypatch.setattr(refresher, "_age_read_at", refresher._age_read_at - 1_000)
             assert int(get()["X-Data-Age"]) >= 1_000
 
     def test_a_process_that_never_had_one_asks_to_try_again(
