@@ -1,8 +1,8 @@
-"""What only people's pages need, and the API doesn't pay for.
+"""Middleware runs for people's pages only; the API doesn't pay for it.
 
-A read is answered from memory in some hundred microseconds. Going through the middleware of pages
-and looking for database connections to close, which it never opens, took it a third of that
-(measured with py-spy under gunicorn).
+A read is answered from memory in some hundred microseconds. The middleware of pages, and the look
+for database connections to close that a read never opens, took a third of that (measured with
+py-spy under gunicorn).
 """
 
 from collections.abc import Callable
@@ -53,7 +53,7 @@ class DatabaseConnections:
 
 
 class ForPages:
-    """Put before a middleware class: that one stands aside for the API."""
+    """A mixin before a middleware class: the class then stands aside for the API's paths."""
 
     get_response: Callable[[HttpRequest], Any]
 
@@ -62,6 +62,15 @@ class ForPages:
             return self.get_response(request)
         middleware: Any = super()
         return middleware.__call__(request)
+
+
+def for_pages(middleware: type) -> type[ForPages]:
+    """A middleware class that is ``middleware`` for pages and nothing for the API.
+
+    Django's settings and checks name middleware by dotted path and look for subclasses, so each
+    result is a class with a name in this module.
+    """
+    return type(f"Page{middleware.__name__}", (ForPages, middleware), {"__module__": __name__})
 
 
 # No page has an inline script or style, or loads anything from elsewhere (the home page's JSON is
@@ -74,7 +83,8 @@ PERMISSIONS_POLICY = "camera=(), geolocation=(), microphone=(), payment=(), usb=
 
 
 class PageSecurity(ForPages, SecurityMiddleware):
-    """Of its headers the API has the one that says: this is JSON, whatever it looks like."""
+    """Django's security headers; the API has the one that says: this is JSON, whatever it looks
+    like."""
 
     def __call__(self, request: HttpRequest) -> Any:
         response = super().__call__(request)
@@ -89,33 +99,11 @@ class PageSecurity(ForPages, SecurityMiddleware):
         return response
 
 
-class PageFiles(ForPages, WhiteNoiseMiddleware):  # type: ignore[misc]  # it has no types
-    pass
-
-
-class PageSessions(ForPages, SessionMiddleware):
-    pass
-
-
-class PageForms(ForPages, CsrfViewMiddleware):
-    pass
-
-
-class PageLogins(ForPages, AuthenticationMiddleware):
-    pass
-
-
-class PageMessages(ForPages, MessageMiddleware):
-    pass
-
-
-class PageFrames(ForPages, XFrameOptionsMiddleware):
-    pass
-
-
-class PageLockouts(ForPages, AxesMiddleware):  # type: ignore[misc]  # it has no types
-    pass
-
-
-class PageSecondFactor(ForPages, OTPMiddleware):  # type: ignore[misc]  # it has no types
-    pass
+PageFiles = for_pages(WhiteNoiseMiddleware)
+PageSessions = for_pages(SessionMiddleware)
+PageForms = for_pages(CsrfViewMiddleware)
+PageLogins = for_pages(AuthenticationMiddleware)
+PageMessages = for_pages(MessageMiddleware)
+PageFrames = for_pages(XFrameOptionsMiddleware)
+PageLockouts = for_pages(AxesMiddleware)
+PageSecondFactor = for_pages(OTPMiddleware)

@@ -8,8 +8,10 @@ import logging
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import redis
@@ -26,6 +28,7 @@ from tickers.store.store import FencedError, Store
 logger = logging.getLogger(__name__)
 
 LONGEST_BACKOFF = 60.0  # seconds between cycles that fail
+LONGEST_MESSAGE = 200  # characters of an error that nobody expected
 
 Progress = Callable[[int, int], None]
 
@@ -62,6 +65,15 @@ class Pace:
         return self.office_hours if clock.in_office_hours() else self.otherwise
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A kind of error: its class, and the function that raised it."""
+
+    error: type[Exception]
+    file: str
+    function: str
+
+
 class Worker:
     def __init__(
         self,
@@ -88,6 +100,7 @@ class Worker:
         self._progress = progress
         self._clock_skew = clock_skew or ClockSkew()
         self._server_was_checked = False
+        self._faults: set[Fault] = set()  # of which the log has a traceback
         self._iterations = 0
         self._failures = 0
 
@@ -177,7 +190,20 @@ class Worker:
             failed.errors.append(str(error))
         except redis.RedisError as error:
             failed.errors.append(f"the store can't be written ({error})")
+        except Exception as error:  # noqa: BLE001 - nothing that others send may end the worker
+            failed.errors.append(self._tell_fault(error))
         return failed.finish()
+
+    def _tell_fault(self, error: Exception) -> str:
+        """A fault of our own, in a line; the first of its kind has its traceback in the log."""
+        *_, place = traceback.walk_tb(error.__traceback__)
+        code = place[0].f_code
+        kind = Fault(type(error), code.co_filename, code.co_name)
+        if kind not in self._faults:
+            self._faults.add(kind)
+            logger.error("a cycle raised what nobody expected", exc_info=error)
+        text = f"{kind.error.__name__} in {code.co_name} ({Path(code.co_filename).name})"
+        return f"{text}: {str(error)[:LONGEST_MESSAGE]!r}"
 
     def _wait(self, lease: Lease, fence: str, *, started: float) -> None:
         """Wait for the next cycle, an interval after the last one's start (less, when office hours

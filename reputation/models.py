@@ -192,12 +192,3 @@ class DailyTotal(models.Model):
 
     def __str__(self) -> str:
         return f"{self.day}: {self.accepted} accepted, {self.refused} refused"
-
-
-class Flushed(models.Model):
-    """One row: the batch of counts that came into SQL last, so that none comes twice."""
-
-    batch = models.CharField(max_length=32)
-
-    def __str__(self) -> str:
-        return self.batch

@@ -1,22 +1,16 @@
-"""Counts of accepted updates, on their way from the doors into SQL.
+"""Counts of accepted updates on their way from the doors into SQL, at most once.
 
-An accepted update decides nothing, so it isn't worth a transaction of its own. ``count`` adds it to
-a hash in Redis, where every process of the node adds its own; ``flush`` moves the hash into SQL,
-for all actors in few statements.
+The totals decide nothing: they are for people to look at. So an accepted update isn't worth a
+transaction of its own. ``count`` adds it to a hash in Redis, to which every process of the node
+adds; ``flush`` takes the hash out of Redis in one step and adds it to SQL, for all actors in few
+statements.
 
-- A flush renames the hash first, so that what is counted meanwhile waits for the next one, and
-  deletes it after the commit. A hash that was renamed and not deleted is what a crash left; it is
-  flushed before anything else.
-- Each renamed hash has an id, and SQL keeps the id of the last one in the same transaction as its
-  counts: a crash between the commit and the deletion adds nothing twice. A flush reads the hash
-  while it holds that row, so two at once don't either: the second finds the first one's hash gone,
-  or its id in the row.
-- Counts that were not flushed are lost with the cache. They are totals for people to look at.
+A hash that was taken is nowhere else: no flush can add it twice, and a crash before the commit
+loses the counts of a few seconds. A loss of the cache loses them too.
 """
 
 import datetime as dt
 import logging
-import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -28,7 +22,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 from django_redis import get_redis_connection
 
-from reputation.models import Actor, Flushed, HourlyCount
+from reputation.models import Actor, HourlyCount
 
 # So many actors (each in an hour) wait together at most: a flood from more addresses in two seconds
 # is counted as one. To flush them takes one to two seconds, in which SQLite lets nobody else write;
@@ -53,19 +47,11 @@ local updates, accepted, refused = string.match(counts, '(%d+) (%d+) (%d+)')
 redis.call('HSET', KEYS[1], field, string.format('%.0f %.0f %.0f',
     updates + ARGV[2], accepted + ARGV[3], refused + ARGV[4]))
 """
-# The hash of waiting counts, the one being flushed; an id for it.
+# The hash of waiting counts; returns its fields and values in turn, and deletes it.
 _TAKE = """
-if redis.call('EXISTS', KEYS[2]) == 0 and redis.call('EXISTS', KEYS[1]) == 1 then
-    redis.call('RENAME', KEYS[1], KEYS[2])
-    redis.call('HSET', KEYS[2], 'batch', ARGV[1])
-end
-"""
-# The hash being flushed, unless another one took its place; its id.
-_DROP = """
-if redis.call('HGET', KEYS[1], 'batch') == ARGV[1] then
-    return redis.call('DEL', KEYS[1])
-end
-return 0
+local counts = redis.call('HGETALL', KEYS[1])
+redis.call('DEL', KEYS[1])
+return counts
 """
 
 
@@ -90,42 +76,27 @@ def flush() -> int:
     """Move what was counted into SQL; returns how many updates that were.
 
     To be called every few seconds, by any process, by several at once too; not in a transaction.
+    Without anything to add it needs no SQL; while SQL can't be reached, the counts wait in Redis.
     """
-    # What an earlier flush left behind, then what was counted since.
-    return _flush_batch() + _flush_batch()
+    if not _client().exists(_waiting()):
+        return 0
+    with transaction.atomic(durable=True):  # connects first: what is taken has somewhere to go
+        counts = _take()
+        _add(counts)
+    return sum(counted.updates for counted in counts.values())
 
 
-def _flush_batch() -> int:
-    if not _client().exists(_waiting(), _taken()):
-        return 0  # without SQL
-    with transaction.atomic(durable=True):
-        # Before the batch is read: one that another flush has added and dropped is never seen here.
-        last, _created = Flushed.objects.select_for_update().get_or_create(
-            pk=1, defaults={"batch": ""}
-        )
-        batch, counts = _take()
-        is_new = batch != last.batch
-        if is_new:
-            _add(counts)
-            last.batch = batch
-            last.save()
-    _run(_DROP, [_taken()], batch)
-    return sum(counted.updates for counted in counts.values()) if is_new else 0
-
-
-def _take() -> tuple[str, dict[str, UpdateCounts]]:
-    """The id of the batch to flush, and its counts by hour and address; "" where there is none."""
-    _run(_TAKE, [_waiting(), _taken()], uuid.uuid4().hex)
-    found: Any = _client().hgetall(_taken())
-    fields = {name.decode(): value.decode() for name, value in found.items()}
-    batch = fields.pop("batch", "")
+def _take() -> dict[str, UpdateCounts]:
+    """The waiting counts by hour and address, which now wait no longer."""
+    found = [part.decode() for part in _run(_TAKE, [_waiting()])]
+    fields = dict(zip(found[::2], found[1::2], strict=True))
     if others := fields.pop("others", None):
         logger.warning(
             "%s updates (their bars accepted, refused) came from more addresses than can wait to "
             "be counted, and are in nobody's totals",
             others,
         )
-    return batch, {field: UpdateCounts(*map(int, value.split())) for field, value in fields.items()}
+    return {field: UpdateCounts(*map(int, value.split())) for field, value in fields.items()}
 
 
 def _add(counts: Mapping[str, UpdateCounts]) -> None:
@@ -219,7 +190,3 @@ def _run(script: str, keys: list[str], *arguments: str | int) -> Any:
 
 def _waiting() -> str:
     return str(cache.make_key("reputation:counts:waiting"))
-
-
-def _taken() -> str:
-    return str(cache.make_key("reputation:counts:taken"))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import psutil
 import pytest
 import redis
 import requests
@@ -160,6 +161,61 @@ def test_a_node_in_one_command_serves_and_leaves_nothing_behind(
         assert process.wait(15) == 0
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{url}/health", timeout=2)
+
+
+def test_a_worker_that_is_killed_is_followed_by_another_that_leads(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "node.log"
+    url = f"http://127.0.0.1:{environment['PORT']}/health"
+
+    def leader() -> int:
+        """The id of the process that told of the last cycle; 0 before any did."""
+        try:
+            return int(requests.get(url, timeout=10).json()["worker"].get("pid", 0))
+        except requests.ConnectionError:
+            return 0
+
+    with started(environment, log, "manage.py", "run_node") as process:
+        wait_for(leader, "a worker that leads")
+        first = leader()
+        assert psutil.Process(first).parent() == psutil.Process(process.pid)
+        os.kill(first, signal.SIGKILL)
+        wait_until_it_says(log, "the worker was ended by SIGKILL; it starts again in 1 s")
+        wait_for(lambda: leader() not in (0, first), "another worker that leads")
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+
+
+def test_an_api_that_is_killed_is_followed_by_another_on_its_port(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    log = tmp_path / "node.log"
+    url = f"http://127.0.0.1:{environment['PORT']}/tickers/group"
+    with started(environment, log, "manage.py", "run_node") as process:
+        wait_until_it_says(log, "cycle 1:")
+        (api,) = (
+            child
+            for child in psutil.Process(process.pid).children()
+            if "gunicorn" in child.cmdline()
+        )
+        workers = api.children()
+        assert workers
+        api.kill()
+        wait_until_it_says(log, "the API was ended by SIGKILL; it starts again in 1 s")
+        _, left = psutil.wait_procs(workers, timeout=20)
+        assert not left
+        wait_for(lambda: answers_at(url), "another API")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+
+
+def answers_at(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=10).status_code == 200
+    except requests.ConnectionError:
+        return False
 
 
 def test_a_busy_port_is_named(environment: dict[str, str], tmp_path: Path) -> None:

@@ -155,6 +155,51 @@ def test_a_cycle_that_fails_is_told_and_the_next_one_comes(bench: Bench, error: 
     assert bench.store.status()["cycle"]["errors"] == []
 
 
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("7 is no list"), RecursionError("too deep"), MemoryError(), KeyError("a" * 10**6)],
+)
+def test_whatever_is_raised_in_a_cycle_is_a_failed_cycle_and_one_traceback(
+    bench: Bench, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    pace = Pace(office_hours=0.01, otherwise=0.01, longest_pause=0.02)
+    seen: list[list[str]] = []
+
+    def fail(fence: str) -> CycleReport:
+        raise type(error)(*error.args)
+
+    def look_and_fail(fence: str) -> CycleReport:
+        seen.append(bench.store.status()["cycle"]["errors"])
+        raise type(error)(*error.args)
+
+    steps = [fail, fail, look_and_fail, look_and_fail, quiet]
+    bench.worker(bench.script(*steps), pace=pace).run()
+    assert [type(error).__name__ in line and len(line) < 400 for (line,) in seen] == [True, True]
+    assert bench.store.status()["cycle"]["errors"] == []
+    # Two kinds: raised in two functions.
+    assert sum(record.exc_info is not None for record in caplog.records) == 2
+    assert sum(f"{type(error).__name__} in" in record.message for record in caplog.records) == 4
+
+
+def test_whatever_is_raised_in_a_contact_ends_nothing(bench: Bench) -> None:
+    class Broken(Script):
+        def contact(self, fence: str) -> CycleReport:
+            super().contact(fence)
+            raise ValueError("no answer of this kind is known")
+
+    source = Broken(bench.stop, [quiet, quiet])
+    bench.worker(source, pace=Pace(office_hours=300, otherwise=300, longest_pause=0.05)).run()
+    assert source.contacts == 1
+
+
+def test_a_source_that_raises_gives_way_to_the_next_address(bench: Bench) -> None:
+    pace = Pace(office_hours=0.01, otherwise=0.01, longest_pause=0.02)
+    broken = Script(threading.Event(), [failing(ValueError("[[[[")), quiet])
+    alive = bench.script(quiet)
+    bench.worker(broken, alive, pace=pace).run()
+    assert len(broken.fences) == len(alive.fences) == 1
+
+
 def test_once_is_one_cycle_and_says_whether_it_went_well(bench: Bench) -> None:
     assert bench.worker(bench.script(changed, quiet)).run_once()
     assert not bench.worker(bench.script(failing(FollowError("no")), quiet)).run_once()

@@ -3,6 +3,8 @@ from typing import Any
 
 import pytest
 import redis
+from django.core.cache import cache
+from django.db import transaction
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -158,7 +160,9 @@ class TestFlush:
 
 @pytest.mark.django_db
 class TestCrash:
-    def test_before_the_commit_loses_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_before_the_commit_loses_what_was_taken_and_nothing_else(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         count_some()
         with monkeypatch.context() as broken:
             broken.setattr(update_counts, "add_bars", crash)
@@ -166,40 +170,19 @@ class TestCrash:
                 actors.flush()
         assert totals() == {}
         count_some()
-        assert actors.flush() == 6
-        assert totals() == {HOME: 4, AWAY: 2}
-
-    def test_after_the_commit_counts_nothing_twice(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        count_some()
-        with monkeypatch.context() as broken:
-            broken.setattr(update_counts, "_DROP", "return redis.error_reply('gone')")
-            with pytest.raises(redis.ResponseError):
-                actors.flush()
+        assert actors.flush() == 3
         assert totals() == {HOME: 2, AWAY: 1}
-        actors.count(address=HOME, accepted=1)
-        assert actors.flush() == 1
-        assert totals() == {HOME: 3, AWAY: 1}
 
-    def test_leaves_a_batch_that_a_late_deletion_spares(
+    def test_of_the_database_loses_nothing_while_it_cant_be_reached(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A flush comes to its deletion after another one did it, took more, and crashed."""
-        run, late = update_counts._run, iter([True])
-
-        def run_late(script: str, keys: list[str], *arguments: Any) -> Any:
-            if script is update_counts._DROP and next(late, False):
-                run(script, keys, *arguments)
-                count_some()
-                with monkeypatch.context() as broken:
-                    broken.setattr(update_counts, "_add", crash)
-                    with pytest.raises(CrashError):
-                        actors.flush()
-            return run(script, keys, *arguments)
-
-        monkeypatch.setattr(update_counts, "_run", run_late)
         count_some()
-        actors.flush()
-        actors.flush()
+        with monkeypatch.context() as broken:
+            broken.setattr(transaction, "atomic", crash)
+            with pytest.raises(CrashError):
+                actors.flush()
+        count_some()
+        assert actors.flush() == 6
         assert totals() == {HOME: 4, AWAY: 2}
 
     def test_by_the_loss_of_the_cache_breaks_nothing(self, clean_server: redis.Redis) -> None:
@@ -208,6 +191,26 @@ class TestCrash:
         assert actors.flush() == 0
         count_some()
         assert actors.flush() == 3
+
+
+def test_a_crash_after_the_commit_counts_nothing_twice(
+    shared_database: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = update_counts._add
+
+    def add_then_crash(counts: Any) -> None:
+        add(counts)
+        transaction.on_commit(crash)
+
+    count_some()
+    with monkeypatch.context() as broken:
+        broken.setattr(update_counts, "_add", add_then_crash)
+        with pytest.raises(CrashError):
+            actors.flush()
+    assert totals() == {HOME: 2, AWAY: 1}
+    actors.count(address=HOME, accepted=1)
+    assert actors.flush() == 1
+    assert totals() == {HOME: 3, AWAY: 1}
 
 
 class TestConcurrency:

@@ -205,10 +205,11 @@ def _content(store: "redis.Redis", key: bytes) -> Any:
 
 @contextmanager
 def target(
-    folder: Path, *, bind: str = "", conf: str = "", rest: float = 0.0, **settings: str
+    folder: Path, *, bind: str = "", conf: str = "", cooldown: float = 0.0, **settings: str
 ) -> Iterator[Target]:
     """A node's API with one trusted bar of yesterday and one of today; ``conf`` is Python that
-    comes behind what gunicorn.conf.py says. ``rest``: seconds for which the refused rest."""
+    comes behind what gunicorn.conf.py says. ``cooldown``: seconds for which a refused sender isn't
+    read."""
     folder.mkdir(parents=True, exist_ok=True)
     data, port = folder / "data", free_port()
     environment = clean(
@@ -225,8 +226,8 @@ def target(
     node = Target("target", port, environment, folder)
     run(environment, "manage.py", "migrate", "--verbosity=0")
     adapted = folder / "gunicorn.conf.py"
-    resting = f"from proxy_site.serving import cooldown\ncooldown.COOLDOWN = {rest}"
-    adapted.write_text(f"{(ROOT / 'gunicorn.conf.py').read_text()}\n{resting}\n{conf}\n")
+    shorter = f"from proxy_site.serving import cooldown\ncooldown.COOLDOWN = {cooldown}"
+    adapted.write_text(f"{(ROOT / 'gunicorn.conf.py').read_text()}\n{shorter}\n{conf}\n")
     command = ["-m", "gunicorn", "-c", str(adapted), "--workers", str(WORKERS)]
     if bind:
         command += ["-b", f"{bind}:{port}"]

@@ -1,4 +1,7 @@
-"""One node in one command: migrations, the API under gunicorn, and the worker."""
+"""One node in one command: migrations, the API under gunicorn, and the worker.
+
+A process that falls is started again; the command ends on Ctrl-C or SIGTERM only.
+"""
 
 import sys
 from typing import Any
@@ -39,5 +42,5 @@ class Command(BaseCommand):
             )
             self.stdout.write(f"{settings.NODE_NAME} listens on http://127.0.0.1:{settings.PORT}")
             while not stop.wait(0.5):
-                if fallen := processes.fallen():
-                    sys.exit(f"aipriceaction-proxy: {fallen}; its lines above say why")
+                for line in processes.mend():
+                    self.stderr.write(f"aipriceaction-proxy: {line}; its lines above say why")
