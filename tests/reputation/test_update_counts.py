@@ -3,7 +3,6 @@ from typing import Any
 
 import pytest
 import redis
-from django.core.cache import cache
 from django.db import transaction
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
