@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings
 from django.urls import URLPattern
 
-from gossip.wire import MAX_LIST
+from gossip.wire import MAX_LIST, Code
 from proxy_site.management.commands.write_openapi import document, render
 from proxy_site.openapi.api_document import FILE
 from proxy_site.urls import router
@@ -20,6 +20,20 @@ from tickers.bar import MAX_PRICE, MAX_VOLUME
 from tickers.verdict import Verdict
 
 DOORS = {"/gossip", "/public/gossip"}
+
+
+# Codes of refusals that no door of gossip makes.
+OTHER_CODES = {
+    "parse_error",
+    "not_acceptable",
+    "not_found",
+    "method_not_allowed",
+    "gone",
+    "unreadable_request",
+    "store_unavailable",
+    "database_unavailable",
+    "server_error",
+}
 
 
 class TestFile:
@@ -34,6 +48,10 @@ class TestFile:
         }
         assert set(document()["paths"]) == addresses
         assert addresses >= DOORS
+
+    def test_names_every_code_of_a_refusal(self) -> None:
+        described = document()["components"]["schemas"]["Code"]["enum"]
+        assert sorted(described) == sorted({*Code, *OTHER_CODES})
 
     def test_names_the_one_method_of_each_address(self) -> None:
         methods = {path: list(item) for path, item in document()["paths"].items()}
