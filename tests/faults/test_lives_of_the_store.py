@@ -240,7 +240,8 @@ def test_changes_that_are_read_across_a_restart_are_gone(
     bench: Bench, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = bench.server.keep_state()
-    since = bench.store.state().position
+    keeper = SnapshotRefresher(bench.store)
+    since = keeper.current().position
     for shares in (2_000, 3_000):
         bench.merge(bar(volume=shares))
 
@@ -251,10 +252,12 @@ def test_changes_that_are_read_across_a_restart_are_gone(
             bench.server.go_back(kept)
             bench.lead()
             bench.merge(bar("FPT", volume=4_000))
+            bench.complete()
             return super().changes_since(since)
 
     store = RestartedMeanwhile(bench.server.client, clock=clock_at(NOW), trust_window=300)
-    monkeypatch.setattr(wiring, "store", lambda: store)
+    monkeypatch.setattr(keeper, "_store", store)
+    monkeypatch.setattr(wiring, "snapshots", lambda: keeper)
     assert client.get(f"/tickers/changes?since={since}").status_code == 410
 
 
@@ -483,6 +486,11 @@ def test_out_of_memory_reads_go_on_writes_wait_and_it_is_said(bench: Bench) -> N
     client: Any = bench.server.client
     before, held = client.dump(f"{ROOT}:last"), bench.get()
     client.config_set("maxmemory", 200_000)
+    fresh = SnapshotRefresher(bench.store).current()
+    assert (fresh.position, len(fresh.series)) == (bench.store.state().position, len(SYMBOLS))
+    for url in bench.urls:
+        since = etag(held)[3:-1].split("-")[0] + "-0"
+        assert bench.get(f"/tickers/changes?since={since}", at=url).json()["replaced"]
     for answer in [bench.get(at=url) for url in bench.urls]:
         assert (answer.status_code, etag(answer)) == (200, etag(held))
     assert refuses_for_a_while(bench.gossip(bar(volume=2_000)))
