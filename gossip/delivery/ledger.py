@@ -161,4 +161,4 @@ def _run(
     values: Iterable[str | int] = (),
 ) -> Any:
     common = {"action": action, "fence": fence, "new_epoch": secrets.token_hex(8)}
-    return script.run({**common, **of_action}, values)
+    return script({**common, **of_action}, values)

@@ -139,7 +139,7 @@ class Claims:
                 "network": _network_of(actor),
                 "actor": actor,
             }
-            self._make.run(header, texts)
+            self._make(header, texts)
 
     def settle(self, *, lifetime: float) -> tuple[Counter[str], Counter[str], dict[str, list[str]]]:
         """Judge and end what can be judged; returns (confirmed, contradicted, what was claimed
@@ -157,7 +157,7 @@ class Claims:
                 claim: found for claim, found in judged.items() if found is not ClaimResult.OPEN
             }
             texts = [part for claim in ended for part in (_network_of(claim.actor), *claims[claim])]
-            if not ended or not self._end.run({}, texts):
+            if not ended or not self._end(header={}, values=texts):
                 continue
             for claim, found in ended.items():
                 if found in (ClaimResult.CONFIRMED, ClaimResult.CONTRADICTED):

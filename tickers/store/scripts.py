@@ -35,7 +35,7 @@ class Script:
         )
         self._key = key
 
-    def run(self, header: Mapping[str, object], values: Iterable[Any] = ()) -> Any:
+    def __call__(self, header: Mapping[str, object], values: Iterable[Any] = ()) -> Any:
         """What the script returns. Raises FencedError, and what redis raises (OutOfMemoryError for
         a write that the server has no memory for)."""
         said = json.dumps(header, separators=_SEPARATORS)

@@ -161,7 +161,7 @@ class Store:
             values += (bar.symbol, bar.epoch, _figures(bar, prices), bar.encode(prices))
             if anchors:
                 values.append(anchors[i])
-        epoch, revision, verdicts = self._merging.run(header, values)
+        epoch, revision, verdicts = self._merging(header, values)
         return Merged(Position(epoch.decode(), revision), [Verdict(v.decode()) for v in verdicts])
 
     def replace_series(
@@ -198,7 +198,7 @@ class Store:
         if bars:
             newest = bars[-1]
             header |= {"day": newest.epoch, "figures": _figures(newest, newest.price_texts)}
-        told = self._replacing_series.run(header, [bar.encode() for bar in bars])
+        told = self._replacing_series(header, [bar.encode() for bar in bars])
         return Verdict(told[2].decode())
 
     def complete_cycle(
@@ -216,11 +216,11 @@ class Store:
         }
         if age is not None:
             header["age"] = round(age * 1000)
-        self._completing_cycle.run(header)
+        self._completing_cycle(header)
 
     def withdraw_actors(self, actors: Iterable[str]) -> int:
         """End these actors' held bars, and overlays they sent or spoke for; returns how many."""
-        return int(self._withdrawing_actors.run({"log_length": self._log_length}, actors))
+        return int(self._withdrawing_actors({"log_length": self._log_length}, actors))
 
     def forget(self, symbol: str, *, fence: str = "") -> bool:
         """Take a symbol out of the market, with its series and all public bars of it; False when it
@@ -232,7 +232,7 @@ class Store:
             "symbol": symbol,
             "log_length": self._log_length,
         }
-        return bool(self._forgetting.run(header))
+        return bool(self._forgetting(header))
 
     def _header(self, authority: Authority, fence: str, age: float) -> dict[str, object]:
         """What merge.lua and replace_series.lua are both told."""
@@ -254,28 +254,28 @@ class Store:
         """The fence of the lease, or None while another worker holds it."""
         milliseconds = round(lifetime * 1000)
         header = {"action": "acquire", "mine": secrets.token_hex(8), "lifetime": milliseconds}
-        fence = self._leasing.run(header)
+        fence = self._leasing(header)
         return fence.decode() if fence else None
 
     def renew_lease(self, fence: str, lifetime: float) -> bool:
         milliseconds = round(lifetime * 1000)
         header = {"action": "renew", "mine": fence, "lifetime": milliseconds}
-        return bool(self._leasing.run(header))
+        return bool(self._leasing(header))
 
     def release_lease(self, fence: str) -> None:
-        self._leasing.run({"action": "release", "mine": fence})
+        self._leasing({"action": "release", "mine": fence})
 
     # --- Reading ------------------------------------------------------------------------------
 
     def state(self) -> State:
         """Where the store stands now; overlays whose time is over have ended by then."""
-        return State.parse(self._telling_position.run(self._position_header()))
+        return State.parse(self._telling_position(self._position_header()))
 
     def changes_since(self, since: Position) -> tuple[State, list[Change] | None]:
         """Where the store stands, and what changed after ``since`` until then, oldest first; None
         when the log doesn't tell: it doesn't reach back there, or is of another life."""
         header = self._position_header() | {"of_epoch": since.epoch, "after": since.revision}
-        *told, entries = self._telling_position.run(header)
+        *told, entries = self._telling_position(header)
         state = State.parse(told)
         if entries is None:
             return state, None
@@ -340,7 +340,7 @@ class Store:
         self, symbols: Sequence[str], last: int
     ) -> Iterator[tuple[str, list[tuple[int, bytes]], Newest | None, bytes]]:
         for part in _parts(symbols, SERIES_A_READ):
-            found = self._reading_series.run({"last": last}, part)
+            found = self._reading_series({"last": last}, part)
             for symbol, (text, revisions, bars) in zip(part, found, strict=True):
                 newest = Newest.parse(text) if text else None
                 if newest:
@@ -389,7 +389,7 @@ class Store:
 
         Raises FencedError: a place without its bars would have them skipped.
         """
-        self._noting.run({"fence": fence, "name": "followed"}, [json.dumps(place)])
+        self._noting({"fence": fence, "name": "followed"}, [json.dumps(place)])
 
     def followed(self) -> dict[str, str]:
         text = self._reads.get(_key("followed"))
@@ -397,7 +397,7 @@ class Store:
 
     def write_status(self, status: dict[str, Any], *, fence: str) -> None:
         """Leave the leader's last cycle where /health reads it; raises FencedError."""
-        self._noting.run({"fence": fence, "name": "worker"}, [json.dumps(status)])
+        self._noting({"fence": fence, "name": "worker"}, [json.dumps(status)])
 
     def status(self) -> dict[str, Any]:
         text = self._reads.get(_key("worker"))

@@ -92,7 +92,7 @@ class RequestBudget:
             "pace": math.ceil(self.pace * 1e6),
         }
         try:
-            wait = int(self._script.run(header)) / 1e6
+            wait = int(self._script(header)) / 1e6
         except redis.RedisError as error:
             return self._wait_alone(error)
         if self._alone_since is not None:

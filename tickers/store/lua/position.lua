@@ -20,7 +20,7 @@ local function entries_after(of_epoch, after)
   if after + 1 < tonumber(redis.call('GET', key('log_floor')) or 0) then return false end
   local first = string.format('%.0f-0', after + 1)
   local entries = redis.call('XRANGE', key('changes'), first, '+')
-  return entries[1] and entries[1][1] == first and entries
+  return entries[1] ~= nil and entries[1][1] == first and entries
 end
 
 local trusted_at = redis.call('GET', key('trusted_at'))
