@@ -23,16 +23,26 @@ from tickers.api import MAX_LIMIT
 DAY = {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]}
 ETAG = 'W/"5f0c1d2e3a4b5c6d-1024"'
 
+SYMBOLS = parameter(
+    "symbol",
+    {"type": "array", "items": {"type": "string"}},
+    "Repeatable; all symbols when left out. Its case is folded; an unknown one is left out of "
+    "the answer.",
+    style="form",
+    explode=True,
+    examples=[OpenApiExample("Two symbols", value=["VCB", "FPT"])],
+)
+
+KNOWN = parameter(
+    "If-None-Match",
+    {"type": "string"},
+    "ETags of answers that the client has.",
+    location="header",
+    examples=[OpenApiExample("One", value=ETAG)],
+)
+
 CHOICE = [
-    parameter(
-        "symbol",
-        {"type": "array", "items": {"type": "string"}},
-        "Repeatable; all symbols when left out. Its case is folded; an unknown one is left out of "
-        "the answer.",
-        style="form",
-        explode=True,
-        examples=[OpenApiExample("Two symbols", value=["VCB", "FPT"])],
-    ),
+    SYMBOLS,
     parameter(
         "start_date",
         DAY,
@@ -61,13 +71,7 @@ CHOICE = [
         {"type": "string", "enum": ["trusted"]},
         "trusted: without the public bars that lie over trusted ones.",
     ),
-    parameter(
-        "If-None-Match",
-        {"type": "string"},
-        "ETags of answers that the client has.",
-        location="header",
-        examples=[OpenApiExample("One", value=ETAG)],
-    ),
+    KNOWN,
 ]
 
 READ_MARKET = {
@@ -105,22 +109,31 @@ READ_CHANGES = {
             required=True,
             examples=[OpenApiExample("An ETag", value=ETAG)],
         ),
-        etag(200),
-        data_age(200),
-        any_origin(200, 400, 406, 410, 503),
+        SYMBOLS,
+        KNOWN,
+        etag(200, 304),
+        data_age(200, 304),
+        cache_control(200, 304),
+        any_origin(200, 304, 400, 406, 410, 503),
         retry_after(503),
     ],
     "responses": {
         200: shaped("Changes", "What changed; possibly nothing."),
+        304: bare("The market is as If-None-Match has it."),
         400: "since is missing or no position.",
-        410: "The change log doesn't reach back there, or the position is of another life of the "
-        "store: read GET /tickers?authority=trusted and go on from its ETag.",
+        410: "The position is of another life of the store, or to come: read "
+        "GET /tickers?authority=trusted and go on from its ETag.",
         503: AWAY,
     },
     "examples": [
         example(
             "One bar",
-            {"position": "5f0c1d2e3a4b5c6d-1025", "bars": [EXAMPLE_BAR], "replaced": []},
+            {
+                "position": "5f0c1d2e3a4b5c6d-1025",
+                "bars": [EXAMPLE_BAR],
+                "replaced": [],
+                "removed": [],
+            },
         )
     ],
 }

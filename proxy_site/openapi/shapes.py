@@ -227,6 +227,7 @@ SHAPES: dict[str, Shape] = {
                 _symbol("Of a series."),
                 description="Symbols whose whole series is to be read again.",
             ),
+            "removed": _list(_symbol("Of a series."), description="Symbols that left the market."),
         },
         "What changed since a position: trusted bars only.",
     ),

@@ -74,6 +74,11 @@ class Bench:
     def merge(self, *bars: Bar) -> None:
         self.store.merge(bars, Authority.CORE, fence=self.fence)
 
+    def merge_and_serve(self, sent: Bar) -> None:
+        """Merge it, and wait until both web processes, which hear of it in a moment, have it."""
+        self.merge(sent)
+        self.everyone_serves(lambda answer: volume(answer, sent.symbol) == sent.volume, "the bar")
+
     def complete(self) -> None:
         self.store.complete_cycle(fence=self.fence)
 
@@ -294,7 +299,7 @@ def test_no_follower_skips_a_bar_of_an_older_core(
     follower.cycle(fence)
     kept = bench.server.keep_state()
     for symbol in SYMBOLS:
-        bench.merge(bar(symbol, volume=2_000))
+        bench.merge_and_serve(bar(symbol, volume=2_000))
         follower.cycle(fence)
     bench.server.go_back(kept)
     bench.lead()
@@ -307,7 +312,7 @@ def test_no_follower_skips_a_bar_of_an_older_core(
     bench.everyone_serves(lambda answer: volume(answer) == 3_000, "the market of the new life")
     follower.cycle(fence)
     assert market_of(ours) == market_of(bench.store)
-    bench.merge(bar("FPT", volume=9_000))
+    bench.merge_and_serve(bar("FPT", volume=9_000))
     follower.cycle(fence)
     assert market_of(ours) == market_of(bench.store)
 
@@ -321,7 +326,7 @@ def test_a_follower_whose_own_store_goes_back_in_a_cycle_skips_no_bar(
     follower = a_follower(bench, ours)
     follower.cycle(fence)
     kept = follower_server.keep_state()
-    bench.merge(bar("FPT", volume=2_000))
+    bench.merge_and_serve(bar("FPT", volume=2_000))
     follower.cycle(fence)
 
     class GoesBackMeanwhile(Store):
@@ -331,7 +336,7 @@ def test_a_follower_whose_own_store_goes_back_in_a_cycle_skips_no_bar(
             follower_server.go_back(kept)
             return super().merge(*arguments, **options)
 
-    bench.merge(bar("VCB", volume=2_000))
+    bench.merge_and_serve(bar("VCB", volume=2_000))
     unlucky = GoesBackMeanwhile(follower_server.client, clock=clock_at(NOW), trust_window=300)
     with pytest.raises(FencedError):
         a_follower(bench, unlucky).cycle(fence)

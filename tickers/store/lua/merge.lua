@@ -168,8 +168,8 @@ local function corroborator_of(bar)
 end
 
 -- How often a symbol's overlay changes, whoever sends and however many they are: else they decide how
--- far back the change log reaches, and a follower that it doesn't reach back to must read the whole
--- market. Followers ask at least every 300 s. In that time 287 symbols have at worst
+-- far back the change log reaches, and a process that it doesn't reach back to must read the whole
+-- market. One that is read at all is read every 300 s. In that time 287 symbols have at worst
 --   laid       5 * 10 each = 14,350 entries
 --   withdrawn  one more each = 14,637 (each laid one ends, and one that stood before)
 --   trusted    one each cycle of 5 s = 17,220
