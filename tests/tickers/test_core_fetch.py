@@ -157,7 +157,7 @@ def test_a_series_that_the_overlap_doesnt_reach_is_read_whole(bench: Bench) -> N
     bench.store.client.hset(
         f"{ROOT}:last",
         "FPT",
-        f"{old.epoch} CORE {old.volume} {old.high} {old.low} {old.close} 0 ".encode()
+        f"{old.epoch} CORE {old.volume} {old.high} {old.low} {old.close} 0 1 ".encode()
         + old.encode(),
     )
     bench.fetch.cycle(bench.fence)

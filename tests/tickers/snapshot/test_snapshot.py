@@ -79,6 +79,7 @@ def writes() -> st.SearchStrategy[Write]:
         st.builds(merging, several, st.sampled_from([CORE, INTERNAL])),
         st.builds(replacing, st.sampled_from(SYMBOLS), several),
         st.builds(laying, st.sampled_from(SYMBOLS), st.integers(0, 4)),
+        st.builds(forgetting, st.sampled_from(SYMBOLS)),
         st.just(lambda store, fence: store.withdraw_actors(["203.0.113.9"])),
         st.just(lambda store, fence: store.complete_cycle(fence=fence, ends_overlays=True)),
         st.just(lambda store, fence: let_time_pass(store.client, seconds=TRUST_WINDOW)),
@@ -99,6 +100,10 @@ def replacing(symbol: str, bars: list[Bar]) -> Write:
     )
 
 
+def forgetting(symbol: str) -> Write:
+    return lambda store, fence: store.forget(symbol)
+
+
 def laying(symbol: str, volume: int) -> Write:
     def lay_it(store: Store, fence: str) -> None:
         if newest := store.newest([symbol]).get(symbol):
@@ -113,7 +118,8 @@ def contents(snapshot: Snapshot) -> tuple[object, ...]:
         symbol: [*(series.history or History()).rows(), (series.day, series.newest)]
         for symbol, series in snapshot.series.items()
     }
-    return snapshot.position, series, dict(snapshot.overlays)
+    revisions, removed = dict(snapshot.revisions), dict(snapshot.removed)
+    return snapshot.position, series, dict(snapshot.overlays), revisions, removed
 
 
 @settings(
