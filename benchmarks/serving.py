@@ -24,6 +24,7 @@ ALTERNATIVES = {
     "gevent": ("--worker-class", "gevent"),
     "preload": ("--preload",),
 }
+QUICK = ("gunicorn.conf.py", "preload")
 
 
 def main() -> None:
@@ -33,6 +34,8 @@ def main() -> None:
         nodes: dict[str, Bench] = {}
         masters: dict[str, int] = {}
         for name, options in ALTERNATIVES.items():
+            if run.quick and name not in QUICK:
+                continue
             if name == "gevent" and not importlib.util.find_spec("gevent"):
                 print("gevent isn't installed, and isn't measured")
                 continue

@@ -1,4 +1,4 @@
-"""Documents name tests as proof: each of them is there."""
+"""Documents name tests as proof, and files to change: each of them is there."""
 
 import ast
 import re
@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-RELIABILITY = TESTS.parent / "docs" / "reliability.md"
-SECURITY = TESTS.parent / "SECURITY.md"
+ROOT = TESTS.parent
+RELIABILITY = ROOT / "docs" / "reliability.md"
+SECURITY = ROOT / "SECURITY.md"
 _TEST = re.compile(r"`([a-z_/]+\.py(?:::\w+)+)`")
 _FILE = re.compile(r"`([a-z_/]+\.py)`")
 # Its tables are figures: tests.security.test_sybils computes them.
@@ -87,3 +88,36 @@ def is_slow(test: str) -> bool:
         and any("mark.slow" in ast.unparse(mark) for mark in node.decorator_list)
         for node in ast.walk(tree)
     )
+
+
+# --- Documents for who changes the code -----------------------------------------------------------
+
+FOR_DEVELOPERS = [ROOT / "docs" / "architecture.md", ROOT / "CONTRIBUTING.md"]
+_PATH = re.compile(r"`(\.?[\w.-]*[\w-]/[\w./-]*|[\w.-]+\.(?:py|lua|md|lock|toml|csv|conf))`")
+
+
+def paths(document: Path) -> list[str]:
+    """What stands in backquotes and looks like a path of the repository."""
+    return list(dict.fromkeys(_PATH.findall(document.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("document", FOR_DEVELOPERS, ids=lambda path: path.name)
+def test_every_path_that_a_document_names_exists(document: Path) -> None:
+    assert len(paths(document)) > 10
+    assert [path for path in paths(document) if not (ROOT / path).exists()] == []
+
+
+def test_a_change_leads_to_files_and_tests() -> None:
+    """The table "To change something": each row names what to edit, and a test that knows it."""
+    _, _, table = FOR_DEVELOPERS[0].read_text(encoding="utf-8").partition("## To change something")
+    rows = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| ")][1:]
+    rows = [row for row in rows if not row[0].startswith(" ---")]
+    assert len(rows) >= 15
+    for what, edit, test in rows:
+        assert _PATH.search(edit), what
+        assert re.search(r"`tests/[\w/]+\.py`", test), what
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_the_architecture_is_linked(document: str) -> None:
+    assert "docs/architecture.md" in (ROOT / document).read_text(encoding="utf-8")

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import redis
@@ -26,12 +26,15 @@ from tickers import wiring
 from tickers.bar import BarError, epoch_of, parse_day
 from tickers.snapshot.coding import preferred
 from tickers.snapshot.snapshot import Selection, Snapshot, StaleError
-from tickers.store.records import Change, Position
+from tickers.store.records import Position
 from tickers.viewset import QuickViewSet
 
 logger = logging.getLogger(__name__)
 
 MAX_LIMIT = 100_000
+MARKET_CACHING = "public, max-age=1, stale-while-revalidate=30"
+CHANGES_CACHING = "public, max-age=1"
+WORTH_COMPRESSING = 1_024  # bytes: less fits into one packet as it is
 CONDITIONS = frozenset(
     {
         "HTTP_IF_NONE_MATCH",
@@ -45,7 +48,7 @@ CONDITIONS = frozenset(
 class Gone(APIException):
     status_code = status.HTTP_410_GONE
     default_detail = (
-        "The change log doesn't reach back to this position; "
+        "This position is of another life of the node's store, or to come; "
         "read GET /tickers and go on from its ETag."
     )
     default_code = "gone"
@@ -79,35 +82,40 @@ class TickersViewSet(QuickViewSet):
         """{symbol: [bar, ...]}, every bar unless the parameters choose; 304 by If-None-Match."""
         symbols, selection = selection_of(request.META.get("QUERY_STRING", ""))
         keeper = wiring.snapshots()
-        snapshot = keeper.current(at_least=known_position(request.META.get("HTTP_IF_NONE_MATCH")))
-        etag = f'W/"{snapshot.position}"'
-        response: HttpResponseBase | None = None
-        if not CONDITIONS.isdisjoint(request.META):
-            response = get_conditional_response(request._request, etag=etag)
-        if response is None or response.status_code != status.HTTP_304_NOT_MODIFIED:
+        known = known_position(request.META.get("HTTP_IF_NONE_MATCH"))
+        snapshot = keeper.current(at_least=known)
+        if known and snapshot.is_before(known) and keeper.may_be_behind:
+            # Another process served it before the store went away: nothing here is news.
+            return _cached(HttpResponse(status=304), known, MARKET_CACHING, keeper.age())
+        response = _not_modified(request, snapshot.position)
+        if response is None:
             response = market(request, snapshot, symbols, selection)
-        response["ETag"] = etag
-        response["Cache-Control"] = "public, max-age=1, stale-while-revalidate=30"
-        return _aged(response, keeper.age())
+        return _cached(response, snapshot.position, MARKET_CACHING, keeper.age())
 
     @action(detail=False)
     def changes(self, request: Request) -> HttpResponseBase:
-        """{"position", "bars": [bar, ...], "replaced": [symbol, ...]} since a position; trusted
-        bars only, each bar once, as it is now. 410 when the log doesn't reach back there."""
+        """{"position", "bars": [bar, ...], "replaced": [symbol, ...], "removed": [symbol, ...]}
+        since a position; trusted bars only, each once, as it is now. 410 for a position of another
+        life of the store; 503 while the store is away."""
         since = parse_position(request.query_params)
-        store = wiring.store()
-        # First where it stands: of another life's log, which may be long, nothing is asked, nor of
-        # one to come, which Redis may have no id for.
-        position = store.state().position
-        if since.epoch != position.epoch or since.revision > position.revision:
+        keeper = wiring.snapshots()
+        snapshot = keeper.current(at_least=since)
+        if since.epoch != snapshot.position.epoch and not keeper.is_away:
+            keeper.expire()  # a new life may have begun since the store was asked
+            snapshot = keeper.current()
+        if keeper.is_away:
+            raise StaleError("the store can't be reached, so nobody knows what changed")
+        if since.epoch != snapshot.position.epoch:
             raise Gone
-        state, changes = store.changes_since(since)
-        if changes is None:
+        if snapshot.is_before(since):
+            if keeper.may_be_behind:
+                raise StaleError("the store has begun another life, whose market isn't complete")
             raise Gone
-        response = _json(_changes_body(state.position, changes))
-        response["ETag"] = f'W/"{state.position}"'
-        response["Cache-Control"] = "no-store"
-        return _aged(response, state.age)
+        response = _not_modified(request, snapshot.position)
+        if response is None:
+            body = snapshot.changes(since.revision, _named(request.query_params))
+            response = _compressed(request, body)
+        return _cached(response, snapshot.position, CHANGES_CACHING, keeper.age())
 
     @action(detail=False)
     def group(self, request: Request) -> HttpResponseBase:
@@ -127,8 +135,7 @@ def selection_of(query_string: str) -> tuple[frozenset[str] | None, Selection]:
 @functools.lru_cache(maxsize=1_000)
 def parse_selection(query_string: str) -> tuple[frozenset[str] | None, Selection]:
     query = QueryDict(query_string)
-    named = frozenset(symbol.strip().upper() for symbol in query.getlist("symbol"))
-    symbols = named - {""} or None
+    symbols = _named(query)
     start, end = _day(query, "start_date"), _day(query, "end_date")
     limit = _limit(query)
     # Existing nodes take all=false as: the last bar only.
@@ -176,6 +183,12 @@ def parse_position(query: QueryDict) -> Position:
         ) from None
 
 
+def _named(query: QueryDict) -> frozenset[str] | None:
+    """The symbols that the query names; None: all."""
+    named = frozenset(symbol.strip().upper() for symbol in query.getlist("symbol"))
+    return named - {""} or None
+
+
 def _day(query: QueryDict, name: str) -> int | None:
     value = query.get(name, "")
     if not value:
@@ -203,23 +216,6 @@ def _flag(query: QueryDict, name: str, *, default: bool) -> bool:
     return default if not value else value in ("true", "1")
 
 
-def _changes_body(position: Position, changes: Iterable[Change]) -> bytes:
-    replaced: dict[str, None] = {}
-    bars: dict[tuple[str, bytes], bytes] = {}
-    for change in changes:
-        if change.what == "replaced":
-            replaced[change.symbol] = None
-        elif change.bar is not None and change.what != "PUBLIC":
-            # Up to the prices, the encoded bar is its symbol and day: the last one stands.
-            bars[change.symbol, change.bar.partition(b',"open"')[0]] = change.bar
-    kept = [bar for (symbol, _), bar in bars.items() if symbol not in replaced]
-    return b'{"position":"%b","bars":[%b],"replaced":[%b]}' % (
-        str(position).encode(),
-        b",".join(kept),
-        b",".join(b'"%b"' % symbol.encode() for symbol in replaced),
-    )
-
-
 def _json(body: bytes, *, headless: bool = False) -> HttpResponse:
     """``headless``: the answer to HEAD, with the length of the body that GET would have."""
     response = HttpResponse(b"" if headless else body, content_type="application/json")
@@ -245,8 +241,38 @@ def _sent(parts: Iterator[bytes]) -> Iterator[bytes]:
         raise
 
 
-def _aged(response: HttpResponseBase, age: float | None) -> HttpResponseBase:
+def _compressed(request: Request, body: bytes) -> HttpResponse:
+    """A body that is made for this answer, in the coding that the client prefers if it is worth
+    that."""
+    coding = preferred(request.META.get("HTTP_ACCEPT_ENCODING", ""))
+    if coding is None or len(body) < WORTH_COMPRESSING:
+        return _json(body, headless=request.method == "HEAD")
+    packed = b"".join(coding.stream([body]))
+    response = _json(packed, headless=request.method == "HEAD")
+    response["Content-Encoding"] = coding.NAME
+    return response
+
+
+def _not_modified(request: Request, position: Position) -> HttpResponseBase | None:
+    """The 304 of a client that has what this position names; None: it needs an answer."""
+    if CONDITIONS.isdisjoint(request.META):
+        return None
+    response = get_conditional_response(request._request, etag=_etag(position))
+    is_304 = response is not None and response.status_code == status.HTTP_304_NOT_MODIFIED
+    return response if is_304 else None
+
+
+def _cached(
+    response: HttpResponseBase, position: Position, caching: str, age: float | None
+) -> HttpResponseBase:
+    """The response with what it may be kept for, and how old it is."""
+    response["ETag"] = _etag(position)
+    response["Cache-Control"] = caching
     if age is not None:
         response["X-Data-Age"] = str(int(age))
     response["Vary"] = "Accept-Encoding"
     return response
+
+
+def _etag(position: Position) -> str:
+    return f'W/"{position}"'

@@ -10,21 +10,16 @@ import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import redis
 
-from tickers.store import store
 from tickers.store.records import Newest, Position
-from tickers.store.store import FencedError, Store
+from tickers.store.scripts import Script
+from tickers.store.store import Store, market_script
 
-_SOURCE = "\n".join(
-    path.read_text(encoding="utf-8")
-    for path in (
-        Path(store.__file__).with_name("lua") / "prelude.lua",
-        Path(__file__).with_name("lua") / "ledger.lua",
-    )
-)
+_SCRIPT = Path(__file__).with_name("lua") / "ledger.lua"
 
 
 class Changed:
@@ -71,7 +66,7 @@ class Ledger:
         fence: str,
         monotonic: Callable[[], float],
     ) -> None:
-        self._script = client.register_script(_SOURCE)
+        self._script = market_script(client, _SCRIPT)
         self._peer_id = peer_id
         self._fence = fence
         self._monotonic = monotonic
@@ -85,7 +80,7 @@ class Ledger:
         """Write what couldn't be written before, and read the ledger again in a new epoch; returns
         where the store stands."""
         self._save()
-        epoch, revision = self._run("check")
+        epoch, revision = _run(self._script, "check", self._fence)
         if epoch.decode() != self._epoch:
             self._read()
         return Position(epoch.decode(), revision)
@@ -135,11 +130,12 @@ class Ledger:
             return
         pairs = [text for pair in self._unsaved.items() for text in pair]
         # In another life of the store nothing is written, and the next refresh reads it again.
-        self._run("take", self._peer_id, self._epoch, *pairs)
+        header = {"peer": self._peer_id, "of_epoch": self._epoch}
+        _run(self._script, "take", self._fence, header, pairs)
         self._unsaved.clear()
 
     def _read(self) -> None:
-        epoch, now, *pairs = self._run("open", self._peer_id)
+        epoch, now, *pairs = _run(self._script, "open", self._fence, {"peer": self._peer_id})
         self._revisions.clear()
         self._taken_at.clear()
         self._lacking_since.clear()
@@ -150,19 +146,19 @@ class Ledger:
             self._taken_at[symbol.decode()] = self._monotonic() - age
         self._epoch = epoch.decode()
 
-    def _run(self, action: str, *arguments: str | int) -> Any:
-        return _run(self._script, action, self._fence, *arguments)
-
 
 def delete_others(client: "redis.Redis", *, fence: str, peer_ids: Iterable[str]) -> int:
     """Delete the ledgers of all peers but these, and return how many; raises as Ledger does."""
-    return int(_run(client.register_script(_SOURCE), "keep", fence, *peer_ids))
+    script = market_script(client, _SCRIPT)
+    return int(_run(script, "keep", fence, values=peer_ids))
 
 
-def _run(script: Any, action: str, fence: str, *arguments: str | int) -> Any:
-    try:
-        return script(keys=[store.ROOT], args=[action, fence, secrets.token_hex(8), *arguments])
-    except redis.ResponseError as error:
-        if "FENCED" in str(error):
-            raise FencedError("the lease is held by another worker now") from error
-        raise
+def _run(
+    script: Script,
+    action: str,
+    fence: str,
+    of_action: Mapping[str, str] = MappingProxyType({}),
+    values: Iterable[str | int] = (),
+) -> Any:
+    common = {"action": action, "fence": fence, "new_epoch": secrets.token_hex(8)}
+    return script({**common, **of_action}, values)

@@ -42,10 +42,7 @@ MAX_OF_NETWORK = MAX_CLAIMS // 100
 SITE_PREFIX = 48  # what one party is easily given of IPv6 (RFC 6177)
 
 
-def _source(name: str) -> str:
-    prelude = Path(market.__file__).with_name("lua") / "prelude.lua"
-    script = Path(__file__).with_name("lua") / f"{name}.lua"
-    return "\n".join(path.read_text(encoding="utf-8") for path in (prelude, script))
+_LUA = Path(__file__).with_name("lua")
 
 
 class ClaimResult(StrEnum):
@@ -126,8 +123,8 @@ class Claims:
     def __init__(self, store: market.Store) -> None:
         self._store = store
         self._reads: Any = store.client  # its answers are bytes
-        self._make = store.client.register_script(_source("claims"))
-        self._end = store.client.register_script(_source("end_claims"))
+        self._make = market.market_script(store.client, _LUA / "claims.lua")
+        self._end = market.market_script(store.client, _LUA / "end_claims.lua")
 
     def make(self, claims: Iterable[Claim], *, actor: str, most_an_hour: int) -> None:
         """Note the news among an actor's claims, the first ``most_an_hour`` of an hour; one that is
@@ -135,8 +132,14 @@ class Claims:
         news = [claim for claim in claims if claim.is_news]
         if news:
             texts = [text for claim in news for text in (claim.symbol, _written(claim))]
-            limits = [MAX_CLAIMS, MAX_OF_NETWORK, most_an_hour]
-            self._make(keys=[market.ROOT], args=[*limits, _network_of(actor), actor, *texts])
+            header = {
+                "most": MAX_CLAIMS,
+                "most_of_network": MAX_OF_NETWORK,
+                "most_an_hour": most_an_hour,
+                "network": _network_of(actor),
+                "actor": actor,
+            }
+            self._make(header, texts)
 
     def settle(self, *, lifetime: float) -> tuple[Counter[str], Counter[str], dict[str, list[str]]]:
         """Judge and end what can be judged; returns (confirmed, contradicted, what was claimed
@@ -153,8 +156,8 @@ class Claims:
             ended = {
                 claim: found for claim, found in judged.items() if found is not ClaimResult.OPEN
             }
-            args = [part for claim in ended for part in (_network_of(claim.actor), *claims[claim])]
-            if not ended or not self._end(keys=[market.ROOT], args=args):
+            texts = [part for claim in ended for part in (_network_of(claim.actor), *claims[claim])]
+            if not ended or not self._end(header={}, values=texts):
                 continue
             for claim, found in ended.items():
                 if found in (ClaimResult.CONFIRMED, ClaimResult.CONTRADICTED):

@@ -43,7 +43,9 @@ class Child:
 
     def start_again(self, now: float) -> None:
         # What is left of its session: the workers of a gunicorn that was killed hold its port.
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(
+            ProcessLookupError, PermissionError
+        ):  # nothing is left (macOS: EPERM)
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process, self.begun, self.again_at = self.spawn(), now, None
 

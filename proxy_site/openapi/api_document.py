@@ -1,7 +1,7 @@
 """GET /openapi.json: the API described for programs.
 
-The document is a file that `make openapi` writes: a web process neither makes it nor imports the
-library that does (proxy_site/openapi/).
+The document is written by hand in openapi.yaml, and `make openapi` makes openapi.json of it: a web
+process serves that file, and reads no YAML.
 """
 
 import functools
@@ -15,7 +15,8 @@ from rest_framework.request import Request
 
 from tickers.viewset import QuickViewSet
 
-FILE = Path(__file__).with_name("openapi.json")
+SOURCE = Path(__file__).with_name("openapi.yaml")
+FILE = SOURCE.with_suffix(".json")
 
 
 class ApiDocument(QuickViewSet):

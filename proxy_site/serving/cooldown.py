@@ -1,10 +1,10 @@
-"""Whoever was refused rests: what else it sends waits a moment, and no thread for it.
+"""A cooldown for refused senders: one that got 403 or 429 is not read for 250 ms.
 
-A flood of a limited or banned sender is answered in half a millisecond, and would still have all
-threads most of the time, so that a peer's bars wait behind it. After a 403 or 429 the requests of
-that actor (an IPv4 address, an IPv6 /64) are left in their sockets for ``COOLDOWN`` seconds:
-sixteen connections at full speed are some sixty requests a second then. An actor that has more than
-``MOST_WAITING`` of them waiting is hung up on. Proxies don't rest, since others call through them:
+A refusal takes half a millisecond, and a flood of them still kept all threads busy most of the
+time, so that a peer's bars waited behind it. After a 403 or 429 the requests of that actor (an IPv4
+address, an IPv6 /64) stay in their sockets for ``COOLDOWN`` seconds: sixteen connections at full
+speed are some sixty requests a second then. An actor with more than ``MOST_WAITING`` connections in
+their cooldown has further ones closed. A proxy has no cooldown, since others call through it;
 deploy/nginx.conf has a limit of its own.
 """
 
@@ -25,26 +25,29 @@ REFUSED = frozenset({403, 429})
 class CooldownWorker(TimeoutWorker):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._rests_until: dict[str, float] = {}
+        self._cooldown_ends: dict[str, float] = {}  # actor → when, by the monotonic clock
         self._waiting: deque[tuple[float, Any]] = deque()  # (until, connection), the first first
-        self._waits: Counter[str] = Counter()
+        self._waits: Counter[str] = Counter()  # actor → its connections that wait
 
     def answered(self, address: str, status: int, *, forwards: bool) -> None:
-        """Called by a thread of the pool after each answer; ``forwards``: the request had
-        X-Forwarded-For."""
+        """Begin a cooldown, if the answer is a refusal and its sender no proxy.
+
+        A thread of the pool calls this after each answer (gunicorn.conf.py); ``forwards``: the
+        request had X-Forwarded-For.
+        """
         if status in REFUSED and not may_be_proxy(
             peer=address, forwards=forwards, trusted_proxies=TRUSTED_PROXIES
         ):
-            self._rests_until[_actor(address)] = time.monotonic() + COOLDOWN
+            self._cooldown_ends[_actor(address)] = time.monotonic() + COOLDOWN
 
     # --- In the main thread ---
 
     def enqueue_req(self, conn: Any) -> None:
-        if not self._rests_until:
+        if not self._cooldown_ends:
             super().enqueue_req(conn)
             return
         actor, now = _actor_of(conn), time.monotonic()
-        if self._rests_until.get(actor, 0.0) <= now:
+        if self._cooldown_ends.get(actor, 0.0) <= now:
             super().enqueue_req(conn)
         elif self._waits[actor] >= MOST_WAITING:
             self.nr_conns -= 1
@@ -62,10 +65,10 @@ class CooldownWorker(TimeoutWorker):
             _, conn = self._waiting.popleft()
             self._waits -= Counter([_actor_of(conn)])
             super().enqueue_req(conn)
-        if not self._waiting and self._rests_until:
-            for actor, until in tuple(self._rests_until.items()):
+        if not self._waiting and self._cooldown_ends:
+            for actor, until in tuple(self._cooldown_ends.items()):
                 if until <= now:
-                    self._rests_until.pop(actor, None)
+                    self._cooldown_ends.pop(actor, None)
 
 
 def _actor_of(conn: Any) -> str:

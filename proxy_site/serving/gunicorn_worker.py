@@ -1,5 +1,4 @@
-"""gunicorn's threaded worker, which waits for nobody for long, and keeps what it can't parse to
-itself."""
+"""The worker class of gunicorn.conf.py: timeouts, cooldown, and no quotes of broken requests."""
 
 from typing import Any
 
@@ -10,8 +9,10 @@ from proxy_site.serving.cooldown import CooldownWorker
 
 class GunicornWorker(CooldownWorker):
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """gunicorn quotes a broken request in its log and in its answer: a header without its colon
-        may hold a peer's token. What kind of mistake it is stays."""
+        """Log and answer a broken request by its kind of mistake only.
+
+        gunicorn quotes the request in both, and a header without its colon may hold a peer's token.
+        """
         if isinstance(exc, ParseException):
             for name, value in vars(exc).items():
                 if isinstance(value, str | bytes):

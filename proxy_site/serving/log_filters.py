@@ -1,21 +1,23 @@
-"""What isn't logged: that someone was refused. A flood of it would fill the disk, and it is counted
-where it matters (a ban has a row, failures of tokens are in /health).
+"""Filters of the log: refusals stay out, failures of the node itself stay in.
 
-Django and gunicorn log a line for each request that they refuse; these filters and the levels in
-the settings keep the failures of the node itself.
+Django and gunicorn log a line for each request that they refuse. A flood of those would fill the
+disk, and refusals are counted where it matters: a ban has a row, failures of tokens are in /health.
 """
 
 import logging
 
 
 class OnlyFailures(logging.Filter):
-    """For django.request at ERROR. Its 503 is what proxy_site.exception_handler logs itself, or a
-    public door that is closed: no failure, and asked again by everybody."""
+    """A filter for django.request at ERROR: it drops the 503.
+
+    proxy_site.exception_handler logs a 503 that is a failure; the others say that the public door
+    is closed, which everybody may ask again and again.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         return getattr(record, "status_code", 500) != 503
 
 
 def is_no_refusal(record: logging.LogRecord) -> bool:
-    """For gunicorn.error, where a request that isn't HTTP is a warning."""
+    """A filter for gunicorn.error, where a request that isn't HTTP is a warning."""
     return not str(record.msg).startswith("Invalid request from ip=")

@@ -72,21 +72,21 @@ def is_redirected(answer: requests.Response) -> bool:
     return answer.status_code == 301 and location.startswith("https://127.0.0.1")
 
 
-def test_a_trusted_proxy_says_so(get: Get) -> None:
+def test_a_trusted_proxy_is_believed_to_speak_https(get: Get) -> None:
     answer = get("/office/", source=PROXY, **BY_HTTPS)
     assert (answer.status_code, answer.headers["Location"]) == (302, "/office/login/?next=/office/")
     hsts = answer.headers["Strict-Transport-Security"]
     assert hsts == "max-age=31536000; includeSubDomains; preload"
 
 
-def test_its_cookies_are_for_https_only(get: Get) -> None:
+def test_cookies_are_for_https_only(get: Get) -> None:
     answer = get("/office/login/", source=PROXY, **BY_HTTPS)
     assert answer.status_code == 200
     assert [cookie.secure for cookie in answer.cookies] == [True]
 
 
 @pytest.mark.parametrize("source", [OTHER, "127.0.0.1"])
-def test_nobody_else_does(get: Get, source: str) -> None:
+def test_nobody_else_is_believed_to_speak_https(get: Get, source: str) -> None:
     answer = get("/office/", source=source, **BY_HTTPS)
     assert is_redirected(answer)
     assert "Strict-Transport-Security" not in answer.headers
@@ -96,7 +96,7 @@ def test_nobody_else_does(get: Get, source: str) -> None:
     "headers",
     [{}, {"X-Forwarded-Proto": "http"}, {"X-Forwarded-Ssl": "on"}, {"X-Forwarded-Protocol": "ssl"}],
 )
-def test_a_proxy_says_so_in_one_way_only(get: Get, headers: dict[str, str]) -> None:
+def test_a_proxy_is_believed_by_one_header_only(get: Get, headers: dict[str, str]) -> None:
     """What a proxy doesn't set itself, it passes on from its client."""
     assert is_redirected(get("/office/", source=PROXY, **headers))
 
@@ -119,6 +119,6 @@ def test_only_the_admin_is_redirected_where_it_is(get: Get) -> None:
     assert get("/admin/", source=PROXY, **BY_HTTPS).status_code == 404
 
 
-def test_without_trusted_proxies_nobody_does(tmp_path: Path) -> None:
+def test_without_trusted_proxies_nobody_is_believed_to_speak_https(tmp_path: Path) -> None:
     with production(tmp_path) as get:
         assert is_redirected(get("/admin/", **BY_HTTPS))

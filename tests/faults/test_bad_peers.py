@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psutil
@@ -89,7 +90,8 @@ def scene(module_yard: Yard) -> Iterator[Scene]:
         redirecting = [
             stack.enter_context(Door(redirect_to(elsewhere.url, status))) for status in REDIRECTS
         ]
-        peers = [peer.url for peer in (*bad.values(), *redirecting, good)]
+        doors = [*redirecting, good]
+        peers = [*(peer.url for peer in bad.values()), *(door.url for door in doors)]
         core = module_yard.node(
             "core",
             module_yard.port(),
@@ -116,10 +118,14 @@ def watch(scene: Scene) -> None:
         volume = (update + 1) * 10**9
         moved_at = time.monotonic()
         scene.exchange.set_bars({symbol: {"volume": volume} for symbol in UNIVERSE.symbols})
-        good.wait_for(lambda v=volume: volumes(good) == {v}, f"update {update} at the good peer")
+        good.wait_for(partial(has_only, good, volume), f"update {update} at the good peer")
         scene.reached_after += (good.taken[-1].at - moved_at,)
     scene.cycles = scene.iterations() - iterations
     scene.seconds = time.monotonic() - started
+
+
+def has_only(door: Door, volume: int) -> bool:
+    return volumes(door) == {volume}
 
 
 def volumes(door: Door) -> set[int]:

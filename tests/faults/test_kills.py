@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -90,12 +91,16 @@ class Day:
 
     def wait_until_all_equal(self, truth: dict[str, Any]) -> None:
         for node in self.nodes:
-            wait_for(lambda node=node: node.market() == truth, f"the truth at {node.name}", node)
+            wait_for(partial(serves, node, truth), f"the truth at {node.name}", node)
 
     def check_that_nobody_ended_by_itself(self) -> None:
         for node in self.nodes:
             for process in (node.store, node.api, node.worker):
                 assert process.lives, f"{process.name} has ended by itself\n{process.log()[-3000:]}"
+
+
+def serves(node: Node, truth: dict[str, Any]) -> bool:
+    return node.market() == truth
 
 
 def pass_time(seconds: float) -> None:

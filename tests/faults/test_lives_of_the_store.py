@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,11 @@ class Bench:
 
     def merge(self, *bars: Bar) -> None:
         self.store.merge(bars, Authority.CORE, fence=self.fence)
+
+    def merge_and_serve(self, sent: Bar) -> None:
+        """Merge it, and wait until both web processes, which hear of it in a moment, have it."""
+        self.merge(sent)
+        self.everyone_serves(lambda answer: volume(answer, sent.symbol) == sent.volume, "the bar")
 
     def complete(self) -> None:
         self.store.complete_cycle(fence=self.fence)
@@ -164,13 +170,17 @@ def volume(answer: requests.Response, symbol: str = "VCB") -> int:
 # --- Older, and empty -----------------------------------------------------------------------------
 
 
+def shows(shares: int, answer: requests.Response) -> bool:
+    return volume(answer) == shares
+
+
 def test_no_client_is_told_304_for_a_market_it_does_not_have(bench: Bench) -> None:
     kept = bench.server.keep_state()
     lost = [2_000, 3_000, 4_000]
     seen = {}
     for shares in lost:
         bench.merge(bar(volume=shares))
-        bench.everyone_serves(lambda answer, n=shares: volume(answer) == n, "the bar")
+        bench.everyone_serves(partial(shows, shares), "the bar")
         seen[etag(bench.get())] = shares
     bench.server.go_back(kept)
     bench.lead()
@@ -228,11 +238,11 @@ def test_a_snapshot_that_is_read_across_a_restart_is_not_kept(bench: Bench) -> N
             bench.server.go_back(kept)
             return super().symbols()
 
-    keeper = SnapshotRefresher(
+    refresher = SnapshotRefresher(
         RestartedMeanwhile(bench.server.client, clock=clock_at(NOW), trust_window=300)
     )
     with pytest.raises(Exception, match="can't be reached"):
-        keeper.current()
+        refresher.current()
     assert bench.store.state().position != lost
 
 
@@ -240,7 +250,8 @@ def test_changes_that_are_read_across_a_restart_are_gone(
     bench: Bench, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = bench.server.keep_state()
-    since = bench.store.state().position
+    keeper = SnapshotRefresher(bench.store)
+    since = keeper.current().position
     for shares in (2_000, 3_000):
         bench.merge(bar(volume=shares))
 
@@ -251,10 +262,12 @@ def test_changes_that_are_read_across_a_restart_are_gone(
             bench.server.go_back(kept)
             bench.lead()
             bench.merge(bar("FPT", volume=4_000))
+            bench.complete()
             return super().changes_since(since)
 
     store = RestartedMeanwhile(bench.server.client, clock=clock_at(NOW), trust_window=300)
-    monkeypatch.setattr(wiring, "store", lambda: store)
+    monkeypatch.setattr(keeper, "_store", store)
+    monkeypatch.setattr(wiring, "snapshots", lambda: keeper)
     assert client.get(f"/tickers/changes?since={since}").status_code == 410
 
 
@@ -291,7 +304,7 @@ def test_no_follower_skips_a_bar_of_an_older_core(
     follower.cycle(fence)
     kept = bench.server.keep_state()
     for symbol in SYMBOLS:
-        bench.merge(bar(symbol, volume=2_000))
+        bench.merge_and_serve(bar(symbol, volume=2_000))
         follower.cycle(fence)
     bench.server.go_back(kept)
     bench.lead()
@@ -304,7 +317,7 @@ def test_no_follower_skips_a_bar_of_an_older_core(
     bench.everyone_serves(lambda answer: volume(answer) == 3_000, "the market of the new life")
     follower.cycle(fence)
     assert market_of(ours) == market_of(bench.store)
-    bench.merge(bar("FPT", volume=9_000))
+    bench.merge_and_serve(bar("FPT", volume=9_000))
     follower.cycle(fence)
     assert market_of(ours) == market_of(bench.store)
 
@@ -318,7 +331,7 @@ def test_a_follower_whose_own_store_goes_back_in_a_cycle_skips_no_bar(
     follower = a_follower(bench, ours)
     follower.cycle(fence)
     kept = follower_server.keep_state()
-    bench.merge(bar("FPT", volume=2_000))
+    bench.merge_and_serve(bar("FPT", volume=2_000))
     follower.cycle(fence)
 
     class GoesBackMeanwhile(Store):
@@ -328,7 +341,7 @@ def test_a_follower_whose_own_store_goes_back_in_a_cycle_skips_no_bar(
             follower_server.go_back(kept)
             return super().merge(*arguments, **options)
 
-    bench.merge(bar("VCB", volume=2_000))
+    bench.merge_and_serve(bar("VCB", volume=2_000))
     unlucky = GoesBackMeanwhile(follower_server.client, clock=clock_at(NOW), trust_window=300)
     with pytest.raises(FencedError):
         a_follower(bench, unlucky).cycle(fence)
@@ -483,6 +496,11 @@ def test_out_of_memory_reads_go_on_writes_wait_and_it_is_said(bench: Bench) -> N
     client: Any = bench.server.client
     before, held = client.dump(f"{ROOT}:last"), bench.get()
     client.config_set("maxmemory", 200_000)
+    fresh = SnapshotRefresher(bench.store).current()
+    assert (fresh.position, len(fresh.series)) == (bench.store.state().position, len(SYMBOLS))
+    for url in bench.urls:
+        since = etag(held)[3:-1].split("-")[0] + "-0"
+        assert bench.get(f"/tickers/changes?since={since}", at=url).json()["replaced"]
     for answer in [bench.get(at=url) for url in bench.urls]:
         assert (answer.status_code, etag(answer)) == (200, etag(held))
     assert refuses_for_a_while(bench.gossip(bar(volume=2_000)))

@@ -9,6 +9,7 @@ import datetime as dt
 import itertools
 import re
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import psutil
@@ -139,7 +140,7 @@ def live(yard: Yard, cycles: int) -> Life:
             due = start + cycles * number // SAMPLES
             if next(faults):
                 exchange.fail_with_body(BodyFault.TRUNCATED, times=1)
-            wait_for(lambda due=due: visitor.visit() >= due, f"cycle {due}", seconds=600)
+            wait_for(partial(has_come_to, visitor, due), f"cycle {due}", seconds=600)
             life.worker.append(Sample.of(worker.pid, visitor.cycle()))
             life.web.append(Sample.of(web_pid, visitor.cycle()))
         life.log = worker.log()
@@ -184,6 +185,10 @@ class Visitor:
         # Each request of the last one comes through a connection of its own.
         requests.get(f"{self.url}/", timeout=30)
         return self.cycle()
+
+
+def has_come_to(visitor: Visitor, cycle: int) -> bool:
+    return visitor.visit() >= cycle
 
 
 @pytest.fixture(scope="module")

@@ -296,10 +296,10 @@ def assert_nothing_grew(outage: Outage) -> None:
     with each request is in both."""
 
     def heaviest(name: str) -> int:
-        return max(getattr(footprint, name) for footprint in outage.before)
+        return int(max(getattr(footprint, name) for footprint in outage.before))
 
     def lightest(name: str) -> int:
-        return min(getattr(footprint, name) for footprint in outage.after)
+        return int(min(getattr(footprint, name) for footprint in outage.after))
 
     assert lightest("threads") <= heaviest("threads")
     assert lightest("files") <= heaviest("files")

@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Cluster:
             sentinel.start()
         for port in self.ports:
             wait_for(
-                lambda port=port: self._is_ready(port),
+                partial(self._is_ready, port),
                 f"sentinel {port} to know the others",
                 seconds=60,
             )

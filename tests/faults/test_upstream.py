@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -63,8 +64,8 @@ def dropped(reason: str) -> Expected:
     )
 
 
-STATUSES = {code: status(code) for code in (403, 429, 500, 503)}
-BODIES = {
+STATUSES: dict[int | BodyFault, Expected] = {code: status(code) for code in (403, 429, 500, 503)}
+BODIES: dict[int | BodyFault, Expected] = {
     BodyFault.HTML: Expected("errors", "html", "200 with HTML instead of JSON"),
     BodyFault.NOT_JSON: Expected("errors", "not json", "200 with broken JSON"),
     BodyFault.TRUNCATED: Expected("errors", "truncated", "the upstream broke its answer off"),
@@ -256,14 +257,18 @@ def within_the_budget(exchange: SimulatorServer, *, limit: int) -> Iterator[None
 
 
 @pytest.mark.parametrize("code", STATUSES)
-def test_a_status(code: int, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_status_is_counted_and_told_and_the_market_stays_right(
+    code: int, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     with within_the_budget(bench.exchange, limit=LIMIT):
         bench.exchange.fail_with_status(code)
         live_through(bench, STATUSES[code], caplog)
 
 
 @pytest.mark.parametrize("body", BODIES)
-def test_a_body(body: BodyFault, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bad_body_is_counted_and_told_and_the_market_stays_right(
+    body: BodyFault, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     with within_the_budget(bench.exchange, limit=LIMIT):
         bench.exchange.fail_with_body(body)
         live_through(bench, BODIES[body], caplog)
@@ -341,6 +346,9 @@ def test_a_worker_process_lives_through_all_of_them(yard: Yard, exchange: Simula
         upstream = node.get("/health").json()["worker"].get("upstream", {})
         return int(upstream.get(expected.counter, {}).get(expected.kind, 0))
 
+    def is_told(expected: Expected, before: int) -> bool:
+        return count(expected) > before
+
     node.start()
     wait_for(lambda: served() == truth_of(exchange), "the market", node)
     volume = 10**8
@@ -352,9 +360,7 @@ def test_a_worker_process_lives_through_all_of_them(yard: Yard, exchange: Simula
                 exchange.fail_with_body(fault, times=1 if fault is BodyFault.SLOW_BODY else FOREVER)
             else:
                 exchange.fail_with_status(fault)
-            wait_for(
-                lambda e=expected, t=told: count(e) > t, f"a count of {fault}", node, seconds=300
-            )
+            wait_for(partial(is_told, expected, told), f"a count of {fault}", node, seconds=300)
             assert expected.line in node.worker.log()
             volume += LOT
             exchange.set_bars({symbol: {"volume": volume} for symbol in UNIVERSE.symbols})

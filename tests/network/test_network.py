@@ -7,6 +7,8 @@ at the exchange goes the whole way, fetch, gossip, change log.
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -91,7 +93,7 @@ def test_an_update_at_the_exchange_reaches_all(network: Network) -> None:
     network.exchange.set_bars({"VCB": {"close": price, "volume": volume}})
     for node in network.nodes:
         wait_for(
-            lambda node=node: node.last_bars()["VCB"]["volume"] == volume,
+            partial(serves_volume, node, volume),
             f"the update at {node.name}",
             node,
             seconds=10,
@@ -129,6 +131,10 @@ def test_no_secret_is_in_any_log(network: Network) -> None:
         assert SECONDARY not in log
 
 
+def serves_volume(node: Node, volume: int) -> bool:
+    return bool(node.last_bars()["VCB"]["volume"] == volume)
+
+
 def iterations(node: Node) -> int:
     return int(node.get("/health").json()["iteration_count"])
 
@@ -138,7 +144,7 @@ def last(node: Node, symbol: str, **query: str) -> object:
     return answer.json()[symbol][-1]
 
 
-def same_market(nodes: list[Node]) -> dict[str, dict[str, object]] | None:
+def same_market(nodes: list[Node]) -> dict[str, dict[str, Any]] | None:
     """The last bars when all nodes serve the same whole market."""
     first, *others = (node.last_bars() for node in nodes)
     return first if len(first) == 287 and all(other == first for other in others) else None

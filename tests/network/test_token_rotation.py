@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class RotatingNode:
         for process in self._running:
             os.kill(process.pid, signal.SIGTERM)
         for process in self._running:
-            wait_for(lambda p=process: not p.lives, f"{process.name} to leave", self)
+            wait_for(partial(has_left, process), f"{process.name} to leave", self)
 
     def asks(self, tokens: tuple[str, str]) -> tuple[int, str]:
         """What `manage.py rotate_token` exits with and says, with these tokens in its settings."""
@@ -116,6 +117,10 @@ class RotatingNode:
 
     def log(self) -> str:
         return "\n".join(process.log() for process in self._running)
+
+
+def has_left(process: Process) -> bool:
+    return not process.lives
 
 
 @pytest.fixture

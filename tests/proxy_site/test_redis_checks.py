@@ -24,30 +24,30 @@ AOF_OFF = "the store's append-only file is off: a restart loses the market"
 
 
 @pytest.mark.parametrize("version", ["6.2", "6.2.0", "7.0.15", "10.0.1"])
-def test_a_sound_server(version: str) -> None:
+def test_a_sound_server_is_no_danger(version: str) -> None:
     assert complaints(SOUND | {"redis_version": version}) == []
 
 
 @pytest.mark.parametrize("version", ["6.0.16", "5.0.7", "3.2"])
-def test_one_that_is_too_old(version: str) -> None:
+def test_a_server_that_is_too_old_is_a_danger(version: str) -> None:
     (line,) = complaints(SOUND | {"redis_version": version})
     assert version in line
     assert "install Redis 6.2 or newer, or Valkey" in line
 
 
-def test_one_that_forgets() -> None:
+def test_a_server_that_forgets_is_a_danger() -> None:
     assert complaints(SOUND | {"aof_enabled": 0}) == [AOF_OFF]
     assert complaints(SOUND | {"maxmemory_policy": "allkeys-lru"}) == [EVICTS]
 
 
-def test_one_that_is_full() -> None:
+def test_a_server_that_is_full_is_a_danger() -> None:
     full = {"maxmemory": 100, "used_memory": 120, "mem_not_counted_for_evict": 20}
     (line,) = complaints(SOUND | full)
     assert line.startswith("the store is out of memory")
     assert complaints(SOUND | full | {"mem_not_counted_for_evict": 21}) == []
 
 
-def test_one_that_tells_nothing_of_itself() -> None:
+def test_a_server_that_tells_nothing_of_itself_is_no_danger() -> None:
     assert complaints({}) == []
 
 

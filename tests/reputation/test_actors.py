@@ -9,7 +9,6 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from reputation import actors
 from reputation.actors import (
     STANDING_LIFETIME,
     ActorStatus,
@@ -23,6 +22,7 @@ from reputation.actors import (
 from reputation.evidence import MAX_EVIDENCE
 from reputation.models import Actor, AppendOnlyError, HourlyCount, StatusChange
 from reputation.transitions import OperatorEvent, Outcome, Status
+from tests.support.cached import cached_keys, lifetime
 from tests.support.clock import Clock, at_once
 
 HOME, AWAY = "203.0.113.9", "198.51.100.7"
@@ -223,20 +223,20 @@ class TestStanding:
     def test_is_cached_for_a_short_time(self) -> None:
         status_of(address=HOME)
         judge(Outcome.IMPLAUSIBLE, 6, address="198.51.100.7")
-        keys = list(cache.iter_keys("*"))
+        keys = cached_keys()
         assert len(keys) == 2
         for key in keys:
-            assert 0 < cache.pttl(key) <= STANDING_LIFETIME * 1_000
+            assert 0 < lifetime(key) <= STANDING_LIFETIME * 1_000
 
     def test_of_a_ban_is_never_cached_beyond_its_end(self, settings: Any) -> None:
         settings.BAN_HOURS = 10 / 3_600
         judge(Outcome.IMPLAUSIBLE, 6)
-        (written,) = cache.iter_keys("*")
-        assert 0 < cache.pttl(written) <= 10_000
+        (written,) = cached_keys()
+        assert 0 < lifetime(written) <= 10_000
         cache.clear()
         status_of(address=HOME)
-        (read,) = cache.iter_keys("*")
-        assert 0 < cache.pttl(read) <= 10_000
+        (read,) = cached_keys()
+        assert 0 < lifetime(read) <= 10_000
 
     def test_changes_at_once_with_a_ban_by_outcomes(self) -> None:
         judge(Outcome.IMPLAUSIBLE, 5)
@@ -288,14 +288,14 @@ class TestStanding:
     ) -> None:
         judge(Outcome.IMPLAUSIBLE, 6)
         later = timezone.now() + dt.timedelta(hours=24)
-        monkeypatch.setattr(actors.timezone, "now", lambda: later)
+        monkeypatch.setattr(timezone, "now", lambda: later)
         assert status_of(address=HOME) == ActorStatus(Status.PROBATION)
 
     def test_of_a_hand_made_ban_has_no_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         actor = Actor.objects.create(address=HOME)
         change_by_operator(actor=actor, event=OperatorEvent.BAN, operator="eve")
         later = timezone.now() + dt.timedelta(days=3_650)
-        monkeypatch.setattr(actors.timezone, "now", lambda: later)
+        monkeypatch.setattr(timezone, "now", lambda: later)
         cache.clear()
         assert status_of(address=HOME).banned
 

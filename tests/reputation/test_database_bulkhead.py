@@ -1,4 +1,4 @@
-"""The bulkhead in front of SQL: who is let in, who is told to come back, and when."""
+"""The bulkhead before SQL: who is let in, who is told to come back, and when."""
 
 import logging
 import threading

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.support.front import needs_nginx, nginx
 from tests.support.target import Target, a_bar, connect, read_answer, request, send, target
@@ -15,7 +16,7 @@ from tests.support.target import Target, a_bar, connect, read_answer, request, s
 # None is 127.0.0.1, the node's own machine, which nginx doesn't limit.
 LIAR, INNOCENT, UNKNOWN = "127.0.0.66", "127.0.0.7", "127.0.0.99"
 CONNECTIONS, CHANGES = 16, 20
-HIGH = dict.fromkeys(("open", "high", "low", "close"), 99_000)
+HIGH: dict[str, Any] = dict.fromkeys(("open", "high", "low", "close"), 99_000)
 LIE = json.dumps(a_bar(**HIGH, volume=20_000_000)).encode()
 
 

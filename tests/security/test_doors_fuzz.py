@@ -172,7 +172,7 @@ known_header = st.sampled_from(sorted(KNOWN_HEADERS)).flatmap(
     lambda name: st.tuples(st.just(name), st.sampled_from(KNOWN_HEADERS[name]) | any_text)
 )
 any_header = st.tuples(st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,15}", fullmatch=True), any_text)
-headers = st.one_of(
+headers: st.SearchStrategy[dict[str, str]] = st.one_of(
     st.just({}), st.lists(known_header, max_size=3).map(dict), st.lists(any_header).map(dict)
 )
 

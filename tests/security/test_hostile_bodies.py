@@ -575,6 +575,17 @@ class TestSlowClients:
                 assert {answer.status for answer in answers if answer} == {413}
             assert node.works(within=timeouts.READ_WITHIN_WHEN_BUSY)
 
+    def test_one_whose_body_is_refused_can_send_it_and_reads_why(self, node: Target) -> None:
+        """Many clients send all before they read anything, and give up when sending fails."""
+        with connect(node.port) as client:
+            client.sendall(head("/gossip", "Content-Length: 2000000"))
+            for _ in range(20):
+                threading.Event().wait(4 * timeouts.DRAIN_WITHIN / 20)
+                client.sendall(b" " * 100_000)
+            answer = read_answer(client)
+        assert answer is not None
+        assert answer.status == 413
+
     def test_one_alone_is_waited_for_and_taken(self, node: Target) -> None:
         """Longer than when others wait."""
         body = json.dumps([a_bar("SLOW")] * 4).encode()
@@ -647,6 +658,18 @@ def post_worker_init(worker):
         answer = read_answer(client)
     assert answer is not None
     assert answer.status == 200
+
+
+def test_a_connection_is_kept_however_long_its_thread_waits_for_its_turn(tmp_path: Path) -> None:
+    """No body is left, so its time doesn't count."""
+    no_time = "from proxy_site.serving import timeouts\ntimeouts.DRAIN_WITHIN = 0.0"
+    with target(tmp_path, conf=no_time) as node, connect(node.port) as client:
+        for data in (request("/gossip", BAR), b"GET /tickers HTTP/1.1\r\nHost: node.test\r\n\r\n"):
+            for _ in range(2):
+                client.sendall(data)
+                answer = read_answer(client)
+                assert answer is not None
+                assert answer.status == 200
 
 
 def test_connections_that_are_kept_busy_keep_nobody_out(node: Target) -> None:

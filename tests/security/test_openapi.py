@@ -43,7 +43,9 @@ def bounded(examples: int) -> hypothesis_settings:
     )
 
 
-def ask(case: schemathesis.Case, *, token: str | None, excluded: list[Any] | None = None) -> int:
+def ask(
+    case: schemathesis.Case[Any], *, token: str | None, excluded: list[Any] | None = None
+) -> int:
     """Send it, and check the answer against the description; returns the status."""
     # Wrong tokens have a test of their own: here they would use up what an address may try.
     excluded = [ignored_auth, *(excluded or [])]
@@ -61,7 +63,7 @@ def ask(case: schemathesis.Case, *, token: str | None, excluded: list[Any] | Non
 
 @API.parametrize()
 @bounded(40)
-def test_every_operation_answers_as_described(case: schemathesis.Case, market: Store) -> None:
+def test_every_operation_answers_as_described(case: schemathesis.Case[Any], market: Store) -> None:
     ask(case, token=node_settings.PRIMARY_TOKEN)
     check_market(market)
 
@@ -70,7 +72,7 @@ def test_every_operation_answers_as_described(case: schemathesis.Case, market: S
 @API.parametrize()
 @bounded(300)
 def test_every_operation_answers_as_described_to_many(
-    case: schemathesis.Case, market: Store
+    case: schemathesis.Case[Any], market: Store
 ) -> None:
     ask(case, token=node_settings.SECONDARY_TOKEN)
     check_market(market)
@@ -80,7 +82,7 @@ def test_every_operation_answers_as_described_to_many(
 @bounded(40)
 @pytest.mark.parametrize("token", ["wrong-token", ""])
 def test_without_the_token_nothing_is_taken(
-    case: schemathesis.Case, token: str, market: Store
+    case: schemathesis.Case[Any], token: str, market: Store
 ) -> None:
     before = market.state().position
     assert ask(case, token=token) in (401, 406, 429)
@@ -96,7 +98,7 @@ class TestStoreAway:
     @API.parametrize()
     @bounded(15)
     def test_every_operation_answers_as_described(
-        self, case: schemathesis.Case, nothing_reached: None
+        self, case: schemathesis.Case[Any], nothing_reached: None
     ) -> None:
         token = node_settings.PRIMARY_TOKEN
         assert ask(case, token=token, excluded=[not_a_server_error]) in (*range(200, 500), 503)

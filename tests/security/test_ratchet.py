@@ -85,7 +85,7 @@ def test_small_steps_end_at_the_band_too(mode: str) -> None:
     assert is_within_the_band("VCB")
 
 
-def test_nor_does_a_trusted_actor(mode: str) -> None:
+def test_a_trusted_actor_never_leaves_the_band(mode: str) -> None:
     by_operator(OperatorEvent.TRUST, ONE[0])
     for step in range(20):
         price = round(served()["close"] * 1.099)
@@ -118,7 +118,9 @@ steps = st.lists(
 @hypothesis_settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_whatever_is_sent_in_whatever_order(steps: list[Any], market: Store) -> None:
+def test_whatever_is_sent_in_whatever_order_stays_in_the_band(
+    steps: list[Any], market: Store
+) -> None:
     for symbol, relative, volume, actor in steps:
         price = round(served(symbol)["close"] * (1 + relative), 2)
         send_public(wire(symbol, price=price, volume=volume), address=actor)

@@ -3,18 +3,19 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tests.support.target import Target, a_bar, head, request, target
 from tickers.store.store import ROOT
 
 TIMES = 25
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "ALLOWED_HOSTS": "node.test,127.0.0.1",
     "PUBLIC_RATE": "7/1s",
     "TOKEN_FAILURE_RATE": "10/1h",  # no period ends meanwhile
 }
 BAR = json.dumps(a_bar()).encode()
-HIGH = dict.fromkeys(("open", "high", "low", "close"), 99_000)
+HIGH: dict[str, Any] = dict.fromkeys(("open", "high", "low", "close"), 99_000)
 LIE = json.dumps(a_bar(**HIGH)).encode()
 ELSEWHERE = b"POST /public/gossip HTTP/1.1\r\nHost: evil.test\r\nContent-Length: 2\r\n\r\n{}"
 REFUSED = {
@@ -77,7 +78,7 @@ def test_refusals_are_not_logged_and_a_closed_door_neither(tmp_path: Path) -> No
         assert len(log(node)) == before + 3
 
 
-def test_failures_are(tmp_path: Path) -> None:
+def test_a_failure_of_the_nodes_own_is_logged(tmp_path: Path) -> None:
     with target(tmp_path, conf=BROKEN) as node:
         answer = node.send(request("/gossip", b"[7]"))
         assert answer is not None

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from functools import partial
 from typing import Any
 
 from gossip.delivery.delivery import Delivery
@@ -90,11 +91,15 @@ def settle(core: Core, node: Node, marker: str = "ZZZ") -> list[list[str]]:
     return before
 
 
+def lacks_more_than(delivery: Delivery, count: int) -> bool:
+    return int(delivery.status()["internal"]["lacking"]) > count
+
+
 def looks_without_sending(core: Core, node: Node) -> None:
     """Twice the delivery is seen to look at the store, and the node gets nothing of it."""
     count, delivery = len(node.received), core.deliveries[0]
     for _ in range(2):
         lacking = delivery.status()["internal"]["lacking"]
         core.fetch(bar(f"NEW{next(core.numbers)}"))
-        until(lambda lacking=lacking: delivery.status()["internal"]["lacking"] > lacking)
+        until(partial(lacks_more_than, delivery, lacking))
     assert len(node.received) == count, node.symbols

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import redis
@@ -84,7 +84,7 @@ def merge_later(*bars: Bar) -> None:
 
 
 def _now() -> int:
-    seconds, microseconds = cast(tuple[int, int], wiring.store().client.time())
+    seconds, microseconds = wiring.store().client.time()
     return seconds * 1_000 + microseconds // 1_000
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ FORWARDER = "127.0.0.3"
 LEFT_ALONE = ("/tickers?symbol=LEFT", "/tickers?symbol=ALONE")
 
 
-_COMPRESS = {"gzip": gzip.compress, "zstd": zstd.compress}
+_COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
 
 
 class _From(HTTPAdapter):

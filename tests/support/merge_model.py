@@ -4,10 +4,12 @@ Bars are kept as they are, and every step's changes are listed as the change log
 """
 
 import datetime as dt
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tickers.bar import Bar, epoch_of, number
+from tickers.bar import Bar, epoch_of, number, parse
+from tickers.store.revisions import Revisions
 from tickers.verdict import Authority, Verdict
 
 INTERNAL_STANDS = 60.0  # seconds
@@ -48,6 +50,8 @@ class MergeModel:
     laid_at: dict[str, list[float]] = field(default_factory=dict)
     loaded: dict[str, dt.date] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
+    revisions: dict[str, Revisions] = field(default_factory=dict)
+    removed: dict[str, int] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)  # of the last step
 
     # --- Steps ----------------------------------------------------------------------------------
@@ -101,6 +105,17 @@ class MergeModel:
             self._withdraw(symbol)
         self._end()
         return len(banned)
+
+    def forget(self, symbol: str) -> bool:
+        self._begin()
+        known = symbol in self.newest
+        if known:
+            self._withdraw(symbol)
+            for of_symbol in (self.series, self.newest, self.loaded, self.changed, self.laid_at):
+                of_symbol.pop(symbol, None)
+            self.entries.append(("removed", symbol, b""))
+        self._end()
+        return known
 
     def look(self) -> None:
         self._begin()
@@ -262,6 +277,22 @@ class MergeModel:
 
     def _end(self) -> None:
         self.revision += bool(self.entries)
+        for what, symbol, encoded in self.entries:
+            self._revise(what, symbol, encoded)
+
+    def _revise(self, what: str, symbol: str, encoded: bytes) -> None:
+        if what in ("withdrawn", Authority.PUBLIC):
+            return
+        if what == "removed":
+            del self.revisions[symbol]
+            self.removed[symbol] = self.revision
+            return
+        before = self.revisions.get(symbol) or Revisions(self.removed.pop(symbol, 0))
+        self.revisions[symbol] = (
+            before.with_bar(parse(json.loads(encoded)).epoch, self.revision)
+            if encoded
+            else before.replaced(self.revision)
+        )
 
     def market(self) -> dict[str, list[tuple[int, bytes]]]:
         """The trusted series as ``Store.series`` reads them."""

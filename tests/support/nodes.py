@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import requests
 
@@ -22,6 +22,14 @@ PRIMARY = "network-primary-token"
 SECONDARY = "network-secondary-token"
 
 T = TypeVar("T")
+
+
+class Logs(Protocol):
+    """A process, or several, whose log is shown when a wait for it was in vain."""
+
+    name: str
+
+    def log(self) -> str: ...
 
 
 @dataclass
@@ -128,7 +136,7 @@ def answers(node: Node) -> bool:
         return False
 
 
-def wait_for(check: Callable[[], T], what: str, *nodes: Node, seconds: float = 30) -> T:
+def wait_for(check: Callable[[], T | None], what: str, *nodes: Logs, seconds: float = 30) -> T:
     """Poll until ``check`` gives something true; fails with the nodes' logs."""
     deadline = time.monotonic() + seconds
     while True:

@@ -63,7 +63,7 @@ def take(request: Received) -> None:
 
 
 def always(status: int, **headers: str) -> Behaviour:
-    return lambda request: request.answer(status, **headers)
+    return lambda request: request.answer(status, b"{}", **headers)
 
 
 def in_turn(*behaviours: Behaviour) -> Behaviour:

@@ -2,6 +2,8 @@
 
 import copy
 import datetime as dt
+import gzip
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +29,11 @@ from tickers import wiring
 from tickers.bar import Bar, epoch_of
 from tickers.store.store import ROOT, Store
 from tickers.verdict import Authority
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 DAYS = [MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY]
 ACTOR = "203.0.113.9"
@@ -387,9 +394,9 @@ class TestStoreAway:
 
     def test_its_age_grows(self, market: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         get()
-        keeper = wiring.snapshots()
+        refresher = wiring.snapshots()
         with store_lost():
-            monkeypatch.setattr(keeper, "_age_read_at", keeper._age_read_at - 1_000)
+            monkeypatch.setattr(refresher, "_age_read_at", refresher._age_read_at - 1_000)
             assert int(get()["X-Data-Age"]) >= 1_000
 
     def test_a_process_that_never_had_one_asks_to_try_again(
@@ -400,6 +407,26 @@ class TestStoreAway:
         assert answer.status_code == 503
         assert "store can't be reached" in answer.json()["detail"]
         assert int(answer["Retry-After"]) > 0
+
+    def test_nobody_is_given_older_data_than_it_has(self, market: Store, fence: str) -> None:
+        """Another process served it a later position before the store went away."""
+        before = get()["ETag"]
+        epoch, revision = before[3:-1].split("-")
+        for later in (int(revision) + 1, int(revision) + 1_000):
+            known = f'W/"{epoch}-{later}"'
+            with store_lost():
+                answer = get(If_None_Match=known)
+                assert (answer.status_code, answer.content) == (304, b"")
+                assert answer["ETag"] == known
+                assert "X-Data-Age" in answer
+                waits = get("/tickers/changes", {"since": known})
+            assert waits.status_code == 503
+            assert int(waits["Retry-After"]) > 0
+
+    def test_a_position_that_never_was_is_no_reason_for_a_304(self, market: Store) -> None:
+        epoch, revision = get()["ETag"][3:-1].split("-")
+        answer = get(If_None_Match=f'W/"{epoch}-{int(revision) + 1}"')
+        assert answer.status_code == 200
 
     def test_changes_cant_be_told(self, market: Store) -> None:
         etag = get()["ETag"]
@@ -419,17 +446,17 @@ def position() -> str:
 def changes(since: str) -> dict[str, Any]:
     answer = get("/tickers/changes", {"since": since})
     assert answer.status_code == 200
-    assert answer["Cache-Control"] == "no-store"
+    assert answer["Cache-Control"] == "public, max-age=1"
     assert answer["Content-Type"] == "application/json"
     body = dict(answer.json())
-    assert sorted(body) == ["bars", "position", "replaced"]
+    assert sorted(body) == ["bars", "position", "removed", "replaced"]
     return body
 
 
 class TestChanges:
     def test_are_none_at_the_present_position(self, market: Store) -> None:
         here = position()
-        assert changes(here) == {"position": here, "bars": [], "replaced": []}
+        assert changes(here) == {"position": here, "bars": [], "replaced": [], "removed": []}
 
     def test_are_the_bars_changed_since(self, market: Store, fence: str) -> None:
         before = position()
@@ -531,22 +558,113 @@ class TestGone:
         self.check(f"{epoch}-{int(revision) + 1}")
         self.check(f"{epoch}-{10**30}")
 
-    def test_is_what_the_log_was_trimmed_of(self, market: Store, fence: str) -> None:
+
+class TestAnyPositionOfThisEpoch:
+    """Whatever the log reaches back to."""
+
+    def test_is_one_that_the_log_was_trimmed_of(self, market: Store, fence: str) -> None:
         start = position()
         short = a_store(market.client, log_length=10)
         kept = []
         for volume in range(2_000, 2_030):
             short.merge([bar(volume=volume)], Authority.CORE, fence=fence)
             kept.append(position())
-        self.check(start)
-        self.check(kept[0])
-        assert changes(kept[-5])["bars"][0]["volume"] == 2_029
+        for since in (start, kept[0], kept[-5]):
+            assert [entry["volume"] for entry in changes(since)["bars"]] == [2_029]
 
-    def test_is_a_log_that_was_lost(self, market: Store, clean_server: redis.Redis) -> None:
+    def test_is_one_of_a_log_that_was_lost(self, market: Store, clean_server: redis.Redis) -> None:
         epoch, revision = position().split("-")
         clean_server.delete(f"{ROOT}:changes")
-        self.check(f"{epoch}-{int(revision) - 1}")
+        told = changes(f"{epoch}-{int(revision) - 1}")["bars"]
+        assert [entry["symbol"] for entry in told] == ["VNINDEX"]
         assert changes(f"{epoch}-{revision}")["bars"] == []
+
+    def test_costs_the_same(self, market: Store, fence: str) -> None:
+        """Nothing is read from the store for it but where that stands."""
+        start = position()
+        for volume in range(2_000, 2_030):
+            market.merge([bar(volume=volume)], Authority.CORE, fence=fence)
+        get()
+        counted: Any = market.client.info("commandstats")
+        changes(start)
+        after: Any = market.client.info("commandstats")
+        for name in ("xrange", "hgetall", "lrange", "hmget"):
+            command = f"cmdstat_{name}"
+            assert after.get(command, {}).get("calls") == counted.get(command, {}).get("calls")
+
+
+class TestChangesOfSymbols:
+    def test_are_those_that_the_query_names(self, market: Store, fence: str) -> None:
+        before = position()
+        market.merge([bar(volume=2_000), bar("FPT")], Authority.CORE, fence=fence)
+        market.merge([bar("PVS", MONDAY, close=34_000)], Authority.CORE, fence=fence)
+        market.merge([bar("PVS", MONDAY, close=34_100)], Authority.CORE, fence=fence)
+        market.forget("VNINDEX")
+        for symbols, bars, replaced, removed in (
+            (["vcb"], ["VCB"], [], []),
+            (["VCB", "PVS"], ["VCB"], ["PVS"], []),
+            (["VNINDEX", "NONE"], [], [], ["VNINDEX"]),
+            ([""], ["VCB", "FPT"], ["PVS"], ["VNINDEX"]),
+        ):
+            body = get("/tickers/changes", {"since": before, "symbol": symbols}).json()
+            assert sorted(entry["symbol"] for entry in body["bars"]) == sorted(bars)
+            assert (body["replaced"], body["removed"]) == (replaced, removed)
+            assert body["position"] == position()
+
+
+class TestASymbolThatLeft:
+    def test_is_named_until_it_comes_back(self, market: Store, fence: str) -> None:
+        before = position()
+        assert market.forget("PVS", fence=fence)
+        body = changes(before)
+        assert (body["bars"], body["replaced"], body["removed"]) == ([], [], ["PVS"])
+        assert "PVS" not in read()
+        assert changes(body["position"])["removed"] == []
+        market.merge([bar("PVS", close=36_000)], Authority.CORE, fence=fence)
+        assert [entry["close"] for entry in changes(body["position"])["bars"]] == [36_000]
+        again = changes(before)
+        assert (again["bars"], again["replaced"], again["removed"]) == ([], ["PVS"], [])
+
+
+class TestCopiesOfChanges:
+    def test_are_the_same_for_all_who_ask_from_one_position(
+        self, market: Store, fence: str
+    ) -> None:
+        """In a process that followed the log, and in one that has just begun."""
+        before = position()
+        get()
+        market.merge(
+            [bar("PVS", close=35_000, volume=3), bar(volume=5)], Authority.CORE, fence=fence
+        )
+        market.merge([bar("AAA"), bar(day=THURSDAY, volume=7)], Authority.INTERNAL)
+        followed = get("/tickers/changes", {"since": before}).content
+        forget()
+        assert get("/tickers/changes", {"since": before}).content == followed
+
+    def test_are_revalidated_by_etag(self, market: Store) -> None:
+        answer = get("/tickers/changes", {"since": position()})
+        again = get("/tickers/changes", {"since": position()}, If_None_Match=answer["ETag"])
+        assert (again.status_code, again.content) == (304, b"")
+        assert again["Cache-Control"] == "public, max-age=1"
+        assert again["ETag"] == answer["ETag"]
+
+    @pytest.mark.parametrize("coding", ["gzip", "zstd"])
+    def test_are_compressed_when_that_is_worth_it(
+        self, coding: str, market: Store, fence: str
+    ) -> None:
+        small = get("/tickers/changes", {"since": position()}, Accept_Encoding=coding)
+        assert "Content-Encoding" not in small
+        before = position()
+        market.merge([bar(f"S{n:02}") for n in range(50)], Authority.CORE, fence=fence)
+        plain = get("/tickers/changes", {"since": before})
+        packed = get("/tickers/changes", {"since": before}, Accept_Encoding=coding)
+        assert packed["Content-Encoding"] == coding
+        assert unpacked(coding, packed.content) == plain.content
+        assert int(packed["Content-Length"]) == len(packed.content) < len(plain.content) / 2
+
+
+def unpacked(coding: str, content: bytes) -> bytes:
+    return gzip.decompress(content) if coding == "gzip" else zstd.decompress(content)
 
 
 @pytest.mark.parametrize(
@@ -597,6 +715,7 @@ steps: st.SearchStrategy[tuple[str, list[Bar]]] = st.one_of(
     st.tuples(st.just("replace"), some_bars),
     st.tuples(st.just("lay"), some_bars),
     st.tuples(st.just("withdraw"), st.just([])),
+    st.tuples(st.just("forget"), some_bars),
 )
 
 
@@ -604,6 +723,8 @@ def take(what: str, bars: list[Bar], store: Store, fence: str) -> None:
     """One step in the life of a market."""
     if what == "withdraw":
         store.withdraw_actors([ACTOR])
+    elif what == "forget":
+        store.forget(bars[0].symbol)
     elif what == "lay":
         newest = store.newest()
         known = [(entry, newest[entry.symbol].anchor) for entry in bars if entry.symbol in newest]
@@ -642,6 +763,8 @@ class FollowingClient:
         for symbol in body["replaced"]:
             bars = read(symbol=symbol, authority="trusted")
             self.market[symbol] = by_day(bars[symbol])
+        for symbol in body["removed"]:
+            self.market.pop(symbol, None)
         self.position = body["position"]
 
 

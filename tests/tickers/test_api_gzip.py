@@ -32,7 +32,9 @@ QUERIES: list[dict[str, Any]] = [{}, {"limit": 1}, {"authority": "trusted"}]
         ("*", "zstd"),
     ],
 )
-def test_is_the_same_market(query: dict[str, Any], accepts: str, coding: str) -> None:
+def test_a_compressed_market_is_the_same_market(
+    query: dict[str, Any], accepts: str, coding: str
+) -> None:
     plain, packed = get(query=query), get(query=query, accept_encoding=accepts)
     assert packed["Content-Encoding"] == coding
     assert UNPACK[coding](packed.content) == plain.content
@@ -54,7 +56,7 @@ def test_is_the_same_market(query: dict[str, Any], accepts: str, coding: str) ->
         "identity, *;q=0.5",
     ],
 )
-def test_is_plain_for_who_doesnt_take_it(accepts: str) -> None:
+def test_an_answer_is_plain_for_who_doesnt_take_compression(accepts: str) -> None:
     assert not get(accept_encoding=accepts).has_header("Content-Encoding")
 
 
@@ -65,13 +67,13 @@ def test_small_and_rare_bodies_stay_plain(query: dict[str, Any], coding: str) ->
 
 
 @pytest.mark.parametrize("coding", UNPACK)
-def test_is_made_once_a_revision(market: Store, coding: str) -> None:  # noqa: F811
+def test_a_compressed_market_is_made_once_a_revision(market: Store, coding: str) -> None:  # noqa: F811
     first, again = (get(accept_encoding=coding).content for _ in range(2))
     assert first is again
 
 
 @pytest.mark.parametrize("coding", UNPACK)
-def test_follows_every_change(market: Store, fence: str, coding: str) -> None:  # noqa: F811
+def test_a_compressed_market_follows_every_change(market: Store, fence: str, coding: str) -> None:  # noqa: F811
     changes = [
         bar(volume=9_000),
         bar("FPT"),

@@ -4,7 +4,7 @@ import gc
 import gzip
 import itertools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +24,11 @@ from tickers.verdict import Authority
 SYMBOLS = [f"S{number:02}" for number in range(2 * PART + 3)]
 NOTHING_HELD = 0  # MB
 SOME_HELD = 0.026
-UNPACK = {"identity": bytes, "gzip": gzip.decompress, "zstd": zstd.decompress}
+UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    "identity": bytes,
+    "gzip": gzip.decompress,
+    "zstd": zstd.decompress,
+}
 
 QUERIES: list[dict[str, Any]] = [
     {},
@@ -72,7 +76,7 @@ def without_limit(settings: Any, query: dict[str, Any], **headers: str) -> Any:
 
 @pytest.mark.parametrize("coding", UNPACK)
 @pytest.mark.parametrize("query", QUERIES, ids=str)
-def test_is_byte_for_byte_the_market_without_a_limit(
+def test_an_answer_is_byte_for_byte_the_market_without_a_limit(
     market: Store, settings: Any, query: dict[str, Any], coding: str
 ) -> None:
     expected = without_limit(settings, query)
@@ -83,7 +87,7 @@ def test_is_byte_for_byte_the_market_without_a_limit(
         assert answer[name] == expected[name]
 
 
-def test_is_sent_as_it_is_read(market: Store) -> None:
+def test_an_answer_is_sent_as_it_is_read(market: Store) -> None:
     answer = get()
     assert answer.streaming
     assert "Content-Length" not in answer
@@ -107,7 +111,7 @@ def test_an_answer_that_was_sent_is_freed_at_once(node: Store, settings: Any) ->
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
-def test_is_compressed_on_its_way(market: Store, coding: str) -> None:
+def test_an_answer_is_compressed_on_its_way(market: Store, coding: str) -> None:
     answer = get(accept_encoding=coding)
     assert answer["Content-Encoding"] == coding
     parts = list(answer.streaming_content)
@@ -115,19 +119,19 @@ def test_is_compressed_on_its_way(market: Store, coding: str) -> None:
     assert len(b"".join(parts)) < 0.3 * len(content(get()))
 
 
-def test_few_symbols_have_a_length(market: Store) -> None:
+def test_an_answer_of_few_symbols_has_a_length(market: Store) -> None:
     answer = get(query={"symbol": ["S05", "S06"]})
     assert answer["Content-Length"] == str(len(answer.content))
 
 
-def test_is_not_sent_to_who_has_it(market: Store) -> None:
+def test_a_market_is_not_sent_to_who_has_it(market: Store) -> None:
     answer = get()
     content(answer)
     again = get(if_none_match=answer["ETag"])
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_has_the_head_of_get_without_its_body(market: Store) -> None:
+def test_head_has_the_headers_of_get_without_its_body(market: Store) -> None:
     whole, head = get(), CLIENT.head("/tickers")
     content(whole)
     assert head.status_code == 200

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import pytest
 import requests
@@ -19,7 +20,7 @@ from tickers.vci.errors import (
     UpstreamTimeoutError,
 )
 
-Behaviour = Callable[[BaseHTTPRequestHandler], None]
+Behaviour = Callable[["Handler"], None]
 
 
 class Upstream(LoopbackServer):
@@ -64,8 +65,8 @@ def session() -> Iterator[requests.Session]:
 
 
 @pytest.fixture
-def ask(upstream, session) -> Callable[..., Reply]:
-    def ask(stop: threading.Event | None = None, **limits: float) -> Reply:
+def ask(upstream: Upstream, session: requests.Session) -> Callable[..., Reply]:
+    def ask(stop: threading.Event | None = None, **limits: Any) -> Reply:
         return post(
             session,
             upstream.url,
@@ -118,12 +119,16 @@ def threads_end() -> bool:
 
 
 class TestAnswers:
-    def test_a_reply_comes_with_status_headers_and_body(self, upstream, ask):
+    def test_a_reply_comes_with_status_headers_and_body(
+        self, upstream: Upstream, ask: Callable[..., Reply]
+    ) -> None:
         upstream.behave = lambda handler: answer(handler, 200, b"[]", X_Test="yes")
         reply = ask()
         assert (reply.status, reply.body, reply.headers["x-test"]) == (200, b"[]", "yes")
 
-    def test_an_answer_in_pieces_is_put_together(self, upstream, ask):
+    def test_an_answer_in_pieces_is_put_together(
+        self, upstream: Upstream, ask: Callable[..., Reply]
+    ) -> None:
         def behave(handler: Handler) -> None:
             answer(handler, 200, b"", length=200000)
             drip(handler, [b"x" * 50_000] * 4, pause=0.01)
@@ -131,24 +136,32 @@ class TestAnswers:
         upstream.behave = behave
         assert len(ask().body) == 200_000
 
-    def test_the_connection_is_kept_also_after_an_error(self, upstream, ask):
+    def test_the_connection_is_kept_also_after_an_error(
+        self, upstream: Upstream, ask: Callable[..., Reply]
+    ) -> None:
         statuses = iter([200, 503, 429, 200])
         upstream.behave = lambda handler: answer(handler, next(statuses), b"[]")
         assert [ask().status for _ in range(4)] == [200, 503, 429, 200]
         assert upstream.connections == 1
 
-    def test_a_redirect_is_not_followed(self, upstream, ask):
+    def test_a_redirect_is_not_followed(
+        self, upstream: Upstream, ask: Callable[..., Reply]
+    ) -> None:
         upstream.behave = lambda handler: answer(handler, 302, b"", Location="/elsewhere")
         assert ask().status == 302
 
-    def test_no_cookie_is_kept(self, upstream, ask, session):
+    def test_no_cookie_is_kept(
+        self, upstream: Upstream, ask: Callable[..., Reply], session: requests.Session
+    ) -> None:
         upstream.behave = lambda handler: answer(handler, 200, b"[]", Set_Cookie="a=b")
         ask()
         assert not session.cookies
 
 
 class TestBrokenAnswers:
-    def test_a_body_shorter_than_announced_is_truncated(self, upstream, ask):
+    def test_a_body_shorter_than_announced_is_truncated(
+        self, upstream: Upstream, ask: Callable[..., Reply]
+    ) -> None:
         def behave(handler: Handler) -> None:
             answer(handler, 200, b"[1, 2", length=50)
             handler.close_connection = True
@@ -157,12 +170,16 @@ class TestBrokenAnswers:
         with pytest.raises(TruncatedError, match="broke its answer off"):
             ask()
 
-    def test_a_body_that_claims_to_be_compressed_and_isnt(self, upstream, ask):
+    def test_a_body_that_claims_to_be_compressed_and_isnt(
+        self, upstream: Upstream, ask: Callable[..., Reply]
+    ) -> None:
         upstream.behave = lambda handler: answer(handler, 200, b"[]", Content_Encoding="gzip")
         with pytest.raises(TruncatedError, match="decompressed"):
             ask()
 
-    def test_a_connection_closed_without_an_answer(self, upstream, ask):
+    def test_a_connection_closed_without_an_answer(
+        self, upstream: Upstream, ask: Callable[..., Reply]
+    ) -> None:
         def behave(handler: Handler) -> None:
             handler.close_connection = True
 
@@ -170,14 +187,16 @@ class TestBrokenAnswers:
         with pytest.raises(UnreachableError, match="no answer"):
             ask()
 
-    def test_nobody_listens(self, session):
+    def test_nobody_listens(self, session: requests.Session) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             url = f"http://127.0.0.1:{free.getsockname()[1]}/"
         stop = threading.Event()
         with pytest.raises(UnreachableError, match="ConnectionRefusedError"):
             post(session, url, order={}, headers={}, limits=Limits(), stop=stop)
 
-    def test_a_body_larger_than_any_answer(self, upstream, ask):
+    def test_a_body_larger_than_any_answer(
+        self, upstream: Upstream, ask: Callable[..., Reply]
+    ) -> None:
         upstream.behave = lambda handler: answer(handler, 200, b"x" * 1_001)
         with pytest.raises(TooLargeError, match="larger than 1000 bytes"):
             ask(max_body=1_000)
@@ -195,12 +214,16 @@ class TestSlowAnswers:
         answer(handler, 200, b"", length=1000000)
         drip(handler, forever(b" "))
 
-    def test_silence_ends_with_the_read_timeout(self, upstream, ask):
+    def test_silence_ends_with_the_read_timeout(
+        self, upstream: Upstream, ask: Callable[..., Reply]
+    ) -> None:
         upstream.behave = self.silent
         with pytest.raises(UpstreamTimeoutError, match=r"sent nothing for 0\.1 s"):
             ask(read_timeout=0.1)
 
-    def test_silence_in_the_middle_of_a_body_ends_with_the_read_timeout(self, upstream, ask):
+    def test_silence_in_the_middle_of_a_body_ends_with_the_read_timeout(
+        self, upstream: Upstream, ask: Callable[..., Reply]
+    ) -> None:
         def behave(handler: Handler) -> None:
             answer(handler, 200, b"[1,", length=50)
             self.silent(handler)
@@ -210,7 +233,9 @@ class TestSlowAnswers:
             ask(read_timeout=0.1)
 
     @pytest.mark.parametrize("part", ["slow_headers", "slow_body", "silent"])
-    def test_no_answer_takes_longer_than_the_total_timeout(self, upstream, ask, part):
+    def test_no_answer_takes_longer_than_the_total_timeout(
+        self, upstream: Upstream, ask: Callable[..., Reply], part: str
+    ) -> None:
         upstream.behave = getattr(self, part)
         before = time.monotonic()
         with pytest.raises(UpstreamTimeoutError, match=r"wasn't complete after 0\.3 s"):
@@ -219,7 +244,13 @@ class TestSlowAnswers:
         assert threads_end(), "the request goes on in a thread"
 
     @pytest.mark.parametrize("part", ["slow_headers", "slow_body", "silent"])
-    def test_a_stopping_node_doesnt_wait_for_a_slow_answer(self, upstream, ask, part, monkeypatch):
+    def test_a_stopping_node_doesnt_wait_for_a_slow_answer(
+        self,
+        upstream: Upstream,
+        ask: Callable[..., Reply],
+        part: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
         monkeypatch.setattr("tickers.bounded_http.STOP_GRACE", 0.1)
         stop = threading.Event()
         begun = threading.Event()
@@ -229,7 +260,12 @@ class TestSlowAnswers:
             getattr(self, part)(handler)
 
         upstream.behave = behave
-        stopper = threading.Thread(target=lambda: (begun.wait(5), stop.set()))
+
+        def stop_it() -> None:
+            begun.wait(5)
+            stop.set()
+
+        stopper = threading.Thread(target=stop_it)
         stopper.start()
         before = time.monotonic()
         with pytest.raises(StoppedError):
@@ -238,7 +274,9 @@ class TestSlowAnswers:
         assert threads_end(), "the request goes on in a thread"
         stopper.join()
 
-    def test_a_stopping_node_takes_the_answer_in_hand(self, upstream, ask):
+    def test_a_stopping_node_takes_the_answer_in_hand(
+        self, upstream: Upstream, ask: Callable[..., Reply]
+    ) -> None:
         stop = threading.Event()
 
         def behave(handler: Handler) -> None:

@@ -59,6 +59,11 @@ def bench(clean_server: redis.Redis) -> Iterator[Bench]:
     )
     stop = threading.Event()
     changes: list[int] = []
+
+    def changed() -> None:
+        changes.append(1)
+        found.on_change()
+
     with SimulatorServer(market) as exchange:
         client = VciClient(
             base_url=exchange.url,
@@ -75,12 +80,12 @@ def bench(clean_server: redis.Redis) -> Iterator[Bench]:
             symbols=SYMBOLS,
             history_start=HISTORY_START,
             stop=stop,
-            on_change=lambda: (changes.append(1), bench.on_change())[0],
+            on_change=changed,
         )
         fence = store.acquire_lease(60)
         assert fence
-        bench = Bench(exchange, store, fetch, client, fence, changes)
-        yield bench
+        found = Bench(exchange, store, fetch, client, fence, changes)
+        yield found
         client.close()
 
 
@@ -110,7 +115,7 @@ def test_the_next_answer_is_asked_for_while_one_is_merged(bench: Bench) -> None:
     bench.fetch.cycle(bench.fence)
     newest = bench.series("VNINDEX")[-1]
     bench.exchange.set_bars({"VNINDEX": {"volume": newest.volume + 500}})
-    before = bench.exchange.stats()["requests"]
+    before = int(bench.exchange.stats()["requests"])
 
     def both_were_asked() -> bool:
         return bench.exchange.stats()["requests"] == before + 2
@@ -152,7 +157,7 @@ def test_a_series_that_the_overlap_doesnt_reach_is_read_whole(bench: Bench) -> N
     bench.store.client.hset(
         f"{ROOT}:last",
         "FPT",
-        f"{old.epoch} CORE {old.volume} {old.high} {old.low} {old.close} 0 ".encode()
+        f"{old.epoch} CORE {old.volume} {old.high} {old.low} {old.close} 0 1 ".encode()
         + old.encode(),
     )
     bench.fetch.cycle(bench.fence)

@@ -103,7 +103,7 @@ class TestANodeOfOurKind:
         assert ours.series("VCB") == [bar(day=day) for day in (11, 12, 13, 14, 15)]
         assert ours.store.newest()["VCB"].authority is Authority.FOLLOWED
 
-    def test_then_only_what_changed(self, ours: Ours, core: Core) -> None:
+    def test_later_cycles_read_only_what_changed(self, ours: Ours, core: Core) -> None:
         follower = ours.follower(core.url)
         follower.cycle(ours.fence)
         core.merge(bar(volume=2_000, close=64_400))

@@ -50,11 +50,11 @@ class TestTradingDays:
             "2024-05-04",  # a Saturday that offices worked in exchange for 29 April
         ],
     )
-    def test_closed(self, day: str) -> None:
+    def test_the_exchange_is_closed_at_weekends_and_on_holidays(self, day: str) -> None:
         assert not is_trading_day(dt.date.fromisoformat(day))
 
     @pytest.mark.parametrize("day", ANNOUNCED_FOR_2026.split())
-    def test_closed_as_announced(self, day: str) -> None:
+    def test_the_exchange_is_closed_as_announced(self, day: str) -> None:
         assert not is_trading_day(dt.date.fromisoformat(day))
 
     def test_the_first_session_of_2026_was_on_monday_the_fifth(self) -> None:
@@ -76,7 +76,7 @@ class TestTradingDays:
         assert Calendar().trading_days_between(tuesday, friday) == 0
 
     @pytest.mark.parametrize("day", ["2025-01-24", "2025-02-03", "2025-08-29", "2025-09-03"])
-    def test_open_on_the_days_around_holidays(self, day: str) -> None:
+    def test_the_exchange_is_open_on_the_days_around_holidays(self, day: str) -> None:
         assert is_trading_day(dt.date.fromisoformat(day))
 
 

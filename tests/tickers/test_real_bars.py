@@ -20,10 +20,13 @@ def bars() -> list[Bar]:
     with DATA.open(newline="") as file:
         return [
             Bar(
-                row["symbol"],
-                dt.date.fromisoformat(row["date"]),
-                *(float(row[name]) for name in ("open", "high", "low", "close")),
-                int(row["volume"]),
+                symbol=row["symbol"],
+                day=dt.date.fromisoformat(row["date"]),
+                open=float(row["open"]),
+                high=float(row["high"]),
+                low=float(row["low"]),
+                close=float(row["close"]),
+                volume=int(row["volume"]),
             )
             for row in csv.DictReader(file)
         ]

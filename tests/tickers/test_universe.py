@@ -106,12 +106,12 @@ class TestFiles:
 
 
 @pytest.mark.parametrize("symbol", ["VCB", "VNINDEX", "E1VFVN30", "A", "A" * 16, "VN30F2509"])
-def test_symbols(symbol: str) -> None:
+def test_a_symbol_looks_like_one(symbol: str) -> None:
     assert looks_like_symbol(symbol)
 
 
 @pytest.mark.parametrize(
     "text", ["", "A" * 17, "vcb", "V B", "VCB\n", "V.B", "ĐHC", "{market}", "٣"]
 )
-def test_not_symbols(text: str) -> None:
+def test_other_texts_dont_look_like_a_symbol(text: str) -> None:
     assert not looks_like_symbol(text)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from tickers.snapshot.series import Series
 
-# Bytes that a symbol takes whatever the limit, at most: its newest bar, its overlay, its share of
-# the kept bodies of the last bars, and the objects around them.
-SYMBOL_SIZE = 1_024
+# Bytes that a symbol takes whatever the limit, at most: its newest bar, its overlay, its revisions,
+# its share of the kept bodies of the last bars, and the objects around them.
+SYMBOL_SIZE = 1_536
 # A history is held once as itself and once in the kept body of the whole market; each compressed
 # form, of both, adds some 0.3 (two times a seventh).
 BODIES = 3
@@ -43,7 +43,7 @@ class MemoryLimit:
     def hold(self, series: Series, instead_of: Series | None = None) -> Series:
         """The series with its history if that fits, in the place of the symbol's one before."""
         if instead_of is not None:
-            self._leave(instead_of)
+            self.leave(instead_of)
         if series.history is None or not self.fits(series.history.size):
             self.not_held += 1
             return series.without_history()
@@ -51,11 +51,12 @@ class MemoryLimit:
         return series
 
     def drop(self, series: Series) -> Series:
-        self._leave(series)
+        self.leave(series)
         self.not_held += 1
         return series.without_history()
 
-    def _leave(self, series: Series) -> None:
+    def leave(self, series: Series) -> None:
+        """The series is not held any more."""
         if series.history is None:
             self.not_held -= 1
         else:

@@ -3,16 +3,18 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import redis
 
 from tickers.snapshot.memory_limit import MemoryLimit, MemoryUse
-from tickers.snapshot.series import Row, Series
-from tickers.snapshot.snapshot import PART, Snapshot, StaleError
+from tickers.snapshot.series import Series
+from tickers.snapshot.snapshot import Snapshot, StaleError
 from tickers.store.records import Change, Position, State, day_in
+from tickers.store.revisions import Revisions
 from tickers.store.store import Store
+from tickers.verdict import Authority
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class SnapshotRefresher:
         self._asked_at = float("-inf")
         self._is_behind = False  # this process has written since it last asked
         self._is_away = False  # so the store was when it was last asked
+        self._is_of_another_life = False  # and has no whole market yet
         self._was_read = False  # since the last change that was heard of
         self._age: float | None = None
         self._age_read_at = 0.0
@@ -82,6 +85,18 @@ class SnapshotRefresher:
         if self._was_read:
             self._was_read = False
             self._ask(wait=False)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store couldn't be reached when it was last asked."""
+        return self._is_away
+
+    @property
+    def may_be_behind(self) -> bool:
+        """Whether the store may have told others of a later revision of this epoch: it is away, or
+        lives another life whose market isn't complete yet. Otherwise the snapshot is where the
+        store was when it was last asked."""
+        return self._is_away or self._is_of_another_life
 
     def age(self) -> float | None:
         """Seconds since the node's last trusted update; None: never had one. Grows while the store
@@ -133,7 +148,9 @@ class SnapshotRefresher:
             state, changes = self._store.changes_since(held.position)
         if state.age is not None:  # a new life that no trusted source has spoken to has none
             self._age, self._age_read_at = state.age, time.monotonic()
-        if held and (changes == [] or not _takes_over(state, held)):
+        takes_over = held is None or _takes_over(state, held)
+        self._is_of_another_life = not takes_over
+        if held and (changes == [] or not takes_over):
             return
         if held is None or changes is None:
             made = load(self._store, state.position, memory_limit=self._memory_limit)
@@ -166,36 +183,38 @@ def _takes_over(state: State, held: Snapshot) -> bool:
 def load(store: Store, position: Position, *, memory_limit: int = MEMORY_LIMIT) -> Snapshot:
     """The whole market. ``position`` was read before: the label may be older than the bars, never
     newer."""
+    removed = store.removed()  # before the series: what leaves meanwhile, the log will tell
     symbols = store.symbols()
     room = MemoryLimit(memory_limit, len(symbols))
-    series = {symbol: room.hold(Series.of(rows)) for symbol, rows in _rows(store, symbols) if rows}
+    series: dict[str, Series] = {}
+    revisions: dict[str, Revisions] = {}
+    for symbol, rows, revised in store.series_with_revisions(symbols):
+        series[symbol], revisions[symbol] = room.hold(Series.of(rows)), revised
     overlays = {symbol: (o.day, o.json) for symbol, o in store.overlays().items()}
-    return Snapshot(position, series, overlays, store, room)
+    return Snapshot(position, series, overlays, store, room, revisions, removed)
 
 
 def follow(held: Snapshot, changes: Sequence[Change]) -> Snapshot:
     """The snapshot after ``held`` and these changes, which came right after it."""
     store = held.store
     series, overlays = dict(held.series), dict(held.overlays)
+    revisions, removed = dict(held.revisions), dict(held.removed)
     room = replace(held.room, symbols=len(series.keys() | {change.symbol for change in changes}))
     for change in changes:
         _apply(change, series, overlays, room)
+        _revise(change, revisions, removed)
+    # Once for all their changes; a series that has left the market since isn't there to be read.
     replaced = list(dict.fromkeys(c.symbol for c in changes if c.what == "replaced"))
-    for symbol, rows in _rows(store, replaced):
+    for symbol, rows in store.series([symbol for symbol in replaced if symbol in revisions]):
         if rows:
             series[symbol] = room.hold(Series.of(rows), instead_of=series.get(symbol))
+    room.symbols = len(series)
     for symbol in reversed(series):  # new symbols' newest bars come before the last ones' histories
         if room.fits():
             break
         series[symbol] = room.drop(series[symbol])
     position = Position(held.position.epoch, changes[-1].revision)
-    return Snapshot(position, series, overlays, store, room)
-
-
-def _rows(store: Store, symbols: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:
-    """A few symbols at a time: bars as objects take twice what they take joined."""
-    for at in range(0, len(symbols), PART):
-        yield from store.series(symbols[at : at + PART])
+    return Snapshot(position, series, overlays, store, room, revisions, removed)
 
 
 def _apply(
@@ -206,11 +225,31 @@ def _apply(
 ) -> None:
     if change.what == "withdrawn":
         overlays.pop(change.symbol, None)
+    elif change.what == "removed":
+        if gone := series.pop(change.symbol, None):
+            room.leave(gone)
     elif change.bar is not None:
         day = day_in(change.bar)
-        if change.what == "PUBLIC":
+        if change.what == Authority.PUBLIC:
             overlays[change.symbol] = (day, change.bar)
             return
         before = series.get(change.symbol)
         made = before.with_bar(day, change.bar) if before else Series.of([(day, change.bar)])
         series[change.symbol] = room.hold(made, instead_of=before)
+
+
+def _revise(change: Change, revisions: dict[str, Revisions], removed: dict[str, int]) -> None:
+    """Reckon what the store's scripts did with the same change."""
+    if change.what in ("withdrawn", Authority.PUBLIC):
+        return
+    if change.what == "removed":
+        revisions.pop(change.symbol, None)
+        removed[change.symbol] = change.revision
+        return
+    # One that comes back is read whole by all who knew it before it left.
+    left_at = removed.pop(change.symbol, 0)
+    before = revisions.get(change.symbol) or Revisions(left_at)
+    if change.bar is None:
+        revisions[change.symbol] = before.replaced(change.revision)
+    else:
+        revisions[change.symbol] = before.with_bar(day_in(change.bar), change.revision)

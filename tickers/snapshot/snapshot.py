@@ -14,6 +14,7 @@ from tickers.snapshot.coding import Coding
 from tickers.snapshot.memory_limit import MemoryLimit, MemoryUse
 from tickers.snapshot.series import History, Row, Series, volume_of
 from tickers.store.records import Position
+from tickers.store.revisions import Revisions
 from tickers.store.store import Store
 
 PART = 10  # symbols that are read from the store, and sent, at a time
@@ -50,6 +51,8 @@ class Snapshot:
     overlays: Mapping[str, tuple[int, bytes]]
     store: Store = field(repr=False)
     room: MemoryLimit
+    revisions: Mapping[str, Revisions]
+    removed: Mapping[str, int]  # symbol → the revision at which it left the market
     _bodies: dict[Selection, bytes] = field(default_factory=dict, repr=False)
     _packed: dict[tuple[Selection, str], bytes] = field(default_factory=dict, repr=False)
     _building: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -138,6 +141,55 @@ class Snapshot:
             yield b",".join([bar for _, bar in self._recent(symbol, trusted=False)])
             before = b"],"
         yield b"{}" if before == b"{" else b"]}"
+
+    # --- What changed ---------------------------------------------------------------------------
+
+    def changes(self, since: int, symbols: Iterable[str] | None = None) -> bytes:
+        """JSON: {"position", "bars": [bar, ...], "replaced": [symbol, ...], "removed": [symbol,
+        ...]} of the trusted bars that changed after revision ``since``, as they are now, in the
+        order in which they changed.
+
+        Of a symbol that is "replaced" all bars must be read, and none is told. The same for all who
+        ask at this position; the work is that of going through the symbols, and of the bars told.
+        Raises as ``body`` does.
+        """
+        names = self.revisions.keys() if symbols is None else self.revisions.keys() & set(symbols)
+        changed = [name for name in names if self.revisions[name].latest > since]
+        replaced = [name for name in changed if self.revisions[name].history > since]
+        days = {
+            name: [one for one in self.revisions[name].days() if one[1] > since]
+            for name in changed
+            if self.revisions[name].history <= since
+        }
+        gone = self.removed.keys() if symbols is None else self.removed.keys() & set(symbols)
+        # One that has just come back may stand here still: the snapshot is read in steps.
+        gone -= self.revisions.keys()
+        return b'{"position":"%b","bars":[%b],"replaced":[%b],"removed":[%b]}' % (
+            str(self.position).encode(),
+            b",".join(self._bars_of(days)),
+            _names(replaced),
+            _names(name for name in gone if self.removed[name] > since),
+        )
+
+    def _bars_of(self, days: Mapping[str, Sequence[tuple[int, int]]]) -> list[bytes]:
+        """The trusted bars of these days of symbols, (day, revision) each, sorted by revision."""
+        read = self._read(
+            [
+                name
+                for name, of_name in days.items()
+                if self.series[name].history is None
+                and any(day < self.series[name].day for day, _ in of_name)
+            ]
+        )
+        found = []
+        for name, of_name in days.items():
+            series = self.series[name]
+            past = read.get(name, series.history) or History()
+            for day, revision in of_name:
+                bar = series.newest if day == series.day else past.cut(day, day, None)
+                if bar:  # else it was read later than this snapshot, and the log will tell
+                    found.append((revision, name, day, bar))
+        return [bar for *_, bar in sorted(found)]
 
     # --- Answers in parts -----------------------------------------------------------------------
 
@@ -252,5 +304,10 @@ class Snapshot:
         used = sum(history.size + history.packed_size for history in held)
         used += sum(len(series.newest) for series in self.series.values())
         used += sum(len(bar) for _, bar in self.overlays.values())
+        used += sum(revised.size for revised in self.revisions.values())
         used += sum(map(len, [*self._bodies.values(), *self._packed.values()]))
         return MemoryUse(used, self.room.limit, len(held), len(self.series) - len(held))
+
+
+def _names(symbols: Iterable[str]) -> bytes:
+    return b",".join(b'"%b"' % symbol.encode() for symbol in sorted(symbols))

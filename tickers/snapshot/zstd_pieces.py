@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterable, Iterator
 
 if sys.version_info >= (3, 14):
-    from compression import zstd
+    from compression import zstd as zstd  # others take it from here
 else:
-    from backports import zstd
+    from backports import zstd as zstd
 
 NAME = "zstd"
 # Histories are compressed once. A bar between two of them is compressed with every revision, has

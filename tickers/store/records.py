@@ -57,7 +57,8 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """A symbol's newest trusted bar. ``anchor`` is its close as the store holds it."""
+    """A symbol's newest trusted bar. ``anchor`` is its close as the store holds it; ``revision`` is
+    that at which it changed last."""
 
     day: int
     authority: Authority
@@ -65,10 +66,11 @@ class Newest:
     anchor: str
     stored_at: int  # Redis TIME, milliseconds
     json: bytes
+    revision: int = 0  # of none that is known
 
     @classmethod
     def parse(cls, text: bytes) -> "Newest":
-        day, authority, volume, _, _, close, stored_at, bar = text.split(b" ", 7)
+        day, authority, volume, _, _, close, stored_at, revision, bar = text.split(b" ", 8)
         return cls(
             int(day),
             Authority(authority.decode()),
@@ -76,6 +78,7 @@ class Newest:
             close.decode(),
             int(stored_at),
             bar,
+            int(revision),
         )
 
 
@@ -123,7 +126,7 @@ class Change:
     """An entry of the change log: ``bar`` is None unless ``what`` is an authority."""
 
     revision: int
-    what: str  # an authority, "withdrawn" or "replaced"
+    what: str  # an authority, "withdrawn", "replaced" or "removed"
     symbol: str
     bar: bytes | None
 

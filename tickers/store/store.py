@@ -24,22 +24,26 @@ import redis
 from tickers.bar import DAY_SECONDS, Bar, epoch_of
 from tickers.market_clock import MarketClock
 from tickers.store.records import MAX_SERIES, Change, Newest, Overlay, Position, State, day_in
+from tickers.store.revisions import Revisions
+from tickers.store.scripts import FencedError as FencedError  # callers find the two here
+from tickers.store.scripts import Script
+from tickers.store.scripts import StoreError as StoreError
 from tickers.verdict import Authority, Verdict
 
-SCHEMA = 3  # raised with every change of what the keys hold that the code before would misread
+SCHEMA = 4  # raised with every change of what the keys hold that the code before would misread
 ROOT = f"{{market}}:{SCHEMA}"
 MAX_BARS = 3_000  # a merge: what one Lua call takes (its C stack)
+
+# Symbols that are read at one moment: with 5,000 bars each the server does nothing else for 20 ms.
+SERIES_A_READ = 10
 
 _T = TypeVar("_T")
 _LUA = Path(__file__).with_name("lua")
 
 
-class StoreError(Exception):
-    """The store refuses; the message says why."""
-
-
-class FencedError(StoreError):
-    """The lease that this write was begun under is no longer the current one."""
+def market_script(client: "redis.Redis", *files: Path) -> Script:
+    """A script on the market's keys: lua/prelude.lua, then these."""
+    return Script(client, _LUA / "prelude.lua", *files, key=ROOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +81,15 @@ class Store:
         self._max_symbols = max_symbols
         self._history_start = epoch_of(history_start)
         self._log_length = log_length
-        self._scripts = {
-            name: client.register_script(_source(*parts))
-            for name, parts in {
-                "merge": ("prelude", "rules", "merge"),
-                "replace_series": ("prelude", "rules", "replace_series"),
-                "position": ("prelude", "position"),
-                "complete_cycle": ("prelude", "complete_cycle"),
-                "withdraw_actors": ("prelude", "withdraw_actors"),
-                "lease": ("prelude", "lease"),
-                "note": ("prelude", "note"),
-            }.items()
-        }
+        self._merging = _own_script(client, "rules", "merge")
+        self._replacing_series = _own_script(client, "rules", "replace_series")
+        self._completing_cycle = _own_script(client, "complete_cycle")
+        self._withdrawing_actors = _own_script(client, "withdraw_actors")
+        self._forgetting = _own_script(client, "forget")
+        self._leasing = _own_script(client, "lease")
+        self._noting = _own_script(client, "note")
+        self._telling_position = _own_script(client, "position")
+        self._reading_series = _own_script(client, "read_series")
 
     # --- Writing ------------------------------------------------------------------------------
 
@@ -150,20 +151,17 @@ class Store:
         network: str = "",
         anchors: Sequence[str] = (),
     ) -> Merged:
-        header = [
-            *self._header(authority, fence, age),
-            actor,
-            -1 if late_after is None else round(late_after * 1000),
-            network,
-            self._history_start,
-        ]
-        arguments: list[Any] = header
+        header = self._header(authority, fence, age)
+        header |= {"history_start": self._history_start, "actor": actor, "network": network}
+        if late_after is not None:
+            header["late_after"] = round(late_after * 1000)
+        values: list[Any] = []
         for i, bar in enumerate(bars):
             prices = bar.price_texts
-            arguments += (bar.symbol, bar.epoch, _figures(bar, prices), bar.encode(prices))
+            values += (bar.symbol, bar.epoch, _figures(bar, prices), bar.encode(prices))
             if anchors:
-                arguments.append(anchors[i])
-        epoch, revision, verdicts = self._run("merge", arguments)
+                values.append(anchors[i])
+        epoch, revision, verdicts = self._merging(header, values)
         return Merged(Position(epoch.decode(), revision), [Verdict(v.decode()) for v in verdicts])
 
     def replace_series(
@@ -191,18 +189,17 @@ class Store:
             raise ValueError(f"{symbol}'s bars aren't sorted by day, one a day")
         today = self.clock.today()
         bars = [bar for bar in bars if bar.day <= today]
-        arguments: list[Any] = [
-            *self._header(authority, fence, age),
-            history_start,
-            _first_day(history_start).isoformat(),
-            "replace" if replace_newest else "table",
-            symbol,
-        ]
+        header = self._header(authority, fence, age) | {
+            "history_start": history_start,
+            "first_date": _first_day(history_start).isoformat(),
+            "replaces_newest": replace_newest,
+            "symbol": symbol,
+        }
         if bars:
             newest = bars[-1]
-            arguments += (newest.epoch, _figures(newest, newest.price_texts))
-        arguments += (bar.encode() for bar in bars)
-        return Verdict(self._run("replace_series", arguments)[2].decode())
+            header |= {"day": newest.epoch, "figures": _figures(newest, newest.price_texts)}
+        told = self._replacing_series(header, [bar.encode() for bar in bars])
+        return Verdict(told[2].decode())
 
     def complete_cycle(
         self, *, fence: str, age: float | None = 0, ends_overlays: bool = False
@@ -211,97 +208,86 @@ class Store:
 
         ``age`` as in merge; None leaves the trust window as it is.
         """
-        self._run(
-            "complete_cycle",
-            [
-                fence,
-                secrets.token_hex(8),
-                -1 if age is None else round(age * 1000),
-                int(ends_overlays),
-                self._log_length,
-            ],
-        )
+        header = {
+            "fence": fence,
+            "new_epoch": _new_epoch(),
+            "ends_public": ends_overlays,
+            "log_length": self._log_length,
+        }
+        if age is not None:
+            header["age"] = round(age * 1000)
+        self._completing_cycle(header)
 
     def withdraw_actors(self, actors: Iterable[str]) -> int:
         """End these actors' held bars, and overlays they sent or spoke for; returns how many."""
-        return int(self._run("withdraw_actors", [self._log_length, *actors]))
+        return int(self._withdrawing_actors({"log_length": self._log_length}, actors))
 
-    def _header(self, authority: Authority, fence: str, age: float) -> list[Any]:
-        return [
-            authority.value,
-            fence,
-            epoch_of(self.clock.today()),
-            epoch_of(self.clock.trading_day()),
-            secrets.token_hex(8),
-            self._max_symbols,
-            self._window,
-            round(age * 1000),
-            self._log_length,
-        ]
+    def forget(self, symbol: str, *, fence: str = "") -> bool:
+        """Take a symbol out of the market, with its series and all public bars of it; False when it
+        wasn't there. Readers are told that it was removed. With a ``fence``, only under that lease.
+        """
+        header = {
+            "fence": fence,
+            "new_epoch": _new_epoch(),
+            "symbol": symbol,
+            "log_length": self._log_length,
+        }
+        return bool(self._forgetting(header))
 
-    def _run(self, name: str, arguments: list[Any]) -> Any:
-        try:
-            return self._scripts[name](keys=[ROOT], args=arguments)
-        except redis.ResponseError as error:
-            if "FENCED" in str(error):
-                raise FencedError("the lease is held by another worker now") from error
-            raise
+    def _header(self, authority: Authority, fence: str, age: float) -> dict[str, object]:
+        """What merge.lua and replace_series.lua are both told."""
+        return {
+            "authority": authority.value,
+            "fence": fence,
+            "latest_day": epoch_of(self.clock.today()),
+            "trading_day": epoch_of(self.clock.trading_day()),
+            "new_epoch": _new_epoch(),
+            "most_symbols": self._max_symbols,
+            "window": self._window,
+            "age": round(age * 1000),
+            "log_length": self._log_length,
+        }
 
     # --- The lease ----------------------------------------------------------------------------
 
     def acquire_lease(self, lifetime: float) -> str | None:
         """The fence of the lease, or None while another worker holds it."""
-        fence = self._run("lease", ["acquire", secrets.token_hex(8), round(lifetime * 1000)])
+        milliseconds = round(lifetime * 1000)
+        header = {"action": "acquire", "mine": secrets.token_hex(8), "lifetime": milliseconds}
+        fence = self._leasing(header)
         return fence.decode() if fence else None
 
     def renew_lease(self, fence: str, lifetime: float) -> bool:
-        return bool(self._run("lease", ["renew", fence, round(lifetime * 1000)]))
+        milliseconds = round(lifetime * 1000)
+        header = {"action": "renew", "mine": fence, "lifetime": milliseconds}
+        return bool(self._leasing(header))
 
     def release_lease(self, fence: str) -> None:
-        self._run("lease", ["release", fence, 0])
+        self._leasing({"action": "release", "mine": fence})
 
     # --- Reading ------------------------------------------------------------------------------
 
     def state(self) -> State:
         """Where the store stands now; overlays whose time is over have ended by then."""
-        return State.parse(self._run("position", self._position_arguments()))
+        return State.parse(self._telling_position(self._position_header()))
 
     def changes_since(self, since: Position) -> tuple[State, list[Change] | None]:
         """Where the store stands, and what changed after ``since`` until then, oldest first; None
-        when the log doesn't tell: it doesn't reach back there, or is of another life.
-
-        Every revision has entries and is logged whole, so a log that goes on at the next revision
-        has everything.
-        """
-        first = f"{since.revision + 1}-0"
-        try:
-            told, rows = self._position_and_log(first)
-        except redis.exceptions.NoScriptError:  # a server that has just started
-            self.state()  # which loads the script
-            told, rows = self._position_and_log(first)
+        when the log doesn't tell: it doesn't reach back there, or is of another life."""
+        header = self._position_header() | {"of_epoch": since.epoch, "after": since.revision}
+        *told, entries = self._telling_position(header)
         state = State.parse(told)
-        if since == state.position:
-            return state, []
-        goes_on = rows and rows[0][0] == first.encode()
-        if since.epoch != state.position.epoch or not goes_on:
+        if entries is None:
             return state, None
-        return state, [Change.parse(entry_id, fields) for entry_id, fields in rows]
+        return state, [Change.parse(entry_id, {what: said}) for entry_id, (what, said) in entries]
 
-    def _position_and_log(self, first: str) -> tuple[Any, Any]:
-        """The answer of the position script, and the log's entries from the id ``first`` on."""
-        pipeline = self._reads.pipeline()  # at once: a restart between the two would mix two lives
-        pipeline.evalsha(self._scripts["position"].sha, 1, ROOT, *self._position_arguments())
-        pipeline.xrange(_key("changes"), min=first)
-        told, rows = pipeline.execute()
-        return told, rows
-
-    def _position_arguments(self) -> list[Any]:
-        return [
-            secrets.token_hex(8),
-            epoch_of(self.clock.trading_day()),
-            self._window,
-            self._log_length,
-        ]
+    def _position_header(self) -> dict[str, object]:
+        return {
+            "new_epoch": _new_epoch(),
+            "trading_day": epoch_of(self.clock.trading_day()),
+            "window": self._window,
+            "log_length": self._log_length,
+        }
 
     def symbols(self) -> list[str]:
         return sorted(symbol.decode() for symbol in self._reads.hkeys(_key("last")))
@@ -340,16 +326,30 @@ class Store:
         self, symbols: Sequence[str], *, last: int = 0
     ) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
         """(symbol, [(day, encoded bar), ...]) of trusted bars, sorted by day: all, or the last."""
-        for part in _parts(symbols, 50):
-            pipeline = self._reads.pipeline()  # at once: the newest bar may move to the history
-            pipeline.hmget(_key("last"), part)
-            for symbol in part:
-                pipeline.lrange(_key(f"bars:{symbol}"), -last, -1)
-            newest, *histories = pipeline.execute()
-            for symbol, bars, text in zip(part, histories, newest, strict=True):
-                if text:
-                    bars.append(Newest.parse(text).json)
-                yield symbol, [(day_in(bar), bar) for bar in bars[-last:]]
+        return ((symbol, rows) for symbol, rows, *_ in self._read_series(symbols, last))
+
+    def series_with_revisions(
+        self, symbols: Sequence[str]
+    ) -> Iterator[tuple[str, list[tuple[int, bytes]], Revisions]]:
+        """``series``, each with its revisions at the same moment; unknown symbols are left out."""
+        for symbol, rows, newest, revisions in self._read_series(symbols, 0):
+            if newest:
+                yield symbol, rows, Revisions.parse(revisions).with_bar(newest.day, newest.revision)
+
+    def _read_series(
+        self, symbols: Sequence[str], last: int
+    ) -> Iterator[tuple[str, list[tuple[int, bytes]], Newest | None, bytes]]:
+        for part in _parts(symbols, SERIES_A_READ):
+            found = self._reading_series({"last": last}, part)
+            for symbol, (text, revisions, bars) in zip(part, found, strict=True):
+                newest = Newest.parse(text) if text else None
+                if newest:
+                    bars.append(newest.json)
+                yield symbol, [(day_in(bar), bar) for bar in bars[-last:]], newest, revisions
+
+    def removed(self) -> dict[str, int]:
+        """symbol → the revision at which it left the market; without those that came back."""
+        return {k.decode(): int(v) for k, v in self._reads.hgetall(_key("removed")).items()}
 
     def wait_for_change(self, seconds: float) -> bool:
         """Whether something is logged within that time, from now on."""
@@ -389,7 +389,7 @@ class Store:
 
         Raises FencedError: a place without its bars would have them skipped.
         """
-        self._run("note", [fence, "followed", json.dumps(place)])
+        self._noting({"fence": fence, "name": "followed"}, [json.dumps(place)])
 
     def followed(self) -> dict[str, str]:
         text = self._reads.get(_key("followed"))
@@ -397,7 +397,7 @@ class Store:
 
     def write_status(self, status: dict[str, Any], *, fence: str) -> None:
         """Leave the leader's last cycle where /health reads it; raises FencedError."""
-        self._run("note", [fence, "worker", json.dumps(status)])
+        self._noting({"fence": fence, "name": "worker"}, [json.dumps(status)])
 
     def status(self) -> dict[str, Any]:
         text = self._reads.get(_key("worker"))
@@ -408,8 +408,13 @@ def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     return (items[at : at + size] for at in range(0, len(items), size))
 
 
-def _source(*parts: str) -> str:
-    return "\n".join((_LUA / f"{part}.lua").read_text(encoding="utf-8") for part in parts)
+def _own_script(client: "redis.Redis", *parts: str) -> Script:
+    return market_script(client, *(_LUA / f"{part}.lua" for part in parts))
+
+
+def _new_epoch() -> str:
+    """The epoch of the store's life, if it has none yet."""
+    return secrets.token_hex(8)
 
 
 def _figures(bar: Bar, price_texts: tuple[str, str, str, str]) -> str:

@@ -17,46 +17,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import redis
+
+from tickers.store.scripts import Script
 
 logger = logging.getLogger(__name__)
 
 WINDOW = 61.0  # seconds
 
-# KEYS[1] is a list of the instants of the grants, oldest first; ARGV has the limit, the window and
-# the pace. Returns 0 for a grant, else the wait. All times in microseconds.
-_TAKE = """
-local limit, window, pace = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local clock = redis.call('TIME')
-local now = clock[1] * 1000000 + clock[2]
-local instant = string.format('%.0f', now)
-
--- The server's clock was set back: what was granted counts as granted now.
-local last = tonumber(redis.call('LINDEX', KEYS[1], -1) or 0)
-if last > now then
-  local granted = redis.call('LLEN', KEYS[1])
-  redis.call('DEL', KEYS[1])
-  for _ = 1, granted do redis.call('RPUSH', KEYS[1], instant) end
-  last = now
-end
-
-local oldest = redis.call('LINDEX', KEYS[1], 0)
-while oldest and now - oldest >= window do
-  redis.call('LPOP', KEYS[1])
-  oldest = redis.call('LINDEX', KEYS[1], 0)
-end
-
-local wait = last + pace - now
-local excess = redis.call('LLEN', KEYS[1]) - limit
-if excess >= 0 then
-  wait = math.max(wait, redis.call('LINDEX', KEYS[1], excess) + window - now)
-end
-if wait > 0 then return wait end
-redis.call('RPUSH', KEYS[1], instant)
-redis.call('PEXPIRE', KEYS[1], math.ceil(window / 1000))
-return 0
-"""
+_TAKE = Path(__file__).with_name("lua") / "request_budget.lua"
 
 
 class RequestBudget:
@@ -82,7 +53,7 @@ class RequestBudget:
         # Rounded up, or limit + 1 grants would fit into a window.
         self.pace = math.ceil(window * 1e6 / limit) / 1e6
         self._key = f"{key_prefix}upstream_requests"
-        self._script = server.register_script(_TAKE)
+        self._script = Script(server, _TAKE, key=self._key)
         self._clock = clock
         self._lock = threading.Lock()
         self._granted: deque[float] = deque(maxlen=limit)
@@ -115,9 +86,13 @@ class RequestBudget:
         return wait
 
     def _shared_wait(self) -> float:
-        arguments = [self.limit, math.ceil(self.window * 1e6), math.ceil(self.pace * 1e6)]
+        header = {
+            "limit": self.limit,
+            "window": math.ceil(self.window * 1e6),
+            "pace": math.ceil(self.pace * 1e6),
+        }
         try:
-            wait = int(self._script(keys=[self._key], args=arguments)) / 1e6
+            wait = int(self._script(header)) / 1e6
         except redis.RedisError as error:
             return self._wait_alone(error)
         if self._alone_since is not None:

@@ -4,19 +4,18 @@
 -- open_claims_of  NETWORK -> how many of them its actors have
 -- claims:ACTOR  how many the actor has made within an hour of its first
 --
--- ARGV: most open claims, most of a network, most of an actor an hour, network, actor,
---       then a claim each: symbol, "day close volume served anchor"
+-- The header: most (open claims), most_of_network, most_an_hour (of an actor), network, actor.
+-- Then a claim each: symbol, "day close volume served anchor".
 -- One that is open stays: whoever sends again and again would never be judged otherwise.
 
 local HOUR = 3600000
-local most, most_of_network, most_an_hour = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local network, actor = ARGV[4], ARGV[5]
+local network, actor = header.network, header.actor
 local claims, networks, made_key = key('open_claims'), key('open_claims_of'), key('claims:' .. actor)
 local made = tonumber(redis.call('GET', made_key) or 0)
 local of_network = tonumber(redis.call('HGET', networks, network) or 0)
-for at = 6, #ARGV, 2 do
-  if made >= most_an_hour or of_network >= most_of_network then break end
-  if redis.call('HLEN', claims) >= most then break end
+for at = 2, #ARGV, 2 do
+  if made >= header.most_an_hour or of_network >= header.most_of_network then break end
+  if redis.call('HLEN', claims) >= header.most then break end
   local text = string.format('%.0f ', now) .. ARGV[at + 1]
   if redis.call('HSETNX', claims, actor .. ' ' .. ARGV[at], text) == 1 then
     of_network = redis.call('HINCRBY', networks, network, 1)

@@ -1,16 +1,21 @@
 """What a peer lacks: which bars it gets, how many in a request, and when."""
 
-from django.conf import settings
+from functools import partial
 
 from gossip.delivery.backlog import MAX_BARS
+from tests.support.bars import FRIDAY, exchange_time
 from tests.support.core import Core, settle, until, until_taken
 from tests.support.doors import TODAY, YESTERDAY, a_bar
-from tests.support.peers import TOKEN, Gate, Nodes, Received, internal, public
-from tickers.market_clock import EXCHANGE_ZONE, MarketClock
+from tests.support.peers import TOKEN, Gate, Node, Nodes, Received, internal, public
+from tickers.market_clock import MarketClock
 from tickers.store.store import ROOT, Store
 from tickers.verdict import Authority
 
-LATE_EVENING = settings.DEBUG_SYSTEM_TIME.astimezone(EXCHANGE_ZONE).replace(hour=20)
+LATE_EVENING = exchange_time(FRIDAY, 20)
+
+
+def has_got_more(node: Node, than: int) -> bool:
+    return len(node.received) > than
 
 
 class TestGossip:
@@ -156,7 +161,7 @@ class TestPublicPeers:
             seen = len(node.received)
             core.after(5)
             with node.noted:
-                node.noted.wait_for(lambda seen=seen: len(node.received) > seen, 0.05)
+                node.noted.wait_for(partial(has_got_more, node, seen), 0.05)
         assert {symbol for symbol, _ in taken[:8]} == set(symbols)
         assert [symbol for symbol, _ in taken[8:]] == [symbol for symbol, _ in taken[:8]]
         volumes = [v for _, v in taken]

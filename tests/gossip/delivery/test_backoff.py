@@ -131,9 +131,9 @@ class TestManners:
         peer = new_backoff()
         pauses = [hear(peer, ResponseMeaning.FAILED, now=NOW) for _ in range(BREAKS_AFTER - 1)]
         assert pauses == [FIRST_BACKOFF * 2**n for n in range(BREAKS_AFTER - 1)]
-        assert peer.circuit is CircuitState.REACHABLE
+        before = peer.circuit
         assert hear(peer, ResponseMeaning.FAILED, now=NOW) == BREAK
-        assert peer.circuit is CircuitState.FAILING
+        assert (before, peer.circuit) == (CircuitState.REACHABLE, CircuitState.FAILING)
         assert hear(peer, ResponseMeaning.FAILED, now=NOW) == BREAK
 
     def test_the_jitter_is_full(self) -> None:
@@ -219,7 +219,8 @@ class TestManners:
 
     def test_one_bar_every_ten_seconds_costs_few_refused_requests(self) -> None:
         peer, now, let_through_at = new_backoff(lambda most: most / 2), NOW, NOW
-        taken, refused = [], 0
+        taken: list[float] = []
+        refused = 0
         while len(taken) < 100:
             now = max(now, peer.not_before)
             if now >= let_through_at:

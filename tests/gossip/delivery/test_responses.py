@@ -2,13 +2,21 @@
 
 import logging
 import socket
+from functools import partial
 
 import pytest
 
+from gossip.delivery.delivery import Delivery
 from gossip.delivery.peer import Peer, PeerKind
 from tests.support.core import Core, looks_without_sending, settle, until, until_taken
 from tests.support.doors import a_bar
 from tests.support.peers import TOKEN, Nodes, always, in_turn, internal, public, refuse_lists, take
+
+
+def counts(delivery: Delivery, **expected: int) -> bool:
+    """Whether its internal peers' counters have come to these figures."""
+    told = delivery.status()["internal"]
+    return {name: told[name] for name in expected} == expected
 
 
 class TestLists:
@@ -70,7 +78,7 @@ class TestRefusals:
         delivery = core.deliver(internal(node))
         for count in range(1, 6):
             core.fetch(a_bar(f"S{count}"))
-            until(lambda count=count: delivery.status()["internal"]["refused"] == count)
+            until(partial(counts, delivery, refused=count))
         assert len([r for r in caplog.records if "refuses bars" in r.message]) == 1
 
 
@@ -110,7 +118,7 @@ class TestRetries:
         delivery = core.deliver(peer)
         core.fetch(*(a_bar(f"S{i:03}", volume=1) for i in range(200)))
         for failures in range(1, 6):
-            until(lambda n=failures: delivery.status()["internal"]["failures"] == n)
+            until(partial(counts, delivery, failures=failures))
             core.fetch(*(a_bar(f"S{i:03}", volume=failures + 1) for i in range(200)))
             core.after(3)
         until(lambda: delivery.status()["internal"]["failures"] == 6)
@@ -151,7 +159,7 @@ class TestStoppedPeers:
         delivery = core.deliver(internal(node))
         core.fetch(a_bar("VCB"))
         for count in (1, 2):
-            until(lambda n=count: delivery.status()["internal"]["failures"] == n)
+            until(partial(counts, delivery, failures=count))
             core.after(seconds - 1)
             looks_without_sending(core, node)
             core.after(2)

@@ -30,7 +30,7 @@ def test_nothing_counts_as_taken_before_the_answer(core: Core, store: Store, nod
     node.wait_for(1)
     assert not store.client.exists(f"{ROOT}:ledger:" + peer.id)
     gate.opened.set()
-    until(lambda: store.client.exists(f"{ROOT}:ledger:" + peer.id))
+    until(lambda: bool(store.client.exists(f"{ROOT}:ledger:" + peer.id)))
     until(lambda: delivery.status()["internal"]["sent"] == 1)
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -63,7 +63,7 @@ def judged_together(claims: list[Claim], bar: Newest | None) -> dict[Claim, Clai
         (99.0, ClaimResult.CONTRADICTED),
     ],
 )
-def test_is_confirmed_by_what_comes_close(close: float, expected: ClaimResult) -> None:
+def test_a_claim_is_confirmed_by_what_comes_close(close: float, expected: ClaimResult) -> None:
     assert judged(trusted(close)) is expected
 
 
@@ -124,12 +124,12 @@ def test_guessing_up_and_down_never_earns_from_both(
         trusted(104.0, volume=999),  # it is of an earlier moment
     ],
 )
-def test_waits_for_a_later_bar_and_lapses(bar: Newest) -> None:
+def test_a_claim_waits_for_a_later_bar_and_lapses(bar: Newest) -> None:
     assert judged(bar) is ClaimResult.OPEN
     assert judged(bar, now=1_000_000 + 300_001) is ClaimResult.LAPSED
 
 
-def test_lapses_with_its_day() -> None:
+def test_a_claim_lapses_with_its_day() -> None:
     assert judged(trusted(104.0, day=DAY + 86_400)) is ClaimResult.LAPSED
     assert judged(None) is ClaimResult.LAPSED
 
@@ -204,7 +204,7 @@ def say(price: float, volume: int, address: str = HOME) -> int:
 
 
 def claims_open() -> int:
-    return int(cast(int, wiring.store().client.hlen(f"{ROOT}:open_claims")))
+    return int(wiring.store().client.hlen(f"{ROOT}:open_claims"))
 
 
 @pytest.mark.django_db
@@ -224,14 +224,14 @@ class TestInANode:
         merge_later(a_bar(volume=3_000))
         assert settle() == (Counter(), Counter())
 
-    def test_nor_does_an_echo_of_another_senders_bar(self, market: Store) -> None:
+    def test_an_echo_of_another_senders_bar_claims_nothing(self, market: Store) -> None:
         merge_core(a_bar(volume=1_000))
         assert say(UP, 2_000, HOME) == 200
         assert say(UP, 2_500, AWAY) == 200
         merge_later(a_bar(price=UP, volume=3_000))
         assert settle() == (Counter({HOME: 1}), Counter())
 
-    def test_nor_does_our_own_price_under_another_senders_lie(self, market: Store) -> None:
+    def test_our_own_price_under_another_senders_lie_claims_nothing(self, market: Store) -> None:
         merge_core(a_bar(volume=1_000))
         assert say(UP, 1_000, AWAY) == 200
         assert say(CLOSE, 1_000, HOME) == 200
@@ -387,7 +387,7 @@ class TestInANode:
             say(CLOSE - 500, 4_000, crowd.format(100 + n))
         assert claims_open() == 6
 
-    def test_of_all_networks_they_are_bounded(
+    def test_claims_of_all_networks_are_bounded(
         self, market: Store, settings: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings.PUBLIC_BARS = "never"
@@ -397,7 +397,7 @@ class TestInANode:
             say(UP, 2_000, f"10.0.{n}.1")
         assert claims_open() == 5
 
-    def test_leave_no_key_behind(self, market: Store) -> None:
+    def test_claims_leave_no_key_behind(self, market: Store) -> None:
         merge_core(a_bar(volume=1_000))
         say(UP, 2_000)
         merge_later(a_bar(price=UP, volume=3_000))

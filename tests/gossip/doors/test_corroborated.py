@@ -170,7 +170,7 @@ def test_a_whole_network_of_lies_drives_out_its_own_only(market: Store) -> None:
     assert say(ANOTHER) == (200, "laid")
 
 
-def test_a_trusted_actors_is_served_at_once(market: Store) -> None:
+def test_a_trusted_actors_bar_is_served_at_once(market: Store) -> None:
     by_operator(OperatorEvent.TRUST, ONE)
     assert say(ONE) == (200, "laid")
 

@@ -44,6 +44,7 @@ from tests.support.doors import (
 )
 from tickers import wiring
 from tickers.bar import parse
+from tickers.store.records import State
 from tickers.store.store import Store
 from tickers.verdict import Authority
 
@@ -140,7 +141,12 @@ class TestTaken:
     ) -> None:
         send_public(wire())  # this process's first needs its snapshot
         state, asked = market.state, []
-        monkeypatch.setattr(market, "state", lambda: asked.append(1) or state())
+
+        def noted() -> State:
+            asked.append(1)
+            return state()
+
+        monkeypatch.setattr(market, "state", noted)
         for volume in range(1, 4):
             assert verdict(send_public(wire(volume=USUAL_VOLUME + volume))) == (200, "laid")
         assert len(asked) == 3

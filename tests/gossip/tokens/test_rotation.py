@@ -108,9 +108,10 @@ def looks(*pairs: tuple[Reaction, Reaction]) -> list[Look]:
 
 
 def test_it_is_safe_only_when_every_peer_accepts_both() -> None:
-    for pairs in itertools.product(itertools.product(Reaction, repeat=2), repeat=2):
-        safe = advise(looks(*pairs), secondary_used=None).safe
-        assert safe == (pairs == ((A, A), (A, A)))
+    pairs = list(itertools.product(Reaction, Reaction))
+    for one, other in itertools.product(pairs, pairs):
+        safe = advise(looks(one, other), secondary_used=None).safe
+        assert safe == (one == other == (A, A))
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,10 @@ def test_only_a_trusted_proxy_says_who_is_trying(settings: Any) -> None:
         spoofed = {"X-Forwarded-For": f"10.0.0.{number}"}
         answer = log_in("wrong", headers=spoofed)
     assert answer.status_code == 429
-    through = {"address": PROXY, "headers": {"X-Forwarded-For": f"10.0.0.1, {HOME}"}}
+    through: dict[str, Any] = {
+        "address": PROXY,
+        "headers": {"X-Forwarded-For": f"10.0.0.1, {HOME}"},
+    }
     assert log_in("right-password-1", **through).status_code == 429
     through["headers"] = {"X-Forwarded-For": f"{HOME}, {AWAY}"}
     assert log_in("right-password-1", **through).status_code == 302

@@ -45,7 +45,7 @@ def name_of(header: str) -> str | None:
         (",, gzip ,", "gzip"),
     ],
 )
-def test_by_weight_then_ours(header: str, expected: str | None) -> None:
+def test_the_clients_weights_choose_and_then_our_order(header: str, expected: str | None) -> None:
     assert name_of(header) == expected
 
 
@@ -58,7 +58,9 @@ weights = st.none() | st.integers(0, 1_000)
 
 
 @given(gzip=weights, zstd=weights)
-def test_never_what_is_refused_or_weighs_less(gzip: int | None, zstd: int | None) -> None:
+def test_nothing_is_chosen_that_is_refused_or_weighs_less(
+    gzip: int | None, zstd: int | None
+) -> None:
     given = {"gzip": gzip, "zstd": zstd}
     header = ", ".join(f"{name};q={w / 1000:.3f}" for name, w in given.items() if w is not None)
     chosen = name_of(header)

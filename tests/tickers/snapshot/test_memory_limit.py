@@ -81,10 +81,10 @@ def test_its_bodies_are_byte_for_byte_those_without_a_limit(
     ("limit", "held"), [(LIMITS[0], 0), (LIMITS[1], 5), (LIMITS[2], 23), (LIMITS[3], 23)]
 )
 def test_as_many_histories_are_held_as_fit(market: Store, limit: int, held: int) -> None:
-    keeper = limited(market, limit)
-    assert keeper.memory().held == 0
-    keeper.current()
-    memory = keeper.memory()
+    refresher = limited(market, limit)
+    assert refresher.memory().held == 0
+    refresher.current()
+    memory = refresher.memory()
     # The last ones are short, and fit where others don't.
     assert held <= memory.held <= held + 2
     assert memory.held + memory.not_held == len(SYMBOLS)
@@ -92,14 +92,14 @@ def test_as_many_histories_are_held_as_fit(market: Store, limit: int, held: int)
 
 @pytest.mark.parametrize("limit", [LEAST, *LIMITS[1:]])
 def test_what_is_held_stays_below_the_limit_whatever_is_asked(market: Store, limit: int) -> None:
-    keeper = limited(market, limit)
+    refresher = limited(market, limit)
     for volume in range(3):
-        snapshot = keeper.current()
+        snapshot = refresher.current()
         for selection in (EVERYTHING, LAST, Selection(limit=3), Selection(trusted=True)):
             snapshot.body(None, selection)
             for coding in (gzip_pieces, zstd_pieces):
                 snapshot.packed(None, selection, coding)
-        assert keeper.memory().used <= limit
+        assert refresher.memory().used <= limit
         market.merge([bar("S05", volume=volume)], INTERNAL)
 
 
@@ -150,20 +150,20 @@ def test_the_last_bars_are_always_held(
     ),
     limit=st.sampled_from([2_500, 4_000, 5_500, 7_000, 20_000]),
 )
-def test_a_keeper_that_follows_the_log_keeps_to_it_too(
+def test_a_refresher_that_follows_the_log_keeps_to_it_too(
     store_client: redis.Redis, steps: list[list[Bar]], limit: int
 ) -> None:
     store_client.flushdb()
     store = a_store(store_client)
     store.merge([bar(symbol, day) for symbol in SYMBOLS[:2] for day in DAYS[:3]], INTERNAL)
-    keeper = limited(store, limit)
-    keeper.current()
+    refresher = limited(store, limit)
+    refresher.current()
     for changed in steps:
         store.merge(changed, INTERNAL)
-        snapshot, fresh = keeper.current(), SnapshotRefresher(store).current()
+        snapshot, fresh = refresher.current(), SnapshotRefresher(store).current()
         for selection in (EVERYTHING, LAST, Selection(limit=2)):
             assert snapshot.body(None, selection) == fresh.body(None, selection)
-        memory = keeper.memory()
+        memory = refresher.memory()
         held = [s.history.size for s in snapshot.series.values() if s.history is not None]
         assert sum(held) == snapshot.room.taken
         assert memory.not_held == snapshot.room.not_held
@@ -171,11 +171,11 @@ def test_a_keeper_that_follows_the_log_keeps_to_it_too(
 
 
 def test_reaching_it_is_said_once(market: Store, caplog: pytest.LogCaptureFixture) -> None:
-    keeper = limited(market)
+    refresher = limited(market)
     with caplog.at_level(logging.WARNING):
-        keeper.current()
+        refresher.current()
         market.merge([bar("S05", volume=5_000)], INTERNAL)
-        keeper.current()
+        refresher.current()
     (said,) = [record.getMessage() for record in caplog.records]
     assert "memory limit" in said
     assert "of 23 symbols" in said
@@ -223,7 +223,7 @@ def test_as_much_is_read_as_is_asked_for(market: Store, store_client: redis.Redi
     assert asked == [(["S05"], 4), (["S05", "S06"], 0)]
 
 
-def test_volumes_are_the_same(market: Store) -> None:
+def test_volumes_are_the_same_with_a_limit(market: Store) -> None:
     for last in (1, 3, 60):
         assert limited(market, 0).current().volumes(SYMBOLS, last) == SnapshotRefresher(
             market
@@ -234,10 +234,10 @@ class TestTheStoreAway:
     def test_what_is_not_held_cannot_be_had(self, own_server: OwnServer) -> None:
         store = a_store(own_server.client)
         store.merge([bar("A", day) for day in DAYS], INTERNAL)
-        keeper = limited(store, 0)
-        keeper.current()
+        refresher = limited(store, 0)
+        refresher.current()
         own_server.stop()
-        snapshot = keeper.current()
+        snapshot = refresher.current()
         with pytest.raises(redis.RedisError):
             snapshot.body(["A"], EVERYTHING)
         assert len(json.loads(snapshot.body(None, LAST))["A"]) == 1
@@ -246,16 +246,16 @@ class TestTheStoreAway:
         """It came back empty: its histories under the old name would be a lie."""
         store = a_store(own_server.client)
         store.merge([bar("A", day) for day in DAYS], INTERNAL)
-        keeper = limited(store, 0)
-        keeper.current()
+        refresher = limited(store, 0)
+        refresher.current()
         own_server.forget()
         own_server.stop()
         own_server.start()
         store.merge([bar("A", MONDAY)], INTERNAL)
         with pytest.raises(StaleError, match="another life"):
-            keeper.current().body(["A"], EVERYTHING)
+            refresher.current().body(["A"], EVERYTHING)
         store.complete_cycle(fence=lead(store))
-        assert len(json.loads(keeper.current().body(["A"], EVERYTHING))["A"]) == 1
+        assert len(json.loads(refresher.current().body(["A"], EVERYTHING))["A"]) == 1
 
     def test_a_part_read_after_a_restart_is_refused_too(self, own_server: OwnServer) -> None:
         store = a_store(own_server.client)

@@ -47,7 +47,7 @@ LAST = Selection(limit=1)
 
 
 @pytest.fixture
-def keeper(store: Store) -> SnapshotRefresher:
+def refresher(store: Store) -> SnapshotRefresher:
     return SnapshotRefresher(store)
 
 
@@ -79,6 +79,7 @@ def writes() -> st.SearchStrategy[Write]:
         st.builds(merging, several, st.sampled_from([CORE, INTERNAL])),
         st.builds(replacing, st.sampled_from(SYMBOLS), several),
         st.builds(laying, st.sampled_from(SYMBOLS), st.integers(0, 4)),
+        st.builds(forgetting, st.sampled_from(SYMBOLS)),
         st.just(lambda store, fence: store.withdraw_actors(["203.0.113.9"])),
         st.just(lambda store, fence: store.complete_cycle(fence=fence, ends_overlays=True)),
         st.just(lambda store, fence: let_time_pass(store.client, seconds=TRUST_WINDOW)),
@@ -99,6 +100,10 @@ def replacing(symbol: str, bars: list[Bar]) -> Write:
     )
 
 
+def forgetting(symbol: str) -> Write:
+    return lambda store, fence: store.forget(symbol)
+
+
 def laying(symbol: str, volume: int) -> Write:
     def lay_it(store: Store, fence: str) -> None:
         if newest := store.newest([symbol]).get(symbol):
@@ -113,24 +118,25 @@ def contents(snapshot: Snapshot) -> tuple[object, ...]:
         symbol: [*(series.history or History()).rows(), (series.day, series.newest)]
         for symbol, series in snapshot.series.items()
     }
-    return snapshot.position, series, dict(snapshot.overlays)
+    revisions, removed = dict(snapshot.revisions), dict(snapshot.removed)
+    return snapshot.position, series, dict(snapshot.overlays), revisions, removed
 
 
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=st.lists(st.lists(writes(), min_size=1, max_size=5), min_size=1, max_size=5))
-def test_a_keeper_that_follows_the_log_has_what_a_fresh_load_has(
+def test_a_refresher_that_follows_the_log_has_what_a_fresh_load_has(
     store_client: redis.Redis, steps: list[list[Write]]
 ) -> None:
     store_client.flushdb()
-    store, keeper = a_store(store_client, log_length=10), None
+    store, refresher = a_store(store_client, log_length=10), None
     fence = lead(store)
     for writing in steps:
         for write in writing:
             write(store, fence)
-        keeper = keeper or SnapshotRefresher(store)  # it begins with some market
-        followed = keeper.current()
+        refresher = refresher or SnapshotRefresher(store)  # it begins with some market
+        followed = refresher.current()
         fresh = load(store, store.state().position)
         assert contents(followed) == contents(fresh)
         for selection in (EVERYTHING, LAST, Selection(trusted=True)):
@@ -141,30 +147,33 @@ def test_a_log_that_does_not_reach_back_is_made_up_for_by_a_load(
     store_client: redis.Redis,
 ) -> None:
     store = a_store(store_client, log_length=5)
-    keeper = SnapshotRefresher(store)
+    refresher = SnapshotRefresher(store)
     store.merge([bar(day=THURSDAY)], INTERNAL)
-    held = keeper.current()
+    held = refresher.current()
     for volume in range(50):
         store.merge([bar(volume=volume)], INTERNAL)
     assert store.changes_since(held.position)[1] is None
-    assert [one["volume"] for one in served(keeper.current(), selection=EVERYTHING)] == [1_000, 49]
+    assert [one["volume"] for one in served(refresher.current(), selection=EVERYTHING)] == [
+        1_000,
+        49,
+    ]
 
 
 def test_the_store_brought_back_to_an_older_revision_is_loaded_anew(
-    store: Store, store_client: redis.Redis, keeper: SnapshotRefresher, fence: str
+    store: Store, store_client: redis.Redis, refresher: SnapshotRefresher, fence: str
 ) -> None:
     store.merge([bar(volume=1)], CORE, fence=fence)
     reads: Any = store_client
     older = {key: reads.dump(key) for key in reads.scan_iter()}
     store.merge([bar(volume=2), bar("FPT")], CORE, fence=fence)
     store.complete_cycle(fence=fence)
-    assert keeper.current().position.revision == 2
+    assert refresher.current().position.revision == 2
     for key in reads.scan_iter():
         reads.delete(key)
     for key, value in older.items():
         reads.restore(key, 0, value)
-    assert keeper.current().position.revision == 1
-    assert json.loads(keeper.current().body(None, EVERYTHING)).keys() == {"VCB"}
+    assert refresher.current().position.revision == 1
+    assert json.loads(refresher.current().body(None, EVERYTHING)).keys() == {"VCB"}
 
 
 # --- Bodies ---------------------------------------------------------------------------------------
@@ -228,13 +237,13 @@ def market_with_overlays(store: Store) -> tuple[dict[str, list[Bar]], dict[str, 
     symbols=st.none() | st.lists(st.sampled_from([*SYMBOLS, "SSI", "NONE"])), selection=selections
 )
 def test_a_body_is_what_a_naive_computation_gives(
-    keeper: SnapshotRefresher,
+    refresher: SnapshotRefresher,
     market_with_overlays: tuple[dict[str, list[Bar]], dict[str, Bar]],
     symbols: list[str] | None,
     selection: Selection,
 ) -> None:
     series, overlays = market_with_overlays
-    body = keeper.current().body(symbols, selection)
+    body = refresher.current().body(symbols, selection)
     expected = naive_body(series, overlays, symbols, selection)
     decoded = json.loads(body)
     assert decoded == expected
@@ -244,39 +253,39 @@ def test_a_body_is_what_a_naive_computation_gives(
 @pytest.mark.usefixtures("market_with_overlays")
 class TestBody:
     def test_of_the_whole_market_is_built_once_a_snapshot(
-        self, store: Store, keeper: SnapshotRefresher
+        self, store: Store, refresher: SnapshotRefresher
     ) -> None:
         for selection in (EVERYTHING, LAST):
-            body = keeper.current().body(None, selection)
-            assert keeper.current().body(None, selection) is body
+            body = refresher.current().body(None, selection)
+            assert refresher.current().body(None, selection) is body
         store.merge([bar("VND", volume=9_000)], INTERNAL)
-        assert b"9000" in keeper.current().body(None, EVERYTHING)
+        assert b"9000" in refresher.current().body(None, EVERYTHING)
 
     def test_is_joined_from_the_very_bytes_stored(
-        self, store: Store, keeper: SnapshotRefresher
+        self, store: Store, refresher: SnapshotRefresher
     ) -> None:
         [(_, rows)] = store.series(["VND"])
         stored = b",".join(encoded for _, encoded in rows)
-        assert keeper.current().body(["VND"], EVERYTHING) == b'{"VND":[%b]}' % stored
+        assert refresher.current().body(["VND"], EVERYTHING) == b'{"VND":[%b]}' % stored
 
-    def test_of_nothing_is_an_empty_object(self, keeper: SnapshotRefresher) -> None:
-        assert keeper.current().body(["NONE"], EVERYTHING) == b"{}"
-        assert keeper.current().body([], EVERYTHING) == b"{}"
+    def test_of_nothing_is_an_empty_object(self, refresher: SnapshotRefresher) -> None:
+        assert refresher.current().body(["NONE"], EVERYTHING) == b"{}"
+        assert refresher.current().body([], EVERYTHING) == b"{}"
 
 
-def test_an_empty_market_has_an_empty_body(keeper: SnapshotRefresher) -> None:
-    assert keeper.current().body(None, EVERYTHING) == b"{}"
-    assert keeper.age() is None
+def test_an_empty_market_has_an_empty_body(refresher: SnapshotRefresher) -> None:
+    assert refresher.current().body(None, EVERYTHING) == b"{}"
+    assert refresher.age() is None
 
 
 def test_an_overlay_ends_in_the_snapshot_with_its_day(
-    store: Store, keeper: SnapshotRefresher
+    store: Store, refresher: SnapshotRefresher
 ) -> None:
     store.merge([bar(day=THURSDAY)], INTERNAL)
     lay(store, bar(day=FRIDAY))
-    assert len(served(keeper.current(), selection=EVERYTHING)) == 2
+    assert len(served(refresher.current(), selection=EVERYTHING)) == 2
     store.clock = clock_at(exchange_time(NEXT_MONDAY, 10))
-    assert len(served(keeper.current(), selection=EVERYTHING)) == 1
+    assert len(served(refresher.current(), selection=EVERYTHING)) == 1
 
 
 def test_an_encoded_bar_tells_its_day_and_volume() -> None:
@@ -286,9 +295,9 @@ def test_an_encoded_bar_tells_its_day_and_volume() -> None:
     assert bar_of(one.encode()) == one
 
 
-def test_the_last_volumes_of_a_series(store: Store, keeper: SnapshotRefresher) -> None:
+def test_a_series_tells_its_last_volumes(store: Store, refresher: SnapshotRefresher) -> None:
     store.merge([bar(day=day, volume=index) for index, day in enumerate(DAYS)], INTERNAL)
-    snapshot = keeper.current()
+    snapshot = refresher.current()
     assert snapshot.volumes(["VCB", "NONE"], 3) == {"VCB": [2, 3, 4]}
     assert snapshot.volumes(["VCB"], 60) == {"VCB": [0, 1, 2, 3, 4]}
 
@@ -317,13 +326,13 @@ def test_a_label_is_never_newer_than_the_bytes(store_client: redis.Redis, fresh:
     def read() -> tuple[int, int]:
         with connect(django_settings.REDIS_URL, timeout=5) as client:
             store, seen, ahead = a_store(client), 0, 0
-            keeper = SnapshotRefresher(store)
+            refresher = SnapshotRefresher(store)
             while not done.is_set():
-                snapshot = SnapshotRefresher(store).current() if fresh else keeper.current()
+                snapshot = SnapshotRefresher(store).current() if fresh else refresher.current()
                 volume = served(snapshot)[0]["volume"]
                 seen += 1
                 ahead += snapshot.position.revision > volume
-            snapshot = keeper.current()
+            snapshot = refresher.current()
             assert (snapshot.position.revision, served(snapshot)[0]["volume"]) == (last, last)
             return seen, ahead
 
@@ -362,11 +371,11 @@ def test_what_is_written_while_a_snapshot_is_read_is_not_lost(store_client: redi
     store.meanwhile = []
     store.merge([bar(volume=1)], INTERNAL)
     store.meanwhile = [bar(volume=2), bar("FPT", volume=2)]
-    keeper = SnapshotRefresher(store)
-    loaded = keeper.current()
+    refresher = SnapshotRefresher(store)
+    loaded = refresher.current()
     assert loaded.position.revision == 1
     assert served(loaded)[0]["volume"] == 2
-    followed = keeper.current()
+    followed = refresher.current()
     assert followed.position.revision == 3
     assert served(followed, "FPT")[0]["volume"] == 2
     assert served(followed)[0]["volume"] == 2
@@ -399,45 +408,45 @@ def slow_store(store_client: redis.Redis) -> SlowStore:
 
 
 def test_a_thread_that_refreshes_holds_up_nobody(slow_store: SlowStore) -> None:
-    keeper = SnapshotRefresher(slow_store)
-    held = keeper.current()
+    refresher = SnapshotRefresher(slow_store)
+    held = refresher.current()
     slow_store.merge([bar(volume=2)], INTERNAL)
     with ThreadPoolExecutor(2) as threads:
-        refreshing = threads.submit(keeper.current)
+        refreshing = threads.submit(refresher.current)
         try:
             assert slow_store.asked.wait(5)
-            assert threads.submit(keeper.current).result(timeout=5) is held
+            assert threads.submit(refresher.current).result(timeout=5) is held
         finally:
             slow_store.may_answer.set()
         assert served(refreshing.result())[0]["volume"] == 2
 
 
 @pytest.mark.parametrize("knows_by", ["its own write", "a client"])
-def test_but_whoever_knows_of_something_newer(slow_store: SlowStore, knows_by: str) -> None:
+def test_who_knows_of_something_newer_waits_for_it(slow_store: SlowStore, knows_by: str) -> None:
     """Neither a sender's own bar, nor what another process served before, is missing from an
     answer."""
-    keeper = SnapshotRefresher(slow_store)
-    keeper.current()
+    refresher = SnapshotRefresher(slow_store)
+    refresher.current()
     slow_store.merge([bar(volume=2)], INTERNAL)
     with ThreadPoolExecutor(2) as threads:
-        threads.submit(keeper.current)
+        threads.submit(refresher.current)
         assert slow_store.asked.wait(5)
         position = slow_store.merge([bar(volume=3)], INTERNAL).position
         if knows_by == "a client":
-            reading = threads.submit(keeper.current, at_least=position)
+            reading = threads.submit(refresher.current, at_least=position)
         else:
-            keeper.expire()
-            reading = threads.submit(keeper.current)
+            refresher.expire()
+            reading = threads.submit(refresher.current)
         slow_store.may_answer.set()
         assert served(reading.result())[0]["volume"] == 3
 
 
 def test_threads_that_have_nothing_yet_wait_for_the_first_load(
-    store: Store, keeper: SnapshotRefresher
+    store: Store, refresher: SnapshotRefresher
 ) -> None:
     store.merge([bar()], INTERNAL)
     with ThreadPoolExecutor(8) as threads:
-        snapshots = list(threads.map(lambda _: keeper.current(), range(32)))
+        snapshots = list(threads.map(lambda _: refresher.current(), range(32)))
     assert all(served(snapshot) for snapshot in snapshots)
 
 
@@ -447,13 +456,13 @@ def test_threads_that_have_nothing_yet_wait_for_the_first_load(
 class TestARefresh:
     @pytest.fixture
     def commands(
-        self, store: Store, store_client: redis.Redis, keeper: SnapshotRefresher, fence: str
+        self, store: Store, store_client: redis.Redis, refresher: SnapshotRefresher, fence: str
     ) -> Iterator[Callable[[], dict[str, int]]]:
-        """What the server was asked since; the market has 200 symbols, and the keeper has it."""
+        """What the server was asked since; the market has 200 symbols, and the refresher has it."""
         reads: Any = store_client
         symbols = [f"S{number:03}" for number in range(200)]
         store.merge([bar(symbol, day) for symbol in symbols for day in DAYS], CORE, fence=fence)
-        keeper.current()
+        refresher.current()
         reads.config_resetstat()
 
         def commands() -> dict[str, int]:
@@ -465,11 +474,11 @@ class TestARefresh:
         reads.config_resetstat()
 
     def test_after_one_bar_reads_the_log_and_no_series(
-        self, store: Store, keeper: SnapshotRefresher, commands: Callable[[], dict[str, int]]
+        self, store: Store, refresher: SnapshotRefresher, commands: Callable[[], dict[str, int]]
     ) -> None:
         store.merge([bar("S007", volume=5_000)], INTERNAL)
         commands()
-        keeper.current()
+        refresher.current()
         asked = commands()
         assert asked["xrange"] == 1
         assert not {"zrange", "hkeys", "hgetall"} & set(asked)
@@ -477,33 +486,33 @@ class TestARefresh:
     def test_after_a_replaced_series_reads_that_one(
         self,
         store: Store,
-        keeper: SnapshotRefresher,
+        refresher: SnapshotRefresher,
         fence: str,
         commands: Callable[[], dict[str, int]],
     ) -> None:
         adjusted = [bar("S007", day, close=1_000) for day in DAYS]
         store.merge(adjusted, CORE, fence=fence)
         commands()
-        snapshot = keeper.current()
+        snapshot = refresher.current()
         asked = commands()
         assert asked["xrange"] == asked["lrange"] == 1
         assert not {"hkeys", "hgetall"} & set(asked)
         assert [one["close"] for one in served(snapshot, "S007", EVERYTHING)] == [1_000] * 5
 
     def test_after_nothing_reads_nothing(
-        self, keeper: SnapshotRefresher, commands: Callable[[], dict[str, int]]
+        self, refresher: SnapshotRefresher, commands: Callable[[], dict[str, int]]
     ) -> None:
-        held = keeper.current()
+        held = refresher.current()
         commands()
-        assert keeper.current() is held
+        assert refresher.current() is held
         assert not {"lrange", "zrange", "hkeys", "hgetall", "hmget"} & set(commands())
 
     def test_shares_what_has_not_changed_with_the_snapshot_before(
-        self, store: Store, keeper: SnapshotRefresher, commands: Callable[[], dict[str, int]]
+        self, store: Store, refresher: SnapshotRefresher, commands: Callable[[], dict[str, int]]
     ) -> None:
-        before = keeper.current()
+        before = refresher.current()
         store.merge([bar("S007", volume=5_000)], INTERNAL)
-        after = keeper.current()
+        after = refresher.current()
         assert after.series["S008"] is before.series["S008"]
         assert after.series["S007"].history is before.series["S007"].history
         assert served(before, "S007")[0]["volume"] == 1_000
@@ -515,10 +524,10 @@ class TestARefresh:
 class TestTheStoreAway:
     def test_from_the_start_is_an_error(self, own_server: OwnServer) -> None:
         own_server.stop()
-        keeper = SnapshotRefresher(a_store(own_server.client))
+        refresher = SnapshotRefresher(a_store(own_server.client))
         with pytest.raises(StaleError, match="can't be reached"):
-            keeper.current()
-        assert keeper.age() is None
+            refresher.current()
+        assert refresher.age() is None
 
     def test_leaves_the_last_snapshot_and_its_age_grows(
         self, own_server: OwnServer, caplog: pytest.LogCaptureFixture
@@ -526,15 +535,15 @@ class TestTheStoreAway:
         store = a_store(own_server.client)
         store.merge([bar()], INTERNAL)
         let_time_pass(own_server.client, seconds=100)
-        keeper = SnapshotRefresher(store)
-        held = keeper.current()
-        age = keeper.age()
+        refresher = SnapshotRefresher(store)
+        held = refresher.current()
+        age = refresher.age()
         assert age == pytest.approx(100, abs=2)
         own_server.stop()
         with caplog.at_level(logging.WARNING):
-            assert keeper.current() is held
+            assert refresher.current() is held
         assert "serving the last snapshot" in caplog.text
-        assert (keeper.age() or 0) > (age or 0)
+        assert (refresher.age() or 0) > (age or 0)
 
     def test_and_back_in_a_new_life_is_served_once_it_is_complete(
         self, own_server: OwnServer
@@ -543,20 +552,20 @@ class TestTheStoreAway:
         store = a_store(own_server.client)
         store.merge([bar("VCB"), bar("FPT")], INTERNAL)
         let_time_pass(own_server.client, seconds=100)
-        keeper = SnapshotRefresher(store)
-        held = keeper.current()
+        refresher = SnapshotRefresher(store)
+        held = refresher.current()
         own_server.forget()
         own_server.stop()
         own_server.start()
-        assert keeper.current() is held
-        assert (keeper.age() or 0) >= 100
+        assert refresher.current() is held
+        assert (refresher.age() or 0) >= 100
         store.merge([bar("VCB", volume=2_000)], INTERNAL)
-        assert keeper.current() is held
+        assert refresher.current() is held
         fence = lead(store)
         store.merge([bar("FPT", volume=2_000)], CORE, fence=fence)
-        assert keeper.current() is held
+        assert refresher.current() is held
         store.complete_cycle(fence=fence)
-        renewed = keeper.current()
+        renewed = refresher.current()
         assert renewed.position.epoch != held.position.epoch
         assert renewed.position == store.state().position
         assert [served(renewed, s)[0]["volume"] for s in ("VCB", "FPT")] == [2_000, 2_000]
@@ -566,26 +575,26 @@ class TestTheStoreAway:
         fence = lead(store)
         store.merge([bar()], CORE, fence=fence)
         store.complete_cycle(fence=fence)
-        keeper = SnapshotRefresher(store)
-        held = keeper.current()
+        refresher = SnapshotRefresher(store)
+        held = refresher.current()
         own_server.stop()
         own_server.start()
-        assert keeper.current() is held
+        assert refresher.current() is held
         assert store.state().position.epoch != held.position.epoch
         assert store.state().position.revision == held.position.revision
         store.complete_cycle(fence=lead(store))
-        assert keeper.current().position == store.state().position
+        assert refresher.current().position == store.state().position
 
     def test_an_empty_snapshot_does_not_wait_for_a_complete_market(
         self, own_server: OwnServer
     ) -> None:
         store = a_store(own_server.client)
-        keeper = SnapshotRefresher(store)
-        assert keeper.current().body(None, EVERYTHING) == b"{}"
+        refresher = SnapshotRefresher(store)
+        assert refresher.current().body(None, EVERYTHING) == b"{}"
         own_server.stop()
         own_server.start()
         store.merge([bar()], INTERNAL)
-        assert served(keeper.current()) == [json.loads(bar().encode())]
+        assert served(refresher.current()) == [json.loads(bar().encode())]
 
 
 def test_a_process_that_starts_in_an_incomplete_life_serves_what_there_is(
@@ -597,13 +606,13 @@ def test_a_process_that_starts_in_an_incomplete_life_serves_what_there_is(
     assert served(SnapshotRefresher(store).current()) == [json.loads(bar().encode())]
 
 
-def test_days_are_inclusive(store: Store, keeper: SnapshotRefresher) -> None:
+def test_days_are_inclusive(store: Store, refresher: SnapshotRefresher) -> None:
     store.merge([bar(day=day) for day in DAYS], INTERNAL)
     chosen = Selection(start=epoch_of(TUESDAY), end=epoch_of(THURSDAY))
-    assert [one["time"][:10] for one in served(keeper.current(), selection=chosen)] == [
+    assert [one["time"][:10] for one in served(refresher.current(), selection=chosen)] == [
         day.isoformat() for day in (TUESDAY, WEDNESDAY, THURSDAY)
     ]
-    assert served(keeper.current(), selection=Selection(start=epoch_of(NEXT_MONDAY))) == []
+    assert served(refresher.current(), selection=Selection(start=epoch_of(NEXT_MONDAY))) == []
 
 
 class TestLifetime:
@@ -611,27 +620,27 @@ class TestLifetime:
 
     def test_within_it_the_store_is_not_asked(self, store: Store) -> None:
         store.merge([bar()], CORE, fence=lead(store))
-        keeper = SnapshotRefresher(store, lifetime=60)
-        held = keeper.current()
+        refresher = SnapshotRefresher(store, lifetime=60)
+        held = refresher.current()
         store.merge([bar(volume=2_000)], Authority.INTERNAL)
-        assert keeper.current() is held
+        assert refresher.current() is held
 
     def test_a_write_of_this_process_ends_it(self, store: Store) -> None:
         store.merge([bar()], CORE, fence=lead(store))
-        keeper = SnapshotRefresher(store, lifetime=60)
-        keeper.current()
+        refresher = SnapshotRefresher(store, lifetime=60)
+        refresher.current()
         merged = store.merge([bar(volume=2_000)], Authority.INTERNAL)
-        keeper.expire()
-        assert keeper.current().position == merged.position
+        refresher.expire()
+        assert refresher.current().position == merged.position
 
     def test_a_later_position_that_a_client_has_ends_it(self, store: Store) -> None:
         store.merge([bar()], CORE, fence=lead(store))
-        keeper = SnapshotRefresher(store, lifetime=60)
-        held = keeper.current()
+        refresher = SnapshotRefresher(store, lifetime=60)
+        held = refresher.current()
         merged = store.merge([bar(volume=2_000)], Authority.INTERNAL)
-        assert keeper.current(at_least=held.position) is held
-        assert keeper.current(at_least=Position("another", 99)) is held
-        assert keeper.current(at_least=merged.position).position == merged.position
+        assert refresher.current(at_least=held.position) is held
+        assert refresher.current(at_least=Position("another", 99)) is held
+        assert refresher.current(at_least=merged.position).position == merged.position
 
     def test_what_may_lag_is_read_again_after_that_time(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
@@ -639,11 +648,11 @@ class TestLifetime:
         now = 1_000.0
         monkeypatch.setattr("tickers.snapshot.refresh.time.monotonic", lambda: now)
         store.merge([bar()], CORE, fence=lead(store))
-        keeper = SnapshotRefresher(store)
-        held = keeper.recent(within=5)
+        refresher = SnapshotRefresher(store)
+        held = refresher.recent(within=5)
         merged = store.merge([bar(volume=2_000)], Authority.INTERNAL)
-        keeper.expire()
+        refresher.expire()
         now += 4.9
-        assert keeper.recent(within=5) is held
+        assert refresher.recent(within=5) is held
         now += 0.1
-        assert keeper.recent(within=5).position == merged.position
+        assert refresher.recent(within=5).position == merged.position

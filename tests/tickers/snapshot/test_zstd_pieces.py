@@ -52,7 +52,9 @@ def test_no_frame_needs_more_memory_than_browsers_give() -> None:
     long = b",".join(bar(volume=draw.randint(1, 10**8)).encode() for _ in range(20_000 * 2))
     assert len(long) > 4 * 2**20
     for frame in (zstd_pieces.piece(long), *zstd_pieces.stream([long])):
-        options = {zstd.DecompressionParameter.window_log_max: BROWSERS_TAKE.bit_length() - 1}
+        options: dict[int, int] = {
+            zstd.DecompressionParameter.window_log_max: BROWSERS_TAKE.bit_length() - 1
+        }
         assert zstd.ZstdDecompressor(options=options).decompress(frame) == long
 
 

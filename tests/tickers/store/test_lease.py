@@ -38,7 +38,7 @@ def quick_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEWAL", 0.02)
 
 
-def test_has_one_holder(store: Store, standby: Store) -> None:
+def test_a_lease_has_one_holder(store: Store, standby: Store) -> None:
     leads, waits = Lease(store), Lease(standby)
     fence = leads.try_acquire()
     assert fence is not None
@@ -47,7 +47,7 @@ def test_has_one_holder(store: Store, standby: Store) -> None:
     assert waits.fence is None
 
 
-def test_goes_to_one_of_many_who_ask_at_once(clean_server: redis.Redis) -> None:
+def test_a_lease_goes_to_one_of_many_who_ask_at_once(clean_server: redis.Redis) -> None:
     fences, start = [], threading.Barrier(8)
 
     def ask() -> None:
@@ -65,7 +65,7 @@ def test_goes_to_one_of_many_who_ask_at_once(clean_server: redis.Redis) -> None:
     assert len([fence for fence in fences if fence]) == 1
 
 
-def test_of_a_killed_leader_runs_out_and_the_standby_takes_over(
+def test_the_lease_of_a_killed_leader_runs_out_and_the_standby_takes_over(
     store: Store, standby: Store
 ) -> None:
     killed, waits = Lease(store, lifetime=0.2), Lease(standby)  # never entered: nobody renews
@@ -80,7 +80,7 @@ def test_of_a_killed_leader_runs_out_and_the_standby_takes_over(
     assert standby.merge([bar()], Authority.CORE, fence=waits.fence or "").changed == 1
 
 
-def test_is_given_up_no_later_than_the_store_gives_it_away(store: Store) -> None:
+def test_a_lease_is_given_up_no_later_than_the_store_gives_it_away(store: Store) -> None:
     """Its own reckoning begins before the store's, so two workers never both think they lead."""
     worker = Lease(store, lifetime=0.1)
     worker.try_acquire()
@@ -88,7 +88,9 @@ def test_is_given_up_no_later_than_the_store_gives_it_away(store: Store) -> None
     assert worker.fence is None
 
 
-def test_is_renewed_while_a_cycle_takes_longer_than_it_lasts(store: Store, standby: Store) -> None:
+def test_a_lease_is_renewed_while_a_cycle_takes_longer_than_it_lasts(
+    store: Store, standby: Store
+) -> None:
     waits = Lease(standby)
     with Lease(store, lifetime=0.3) as leads:
         fence = leads.try_acquire()
@@ -102,7 +104,7 @@ def test_is_renewed_while_a_cycle_takes_longer_than_it_lasts(store: Store, stand
         assert store.merge([bar()], Authority.CORE, fence=fence or "").changed == 1
 
 
-def test_that_is_lost_is_noticed(
+def test_a_lease_that_is_lost_is_noticed(
     store: Store, store_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), Lease(store) as worker:
@@ -114,7 +116,7 @@ def test_that_is_lost_is_noticed(
     assert store_client.get(KEY) == b"9:anothers"
 
 
-def test_that_was_lost_is_acquired_again_under_another_fence(
+def test_a_lease_that_was_lost_is_acquired_again_under_another_fence(
     store: Store, store_client: redis.Redis
 ) -> None:
     with Lease(store) as worker:
@@ -125,7 +127,7 @@ def test_that_was_lost_is_acquired_again_under_another_fence(
         assert later not in (None, earlier)
 
 
-def test_is_released_by_who_leaves(store: Store, standby: Store) -> None:
+def test_a_lease_is_released_by_who_leaves(store: Store, standby: Store) -> None:
     waits = Lease(standby)
     with Lease(store) as leads:
         leads.try_acquire()
@@ -134,7 +136,7 @@ def test_is_released_by_who_leaves(store: Store, standby: Store) -> None:
     assert waits.try_acquire() is not None
 
 
-def test_of_another_is_not_released_by_who_leaves(store: Store, standby: Store) -> None:
+def test_the_lease_of_another_is_not_released_by_who_leaves(store: Store, standby: Store) -> None:
     leads = Lease(standby)
     leads.try_acquire()
     with Lease(store) as waits:
@@ -184,7 +186,7 @@ def test_late_news_of_an_earlier_lease_does_not_touch_the_present_one(
         assert worker.fence == later is not None
 
 
-def test_ends_by_itself_while_the_store_is_away(
+def test_a_lease_ends_by_itself_while_the_store_is_away(
     own_server: OwnServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with (

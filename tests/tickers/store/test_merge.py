@@ -431,6 +431,8 @@ class Replica:
                 self.series[change.symbol] = dict(rows)
             elif change.what == "withdrawn":
                 del self.overlays[change.symbol]
+            elif change.what == "removed":
+                del self.series[change.symbol]
             elif change.what == "PUBLIC":
                 assert change.bar is not None
                 self.overlays[change.symbol] = change.bar
@@ -534,6 +536,10 @@ class MergeMachine(RuleBasedStateMachine):
         self.store.complete_cycle(fence=self.fence, ends_overlays=ends_overlays)
         self.model.complete_cycle(ends_overlays=ends_overlays)
 
+    @rule(symbol=st.sampled_from(SYMBOLS))
+    def forgets(self, symbol: str) -> None:
+        assert self.store.forget(symbol) is self.model.forget(symbol)
+
     @rule()
     def looks(self) -> None:
         self.model.look()
@@ -558,9 +564,13 @@ class MergeMachine(RuleBasedStateMachine):
     @rule()
     def a_follower_catches_up(self) -> None:
         """By the change log, conflated, as FOLLOWED: it ends with the same trusted market."""
+        self.model.look()  # who asks what changed ends the overlays whose time is over
         _, changes = self.store.changes_since(self.followed)
         assert changes is not None
-        replaced = {change.symbol for change in changes if change.what == "replaced"}
+        for symbol in {change.symbol for change in changes if change.what == "removed"}:
+            self.follower.forget(symbol)
+        changes = [c for c in changes if c.symbol in self.model.series]
+        replaced = {change.symbol for change in changes if change.what in ("replaced", "removed")}
         latest: dict[tuple[str, int], Bar] = {}
         for change in changes:
             if change.what in TRUSTED and change.bar is not None and change.symbol not in replaced:
@@ -579,7 +589,6 @@ class MergeMachine(RuleBasedStateMachine):
         self.follower.merge(list(latest.values()), FOLLOWED)
         self.followed = Position(self.followed.epoch, self.model.revision)
         assert dict(self.follower.series(self.follower.symbols())) == self.model.market()
-        self.model.entries = []
 
     def as_bar(self, symbol: str, day: int) -> Bar:
         [found] = [one for one in self.model.series[symbol].values() if one.epoch == day]
@@ -608,6 +617,9 @@ class MergeMachine(RuleBasedStateMachine):
         }
         assert self.store.changed() == model.changed
         assert self.store.loaded() == {s: epoch_of(day) for s, day in model.loaded.items()}
+        told = self.store.series_with_revisions(self.store.symbols())
+        assert {symbol: revisions for symbol, _, revisions in told} == model.revisions
+        assert self.store.removed() == model.removed
 
     @invariant()
     def the_revision_and_the_log_tell_what_changed(self) -> None:

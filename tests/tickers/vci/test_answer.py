@@ -17,7 +17,9 @@ MONDAY = 1_754_870_400  # 2025-08-11T00:00:00Z
 DAY = 86_400
 
 
-def item(symbol: str = "VCB", *, times: list[Any] | None = None, **columns: list[Any]) -> dict:
+def item(
+    symbol: str = "VCB", *, times: list[Any] | None = None, **columns: list[Any]
+) -> dict[str, Any]:
     """A symbol's object: two good daily bars, but for what is given."""
     times = [str(MONDAY), str(MONDAY + DAY)] if times is None else times
     count = len(times)
@@ -40,21 +42,21 @@ def bars(*items: Any) -> list[Bar]:
 
 
 class TestDailyBars:
-    def test_columns_become_bars_sorted_by_day(self):
+    def test_columns_become_bars_sorted_by_day(self) -> None:
         times = [str(MONDAY + DAY), str(MONDAY)]
         first, second = bars(item(times=times, c=[104, 105.5]))
         assert first == Bar("VCB", dt.date(2025, 8, 11), 100, 110, 90, 105.5, 7)
         assert second == Bar("VCB", dt.date(2025, 8, 12), 100, 110, 90, 104, 7)
 
-    def test_times_may_be_numbers(self):
+    def test_times_may_be_numbers(self) -> None:
         assert [bar.day.day for bar in bars(item(times=[MONDAY]))] == [11]
 
-    def test_the_day_is_the_exchange_date_of_the_instant(self):
+    def test_the_day_is_the_exchange_date_of_the_instant(self) -> None:
         # 17:00 UTC is midnight in Vietnam.
         times = [str(MONDAY + 17 * 3_600 - 1), str(MONDAY + 17 * 3_600)]
         assert [bar.day.day for bar in bars(item(times=times))] == [11, 12]
 
-    def test_of_two_bars_of_one_day_the_later_wins(self):
+    def test_of_two_bars_of_one_day_the_later_wins(self) -> None:
         answer = read(
             body(item(times=[str(MONDAY), str(MONDAY + 60)], c=[101, 102])),
             asked=["VCB"],
@@ -63,13 +65,13 @@ class TestDailyBars:
         assert [bar.close for bar in answer.series["VCB"]] == [102]
         assert answer.dropped == {"an earlier bar of the same time": 1}
 
-    def test_an_open_outside_low_and_high_is_kept(self):
+    def test_an_open_outside_low_and_high_is_kept(self) -> None:
         assert [bar.open for bar in bars(item(times=[MONDAY], o=[120]))] == [120]
 
-    def test_whole_volumes_may_be_written_with_a_fraction(self):
+    def test_whole_volumes_may_be_written_with_a_fraction(self) -> None:
         assert [bar.volume for bar in bars(item(times=[MONDAY], v=[7.0]))] == [7]
 
-    def test_a_symbol_without_bars_is_not_missing(self):
+    def test_a_symbol_without_bars_is_not_missing(self) -> None:
         answer = read(body(item(times=[])), asked=["VCB"], interval="1D")
         assert answer.series == {"VCB": []}
         assert answer.missing == frozenset()
@@ -107,7 +109,9 @@ class TestBadBars:
             ("t", "٣", "time must be epoch seconds"),
         ],
     )
-    def test_a_bad_bar_is_dropped_and_counted_and_the_other_used(self, column, value, reason):
+    def test_a_bad_bar_is_dropped_and_counted_and_the_other_used(
+        self, column: str, value: object, reason: str
+    ) -> None:
         wrong = item()
         wrong[column][0] = value
         answer = read(body(wrong), asked=["VCB"], interval="1D")
@@ -124,7 +128,9 @@ class TestBadBars:
             ({"t": None}, r"column t is not a list \(symbol VCB\)"),
         ],
     )
-    def test_a_wrong_object_spoils_its_symbol_only(self, wrong, message):
+    def test_a_wrong_object_spoils_its_symbol_only(
+        self, wrong: dict[str, object], message: str
+    ) -> None:
         items = body({**item(), **wrong}, item("FPT"))
         answer = read(items, asked=["VCB", "FPT", "TCB"], interval="1D")
         assert list(answer.errors) == ["VCB"]
@@ -133,14 +139,14 @@ class TestBadBars:
         assert list(answer.series) == ["FPT"]
         assert answer.missing == {"TCB"}
 
-    def test_a_missing_column_is_named(self):
+    def test_a_missing_column_is_named(self) -> None:
         wrong = item()
         del wrong["v"]
         answer = read(body(wrong), asked=["VCB"], interval="1D")
         assert answer.errors == {"VCB": "column v is missing (symbol VCB)"}
 
     @pytest.mark.parametrize("stray", [item("XXX"), {"t": []}, {"symbol": ["VCB"]}, 5, None])
-    def test_what_wasnt_asked_for_is_counted_and_not_used(self, stray):
+    def test_what_wasnt_asked_for_is_counted_and_not_used(self, stray: object) -> None:
         answer = read(body(stray, item()), asked=["VCB"], interval="1D")
         assert list(answer.series) == ["VCB"]
         assert answer.dropped == {"an object of no symbol that was asked for": 1}
@@ -161,21 +167,23 @@ class TestWrongAnswers:
             (b"null", AnswerError, "a single value instead of a list"),
         ],
     )
-    def test_the_message_says_what_the_upstream_did(self, content, error, message):
+    def test_the_message_says_what_the_upstream_did(
+        self, content: bytes, error: type[UpstreamError], message: str
+    ) -> None:
         with pytest.raises(error, match=message):
             read(content, asked=["VCB"], interval="1D")
 
-    def test_an_empty_list_leaves_all_out(self):
+    def test_an_empty_list_leaves_all_out(self) -> None:
         answer = read(b"[]", asked=["VCB", "FPT"], interval="1D")
         assert answer.missing == {"VCB", "FPT"}
 
 
 class TestFolding:
-    def points(self, interval, times, **columns) -> list[Point]:
-        answer = read(body(item(times=times, **columns)), asked=["VCB"], interval=interval)
+    def points(self, interval: Any, times: list[Any], **columns: list[Any]) -> list[Point]:
+        answer = read(body({**item(times=times), **columns}), asked=["VCB"], interval=interval)
         return answer.series["VCB"]
 
-    def test_a_point_has_the_first_open_and_the_last_close(self):
+    def test_a_point_has_the_first_open_and_the_last_close(self) -> None:
         times = [str(MONDAY + 7_200 + 60 * minute) for minute in range(6)]
         first, second = self.points(
             "5m",
@@ -190,18 +198,18 @@ class TestFolding:
         assert first == Point("VCB", start, 1, 19, 0.5, 9, 15)
         assert second == Point("VCB", start + dt.timedelta(minutes=5), 6, 16, 6, 10, 6)
 
-    def test_times_may_come_in_any_order(self):
+    def test_times_may_come_in_any_order(self) -> None:
         (point,) = self.points("5m", [MONDAY + 60, MONDAY], o=[101, 102], c=[103, 104])
         assert (point.open, point.close) == (102, 103)
 
     @pytest.mark.parametrize(
         ("interval", "minute"), [("1m", 47), ("5m", 45), ("15m", 45), ("30m", 30), ("1H", 0)]
     )
-    def test_points_of_a_day_are_aligned_to_the_hour(self, interval, minute):
+    def test_points_of_a_day_are_aligned_to_the_hour(self, interval: Any, minute: int) -> None:
         (point,) = self.points(interval, [str(MONDAY + 7_200 + 47 * 60 + 30)])
         assert point.time == dt.datetime(2025, 8, 11, 2, minute, tzinfo=dt.UTC)
 
-    def test_a_week_begins_on_monday(self):
+    def test_a_week_begins_on_monday(self) -> None:
         days = [MONDAY - 3 * DAY, MONDAY, MONDAY + 4 * DAY, MONDAY + 7 * DAY]
         weeks = self.points("1W", days, v=[1, 2, 3, 4])
         assert [(week.time.date().isoformat(), week.volume) for week in weeks] == [
@@ -210,14 +218,14 @@ class TestFolding:
             ("2025-08-18", 4),
         ]
 
-    def test_a_month_begins_on_its_first_day(self):
+    def test_a_month_begins_on_its_first_day(self) -> None:
         months = self.points("1M", [MONDAY, MONDAY + 10 * DAY, MONDAY + 21 * DAY], v=[1, 2, 3])
         assert [(month.time.date().isoformat(), month.volume) for month in months] == [
             ("2025-08-01", 3),
             ("2025-09-01", 3),
         ]
 
-    def test_a_minute_that_came_twice_counts_once(self):
+    def test_a_minute_that_came_twice_counts_once(self) -> None:
         (point,) = self.points("5m", [MONDAY, MONDAY + 30], v=[5, 7])
         assert point.volume == 7
 
@@ -225,10 +233,12 @@ class TestFolding:
         ("interval", "source"),
         [("1m", "ONE_MINUTE"), ("30m", "ONE_MINUTE"), ("1H", "ONE_HOUR"), ("1M", "ONE_DAY")],
     )
-    def test_an_interval_is_folded_from_what_the_upstream_offers(self, interval, source):
+    def test_an_interval_is_folded_from_what_the_upstream_offers(
+        self, interval: Any, source: str
+    ) -> None:
         assert frame(interval).source == source
 
-    def test_another_interval_is_refused(self):
+    def test_another_interval_is_refused(self) -> None:
         with pytest.raises(ValueError, match="one of 1m, 5m, 15m, 30m, 1H, 1D, 1W, 1M"):
             frame("2D")  # type: ignore[arg-type]
 
@@ -259,7 +269,7 @@ def odd_items(draw: st.DrawFn) -> dict[str, Any]:
 
 class TestAnything:
     @given(content=st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
-    def test_any_body_is_read_or_refused_as_the_upstreams_fault(self, content):
+    def test_any_body_is_read_or_refused_as_the_upstreams_fault(self, content: bytes) -> None:
         try:
             answer = read(content, asked=["VCB"], interval="1D")
         except UpstreamError:
@@ -267,7 +277,9 @@ class TestAnything:
         assert answer.missing | answer.series.keys() | answer.errors.keys() == {"VCB"}
 
     @given(items=st.lists(odd_items() | JSON, max_size=3))
-    def test_every_bar_that_comes_out_is_valid_and_every_day_comes_once(self, items):
+    def test_every_bar_that_comes_out_is_valid_and_every_day_comes_once(
+        self, items: list[Any]
+    ) -> None:
         answer = read(body(*items), asked=["VCB"], interval="1D")
         found = answer.series.get("VCB", [])
         for bar in found:
@@ -290,7 +302,9 @@ class TestAnything:
             unique_by=lambda row: row[0] // 1_440,
         ),
     )
-    def test_folding_keeps_the_volume_and_the_bounds(self, interval, rows):
+    def test_folding_keeps_the_volume_and_the_bounds(
+        self, interval: Any, rows: list[tuple[int, tuple[int, int, int, int], int]]
+    ) -> None:
         # One bar a day at most, so that no two are the same bar in any frame.
         rows.sort()
         times = [row[0] * 60 for row in rows]

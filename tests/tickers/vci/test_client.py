@@ -5,12 +5,15 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import redis
 import requests
 import responses
 
 from tickers.bar import Bar
+from tickers.vci.answer import Answer
 from tickers.vci.client import VciClient
 from tickers.vci.errors import (
     HtmlError,
@@ -22,6 +25,7 @@ from tickers.vci.errors import (
     UpstreamError,
     UpstreamTimeoutError,
 )
+from tickers.vci.fetch import BatchResult, Failure
 from tickers.vci.request_budget import RequestBudget
 from tickers.vci.upstream import USER_AGENTS, Retries, parse_retry_after
 
@@ -43,10 +47,10 @@ def stop() -> threading.Event:
 
 
 @pytest.fixture
-def client(clean_server, stop) -> Iterator[Callable[..., VciClient]]:
+def client(clean_server: redis.Redis, stop: threading.Event) -> Iterator[Callable[..., VciClient]]:
     made = []
 
-    def make(**options: object) -> VciClient:
+    def make(**options: Any) -> VciClient:
         budget = RequestBudget(clean_server, limit=6_000, window=0.6)
         options = {"base_url": BASE, "batch_size": 50, "backoff": 0.0, **options}
         made.append(VciClient(budget=budget, stop=stop, **options))
@@ -64,20 +68,22 @@ def item(symbol: str, times: list[int] | None = None) -> dict[str, object]:
     return {"symbol": symbol, "t": [str(time) for time in times], **prices, "v": [1] * count}
 
 
-def ask(client: VciClient, *symbols: str):
+def ask(client: VciClient, *symbols: str) -> Answer[Bar]:
     return client.history(symbols or ["VCB"], interval="1D", count_back=5, to=TO)
 
 
 class TestOrders:
     @pytest.mark.parametrize("base", [BASE, f"{BASE}/"])
-    def test_a_history_is_one_post(self, wire, client, base):
+    def test_a_history_is_one_post(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient], base: str
+    ) -> None:
         wire.post(URL, json=[item("VCB"), item("FPT")])
         answer = client(base_url=base).history(
             ["VCB", "FPT", "VCB"], interval="1D", count_back=5, to=TO
         )
         assert answer.series["FPT"] == [Bar("FPT", dt.date(2025, 8, 15), 100, 100, 100, 100, 1)]
         (call,) = wire.calls
-        assert json.loads(call.request.body) == {
+        assert json.loads(call.request.body or "") == {
             "timeFrame": "ONE_DAY",
             "symbols": ["VCB", "FPT"],
             "to": 1_755_252_000,
@@ -96,18 +102,29 @@ class TestOrders:
             ("1M", "ONE_DAY", 69),
         ],
     )
-    def test_enough_bars_are_asked_for_to_fold(self, wire, client, interval, frame, count_back):
+    def test_enough_bars_are_asked_for_to_fold(
+        self,
+        wire: responses.RequestsMock,
+        client: Callable[..., VciClient],
+        interval: Any,
+        frame: str,
+        count_back: int,
+    ) -> None:
         wire.post(URL, json=[])
         client().history(["VCB"], interval=interval, count_back=2, to=TO)
-        order = json.loads(wire.calls[0].request.body)
+        order = json.loads(wire.calls[0].request.body or "")
         assert (order["timeFrame"], order["countBack"]) == (frame, count_back)
 
-    def test_points_that_may_lack_their_first_bars_are_cut_off(self, wire, client):
+    def test_points_that_may_lack_their_first_bars_are_cut_off(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient]
+    ) -> None:
         wire.post(URL, json=[item("VCB", [DAY + 60 * minute for minute in range(3, 18)])])
         answer = client().history(["VCB"], interval="5m", count_back=2, to=TO)
         assert [point.time.minute for point in answer.series["VCB"]] == [10, 15]
 
-    def test_the_request_looks_like_a_browsers(self, wire, client):
+    def test_the_request_looks_like_a_browsers(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient]
+    ) -> None:
         wire.post(URL, json=[])
         ask(client())
         headers = wire.calls[0].request.headers
@@ -118,7 +135,9 @@ class TestOrders:
         assert headers["User-Agent"].startswith("Mozilla/5.0 ")
         assert not [name for name in headers if name.lower().startswith("sec-ch-")]
 
-    def test_user_agents_rotate(self, wire, client):
+    def test_user_agents_rotate(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient]
+    ) -> None:
         wire.post(URL, json=[])
         one = client()
         for _ in USER_AGENTS:
@@ -129,12 +148,21 @@ class TestOrders:
         ("symbols", "count_back", "to"),
         [([], 5, TO), (["VCB"], 0, TO), (["VCB"], 5, dt.datetime(2025, 8, 15))],
     )
-    def test_an_order_that_makes_no_sense_isnt_sent(self, wire, client, symbols, count_back, to):
+    def test_an_order_that_makes_no_sense_isnt_sent(
+        self,
+        wire: responses.RequestsMock,
+        client: Callable[..., VciClient],
+        symbols: list[str],
+        count_back: int,
+        to: dt.datetime,
+    ) -> None:
         with pytest.raises(ValueError, match="history needs"):
             client().history(symbols, interval="1D", count_back=count_back, to=to)
         assert not wire.calls
 
-    def test_a_session_of_the_callers_own_is_used(self, wire, client):
+    def test_a_session_of_the_callers_own_is_used(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient]
+    ) -> None:
         wire.post(URL, json=[])
         session = requests.Session()
         session.headers["X-Own"] = "yes"
@@ -144,7 +172,9 @@ class TestOrders:
 
 class TestRetries:
     @pytest.mark.parametrize("status", [403, 429, 500, 502, 503, 504])
-    def test_a_passing_trouble_is_asked_again(self, wire, client, status):
+    def test_a_passing_trouble_is_asked_again(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient], status: int
+    ) -> None:
         wire.post(URL, status=status)
         wire.post(URL, json=[item("VCB")])
         one = client()
@@ -153,7 +183,9 @@ class TestRetries:
         assert one.counters.errors == {f"status {status}": 1}
 
     @pytest.mark.parametrize("status", [400, 401, 404, 408, 413, 422, 302, 204])
-    def test_any_other_status_isnt(self, wire, client, status):
+    def test_any_other_status_isnt(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient], status: int
+    ) -> None:
         wire.post(URL, status=status)
         with pytest.raises(StatusError, match=f"the upstream answered {status}") as caught:
             ask(client())
@@ -169,8 +201,12 @@ class TestRetries:
         ],
     )
     def test_network_errors_are_asked_again_until_the_last_attempt(
-        self, wire, client, error, raised
-    ):
+        self,
+        wire: responses.RequestsMock,
+        client: Callable[..., VciClient],
+        error: Exception,
+        raised: type[UpstreamError],
+    ) -> None:
         wire.post(URL, body=error)
         one = client(max_attempts=3)
         with pytest.raises(raised):
@@ -178,7 +214,13 @@ class TestRetries:
         assert len(wire.calls) == 3
         assert one.counters.errors.total() == 3
 
-    def test_each_attempt_takes_from_the_budget(self, wire, client, clean_server, stop):
+    def test_each_attempt_takes_from_the_budget(
+        self,
+        wire: responses.RequestsMock,
+        client: Callable[..., VciClient],
+        clean_server: redis.Redis,
+        stop: threading.Event,
+    ) -> None:
         wire.post(URL, status=503)
         budget = RequestBudget(clean_server, limit=600, key_prefix="counted:")
         one = VciClient(
@@ -189,7 +231,9 @@ class TestRetries:
         one.close()
         assert clean_server.llen("counted:upstream_requests") == 2
 
-    def test_retry_after_holds_back_the_next_request_too(self, wire, client, stop):
+    def test_retry_after_holds_back_the_next_request_too(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient], stop: threading.Event
+    ) -> None:
         wire.post(URL, status=429, headers={"Retry-After": "1"})
         one = client(max_attempts=1)
         with pytest.raises(StatusError) as caught:
@@ -200,7 +244,9 @@ class TestRetries:
             ask(one)
         assert len(wire.calls) == 1
 
-    def test_a_stopping_node_doesnt_wait_for_its_next_attempt(self, wire, client, stop):
+    def test_a_stopping_node_doesnt_wait_for_its_next_attempt(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient], stop: threading.Event
+    ) -> None:
         def answer(_: object) -> tuple[int, dict[str, str], str]:
             stop.set()
             return 503, {"Retry-After": "100"}, ""
@@ -210,7 +256,7 @@ class TestRetries:
             ask(client())
         assert len(wire.calls) == 1
 
-    def test_waits_grow_up_to_a_bound_with_full_jitter(self):
+    def test_waits_grow_up_to_a_bound_with_full_jitter(self) -> None:
         retries = Retries(max_attempts=10, backoff=1.0, longest_backoff=30.0)
         for attempt, longest in [(1, 1), (2, 2), (3, 4), (6, 30), (9, 30)]:
             pauses = [retries.pause(attempt) for _ in range(300)]
@@ -230,10 +276,10 @@ class TestRetries:
             ("-5", None),
         ],
     )
-    def test_retry_after_is_seconds_or_a_date(self, value, seconds):
+    def test_retry_after_is_seconds_or_a_date(self, value: str, seconds: float | None) -> None:
         assert parse_retry_after(value) == seconds
 
-    def test_a_date_to_come_is_a_wait(self):
+    def test_a_date_to_come_is_a_wait(self) -> None:
         moment = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60)
         wait = parse_retry_after(moment.strftime("%a, %d %b %Y %H:%M:%S GMT"))
         assert wait == pytest.approx(60, abs=5)
@@ -244,7 +290,13 @@ class TestOddAnswers:
         ("body", "error"),
         [("<html>Just a moment...</html>", HtmlError), ("[{]", NotJsonError)],
     )
-    def test_an_answer_that_is_none_is_raised_and_counted(self, wire, client, body, error):
+    def test_an_answer_that_is_none_is_raised_and_counted(
+        self,
+        wire: responses.RequestsMock,
+        client: Callable[..., VciClient],
+        body: str,
+        error: type[UpstreamError],
+    ) -> None:
         wire.post(URL, body=body)
         one = client()
         with pytest.raises(error):
@@ -252,7 +304,12 @@ class TestOddAnswers:
         assert one.counters.errors == {error.kind: 1}
         assert one.counters.retries == 0
 
-    def test_what_is_dropped_is_counted_and_logged_without_the_body(self, wire, client, caplog):
+    def test_what_is_dropped_is_counted_and_logged_without_the_body(
+        self,
+        wire: responses.RequestsMock,
+        client: Callable[..., VciClient],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
         bad = {**item("VCB", [DAY - 86_400, DAY]), "c": [100, None]}
         wrong = {**item("FPT"), "v": []}
         wire.post(URL, json=[bad, wrong, item("TCB")])
@@ -268,18 +325,29 @@ class TestOddAnswers:
         assert "close is null (1)" in caplog.text
         assert "column v has 0 values, t has 1 (symbol FPT)" in caplog.text
 
-    def test_nan_in_an_answer_spoils_one_bar(self, wire, client):
+    def test_nan_in_an_answer_spoils_one_bar(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient]
+    ) -> None:
         body = json.dumps([{**item("VCB", [DAY - 86_400, DAY]), "c": [100, float("nan")]}])
         wire.post(URL, body=body)
         assert len(ask(client()).series["VCB"]) == 1
 
-    def test_left_out_symbols_are_missing(self, wire, client):
+    def test_left_out_symbols_are_missing(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient]
+    ) -> None:
         wire.post(URL, json=[item("VCB")])
         assert ask(client(), "VCB", "XXX").missing == {"XXX"}
 
 
+def came(result: BatchResult) -> list[str]:
+    assert isinstance(result, Answer)
+    return list(result.series)
+
+
 class TestFetching:
-    def test_it_asks_lazily_batch_by_batch_and_goes_on_after_a_failure(self, wire, client):
+    def test_it_asks_lazily_batch_by_batch_and_goes_on_after_a_failure(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient]
+    ) -> None:
         wire.post(URL, json=[item("AAA"), item("BBB")])
         wire.post(URL, body="<html>")
         wire.post(URL, json=[item("EEE")])
@@ -288,15 +356,18 @@ class TestFetching:
         assert one.batches(symbols) == [["AAA", "BBB"], ["CCC", "DDD"], ["EEE"]]
         outcomes = one.fetch(symbols, count_back=5, to=TO)
         assert not wire.calls
-        assert list(next(outcomes).series) == ["AAA", "BBB"]
+        assert came(next(outcomes)) == ["AAA", "BBB"]
         assert len(wire.calls) == 1
         failure = next(outcomes)
+        assert isinstance(failure, Failure)
         assert failure.symbols == ("CCC", "DDD")
         assert isinstance(failure.error, UpstreamError)
-        assert list(next(outcomes).series) == ["EEE"]
+        assert came(next(outcomes)) == ["EEE"]
         assert next(outcomes, None) is None
 
-    def test_it_ends_quietly_when_the_node_stops(self, wire, client, stop):
+    def test_it_ends_quietly_when_the_node_stops(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient], stop: threading.Event
+    ) -> None:
         wire.post(URL, json=[item("AAA")])
         outcomes = client(batch_size=1).fetch(["AAA", "BBB"], count_back=5, to=TO)
         next(outcomes)

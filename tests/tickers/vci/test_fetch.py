@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tickers.bar import Bar
 from tickers.vci.answer import Answer
 from tickers.vci.batch_size import FIRST_ABSENCE, RELEARN_AFTER, BatchSize, split
 from tickers.vci.errors import (
@@ -33,7 +34,7 @@ class Upstream:
         self.trouble: list[UpstreamError] = []
         self.asked: list[list[str]] = []
 
-    def __call__(self, batch: Sequence[str]) -> Answer:
+    def __call__(self, batch: Sequence[str]) -> Answer[Bar]:
         self.asked.append(list(batch))
         if self.trouble:
             raise self.trouble.pop(0)
@@ -59,7 +60,7 @@ class Node:
     def fetch(self, symbols: Sequence[str] = SYMBOLS) -> list[BatchResult]:
         self.upstream.asked.clear()
 
-        def ask(batch: Sequence[str]) -> Answer:
+        def ask(batch: Sequence[str]) -> Answer[Bar]:
             answer = self.upstream(batch)
             self.batches.answered(answer.series)
             return answer
@@ -79,7 +80,7 @@ def upstream() -> Upstream:
 
 
 @pytest.fixture
-def node(upstream) -> Node:
+def node(upstream: Upstream) -> Node:
     return Node(upstream)
 
 
@@ -107,8 +108,8 @@ LIMITS = pytest.mark.parametrize("limit", ["refuses_above", "cuts_at", "empty_ab
 class TestBatchesThatAreTooLarge:
     @LIMITS
     def test_everything_comes_in_the_first_fetch_and_the_second_knows_the_size(
-        self, upstream, node, limit
-    ):
+        self, upstream: Upstream, node: Node, limit: str
+    ) -> None:
         setattr(upstream, limit, 20)
         assert came(node.fetch()) == SYMBOLS
         assert node.batches.size <= 20
@@ -119,14 +120,16 @@ class TestBatchesThatAreTooLarge:
             len(batch) for batch in split(SYMBOLS, node.batches.size)
         ]
 
-    def test_the_size_is_halved_and_never_below_one(self, upstream, node):
+    def test_the_size_is_halved_and_never_below_one(self, upstream: Upstream, node: Node) -> None:
         upstream.refuses_above = 1
         assert came(node.fetch()) == SYMBOLS
         assert node.batches.size == 1
         node.fetch()
         assert node.batches.size == 1
 
-    def test_what_works_is_kept_for_an_hour_and_then_tried_again(self, upstream, node):
+    def test_what_works_is_kept_for_an_hour_and_then_tried_again(
+        self, upstream: Upstream, node: Node
+    ) -> None:
         upstream.refuses_above = 30
         node.fetch()
         assert node.batches.size == 25
@@ -135,7 +138,7 @@ class TestBatchesThatAreTooLarge:
         node.now += 1
         assert node.batches.size == 50
 
-    def test_a_size_that_has_worked_may_fail_once(self, upstream, node):
+    def test_a_size_that_has_worked_may_fail_once(self, upstream: Upstream, node: Node) -> None:
         node.fetch()
         upstream.trouble = [RefusedError(400)]
         outcomes = node.fetch()
@@ -143,19 +146,23 @@ class TestBatchesThatAreTooLarge:
         assert (node.requests, node.batches.size) == (2, 50)
         assert came(node.fetch()) == SYMBOLS
 
-    def test_it_may_fail_once_more_after_it_has_worked_again(self, upstream, node):
+    def test_it_may_fail_once_more_after_it_has_worked_again(
+        self, upstream: Upstream, node: Node
+    ) -> None:
         for _ in range(2):
             node.fetch()
             upstream.trouble = [RefusedError(400)]
             assert failed(node.fetch()) == SYMBOLS[:50]
 
-    def test_half_of_an_odd_size_is_the_larger_half(self, upstream):
+    def test_half_of_an_odd_size_is_the_larger_half(self, upstream: Upstream) -> None:
         upstream.refuses_above = 2
         node = Node(upstream, size=3)
         assert came(node.fetch()) == SYMBOLS
         assert node.batches.size == 2
 
-    def test_a_size_tried_again_in_vain_costs_no_symbol(self, upstream, node):
+    def test_a_size_tried_again_in_vain_costs_no_symbol(
+        self, upstream: Upstream, node: Node
+    ) -> None:
         node.fetch()
         upstream.refuses_above = 30
         node.fetch()
@@ -164,7 +171,7 @@ class TestBatchesThatAreTooLarge:
         node.now += RELEARN_AFTER
         assert came(node.fetch()) == SYMBOLS
 
-    def test_a_size_that_fails_again_is_learned_anew(self, upstream, node):
+    def test_a_size_that_fails_again_is_learned_anew(self, upstream: Upstream, node: Node) -> None:
         node.fetch()
         upstream.refuses_above = 30
         node.fetch()
@@ -177,7 +184,9 @@ class TestBatchesThatAreTooLarge:
         size=st.integers(1, 60),
         unknown=st.sets(st.sampled_from(SYMBOLS), max_size=5),
     )
-    def test_every_symbol_is_accounted_for_once_and_soon_all_come(self, limit, most, size, unknown):
+    def test_every_symbol_is_accounted_for_once_and_soon_all_come(
+        self, limit: str, most: int, size: int, unknown: set[str]
+    ) -> None:
         upstream = Upstream()
         upstream.unknown = unknown
         setattr(upstream, limit, most)
@@ -189,13 +198,15 @@ class TestBatchesThatAreTooLarge:
 
 
 class TestSymbolsThatNeverCome:
-    def test_unknown_symbols_cost_one_request_a_batch_and_not_the_size(self, upstream, node):
+    def test_unknown_symbols_cost_one_request_a_batch_and_not_the_size(
+        self, upstream: Upstream, node: Node
+    ) -> None:
         upstream.unknown = {"S001", "S003", "S070"}
         assert missing(node.fetch()) == ["S001", "S003", "S070"]
         assert upstream.asked[1] == ["S001", "S003"]
         assert (node.requests, node.batches.size) == (4, 50)
 
-    def test_they_cost_nothing_in_the_next_cycles(self, upstream, node):
+    def test_they_cost_nothing_in_the_next_cycles(self, upstream: Upstream, node: Node) -> None:
         upstream.unknown = {"S001", "S003", "S070"}
         node.fetch()
         node.now += 5
@@ -203,19 +214,21 @@ class TestSymbolsThatNeverCome:
         assert node.requests == 2
         assert node.batches.absent.current() == upstream.unknown
 
-    def test_alone_they_are_asked_for_in_one_request(self, upstream, node):
+    def test_alone_they_are_asked_for_in_one_request(self, upstream: Upstream, node: Node) -> None:
         upstream.unknown = {"S001", "S003"}
         node.fetch()
         assert missing(node.fetch(["S001", "S003"])) == ["S001", "S003"]
         assert node.requests == 1
 
-    def test_one_taken_for_absent_wrongly_is_back_with_the_next_answer(self, upstream, node):
+    def test_one_taken_for_absent_wrongly_is_back_with_the_next_answer(
+        self, upstream: Upstream, node: Node
+    ) -> None:
         upstream.unknown = {"S001", "S003"}
         node.fetch()
         upstream.unknown.clear()
         assert came(node.fetch(["S001", "S003"])) == ["S001", "S003"]
 
-    def test_the_upstream_may_know_them_later(self, upstream, node):
+    def test_the_upstream_may_know_them_later(self, upstream: Upstream, node: Node) -> None:
         upstream.unknown = {"S001"}
         node.fetch()
         upstream.unknown.clear()
@@ -223,7 +236,9 @@ class TestSymbolsThatNeverCome:
         assert node.requests == 2
         assert not node.batches.absent.current()
 
-    def test_a_symbol_that_is_refused_is_found_and_left_out_for_a_while(self, upstream, node):
+    def test_a_symbol_that_is_refused_is_found_and_left_out_for_a_while(
+        self, upstream: Upstream, node: Node
+    ) -> None:
         upstream.poison = {"S033"}
         outcomes = node.fetch()
         assert failed(outcomes) == ["S033"]
@@ -235,7 +250,9 @@ class TestSymbolsThatNeverCome:
         node.now += FIRST_ABSENCE
         assert came(node.fetch()) == SYMBOLS
 
-    def test_a_symbol_that_begins_to_be_refused_is_found_too(self, upstream, node):
+    def test_a_symbol_that_begins_to_be_refused_is_found_too(
+        self, upstream: Upstream, node: Node
+    ) -> None:
         node.fetch()
         upstream.poison = {"S033"}
         node.fetch()
@@ -245,7 +262,9 @@ class TestSymbolsThatNeverCome:
 
 
 class TestAnUpstreamInTrouble:
-    def test_one_that_refuses_everything_is_soon_left_alone(self, upstream, node):
+    def test_one_that_refuses_everything_is_soon_left_alone(
+        self, upstream: Upstream, node: Node
+    ) -> None:
         upstream.refuses_above = 0
         for _ in range(3):
             assert failed(node.fetch()) == SYMBOLS
@@ -253,7 +272,9 @@ class TestAnUpstreamInTrouble:
         assert node.batches.size == 50
         assert not node.batches.refused.current()
 
-    def test_one_that_answers_nothing_is_soon_left_alone(self, upstream, node):
+    def test_one_that_answers_nothing_is_soon_left_alone(
+        self, upstream: Upstream, node: Node
+    ) -> None:
         upstream.empty_above = 0
         outcomes = node.fetch()
         assert node.requests <= 10
@@ -263,19 +284,23 @@ class TestAnUpstreamInTrouble:
         assert came(node.fetch()) == SYMBOLS
         assert node.batches.size == 50
 
-    def test_a_batch_that_fails_for_another_reason_isnt_taken_apart(self, upstream, node):
+    def test_a_batch_that_fails_for_another_reason_isnt_taken_apart(
+        self, upstream: Upstream, node: Node
+    ) -> None:
         upstream.trouble = [UnreachableError("the upstream gave no answer")]
         outcomes = node.fetch()
         assert failed(outcomes) == SYMBOLS[:50]
         assert came(outcomes) == SYMBOLS[50:]
         assert (node.requests, node.batches.size) == (2, 50)
 
-    def test_a_search_that_fails_for_another_reason_teaches_nothing(self, upstream, node):
+    def test_a_search_that_fails_for_another_reason_teaches_nothing(
+        self, upstream: Upstream, node: Node
+    ) -> None:
         upstream.unknown = {"S001"}
         upstream.trouble = []
         first = upstream.__class__.__call__
 
-        def ask(batch: Sequence[str]) -> Answer:
+        def ask(batch: Sequence[str]) -> Answer[Bar]:
             if batch == ["S001"]:
                 upstream.trouble = [UnreachableError("the upstream gave no answer")]
             return first(upstream, batch)
@@ -284,10 +309,10 @@ class TestAnUpstreamInTrouble:
         assert failed(list(fetch.run(SYMBOLS))) == ["S001"]
         assert not node.batches.absent.current()
 
-    def test_the_node_stops_in_the_middle(self, node):
+    def test_the_node_stops_in_the_middle(self, node: Node) -> None:
         stop = threading.Event()
 
-        def ask(batch: Sequence[str]) -> Answer:
+        def ask(batch: Sequence[str]) -> Answer[Bar]:
             if stop.is_set():
                 raise StoppedError("the node is stopping")
             stop.set()
@@ -297,6 +322,6 @@ class TestAnUpstreamInTrouble:
         assert came(list(fetch.run(SYMBOLS))) == SYMBOLS[:50]
 
 
-def test_a_batch_size_of_nothing_is_refused():
+def test_a_batch_size_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="1 or more"):
         BatchSize(size=0)

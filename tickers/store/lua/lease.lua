@@ -1,8 +1,9 @@
 -- The leader's time-limited right to fetch and deliver.
--- ARGV: 'acquire', nonce, lifetime (ms) | 'renew', fence, lifetime (ms) | 'release', fence, 0
+-- The header: action ('acquire', 'renew', 'release'), mine (a nonce to acquire it with, else the
+--       fence), and of the first two lifetime (ms).
 -- Returns the fence, or false when another holds the lease.
 
-local action, mine, lifetime = ARGV[1], ARGV[2], ARGV[3]
+local action, mine, lifetime = header.action, header.mine, header.lifetime
 local holder = redis.call('GET', key('lease'))
 if action == 'acquire' then
   if holder and (life_of(holder) or run_id) == run_id then return false end

@@ -1,23 +1,23 @@
 -- merge: decides for each bar by the merge table, stores, and logs what changed, in one step.
 --
--- ARGV: authority, fence, latest day, trading day, new epoch, most symbols, trust window (ms),
---       age of the data (ms), log length, actor, ms until a trusted bar is late (public), the actor's
---       network (public; empty: its bars need no second actor), history start (day),
---       then a bar each: symbol, day, figures, json; a public one also its anchor (the close it was
---       judged against)
+-- The header: authority, fence, latest_day, trading_day, new_epoch, most_symbols, window (the trust
+--       window, ms), age (of the data, ms), log_length, history_start (day); of public bars actor,
+--       late_after (ms until a trusted bar is late; none: never served) and network (the actor's; empty:
+--       its bars need no second actor).
+-- Then a bar each: symbol, day, figures, json; a public one also its anchor (the close it was judged
+--       against).
 -- Returns epoch, revision, and a verdict for each bar.
 
-local authority, fence = ARGV[1], ARGV[2]
-local latest_day, trading_day = tonumber(ARGV[3]), tonumber(ARGV[4])
-local epoch = live(ARGV[5])
-local most_symbols, window, age = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local log_length, actor, late_after = tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
-local network, history_start = ARGV[12], tonumber(ARGV[13])
-local FIRST, STRIDE = 14, authority == 'PUBLIC' and 5 or 4
+local authority, fence = header.authority, header.fence
+local latest_day, trading_day, window = header.latest_day, header.trading_day, header.window
+local history_start, most_symbols = header.history_start, header.most_symbols
+local actor, network, late_after = header.actor, header.network, header.late_after
+local FIRST, STRIDE = 2, authority == 'PUBLIC' and 5 or 4
 
 if authority == 'CORE' and fence == '' then return FENCED end
 if fence ~= '' and fenced(fence) then return FENCED end
 refuse_without_memory()
+local epoch = live(header.new_epoch)
 
 expire_public(trading_day, window)
 
@@ -39,11 +39,15 @@ end
 local known = redis.call('HLEN', key('last'))
 local public_bars = redis.call('HLEN', key('public')) + redis.call('HLEN', key('held')) > 0
 
-local function store_newest(bar, verdict)
+local function store_newest(bar, verdict, stored)
   bar.authority, bar.stored_at, bar.is_new = authority, now, true
   last[bar.symbol] = bar
   local followers_would_keep = verdict == 'replaced' and authority == 'CORE' and bar.shrinks
-  if followers_would_keep then log('replaced', bar.symbol) else log(authority, bar.json) end
+  if followers_would_keep then
+    log_replaced(bar.symbol)
+  else
+    log_bar(authority, bar, stored and stored.day == bar.day)
+  end
   return verdict
 end
 
@@ -76,14 +80,14 @@ local function merge_history(bar)
     else
       redis.call('RPUSH', bars, bar.json)
     end
-    log(authority, bar.json)
+    log_bar(authority, bar)
     return 'added'
   end
   if json == bar.json then return 'unchanged' end
   if authority ~= 'CORE' then return 'kept' end
   redis.call('LSET', bars, place, bar.json)
   -- Followers never rewrite history bar by bar, so a rewritten day is a replaced series.
-  log('replaced', bar.symbol)
+  log_replaced(bar.symbol)
   return 'replaced'
 end
 
@@ -94,18 +98,18 @@ local function merge_trusted(bar)
   if not stored then
     if authority ~= 'CORE' and known >= most_symbols then return 'full' end
     known = known + 1
-    return store_newest(bar, 'added')
+    return store_newest(bar, 'added', nil)
   end
   if public_bars then end_public(bar.symbol) end
   if bar.day > stored.day then
     redis.call('RPUSH', bars_prefix .. bar.symbol, stored.json)
-    return store_newest(bar, 'added')
+    return store_newest(bar, 'added', stored)
   end
   if bar.day < stored.day then return merge_history(bar) end
   local verdict = newest_verdict(bar, stored, authority)
   if verdict == 'unchanged' or verdict == 'kept' then return verdict end
   bar.shrinks = not outgrows(bar, stored)
-  return store_newest(bar, verdict)
+  return store_newest(bar, verdict, stored)
 end
 
 -- How far two prices may lie apart that speak for each other, how many times the held bar's volume
@@ -164,8 +168,8 @@ local function corroborator_of(bar)
 end
 
 -- How often a symbol's overlay changes, whoever sends and however many they are: else they decide how
--- far back the change log reaches, and a follower that it doesn't reach back to must read the whole
--- market. Followers ask at least every 300 s. In that time 287 symbols have at worst
+-- far back the change log reaches, and a process that it doesn't reach back to must read the whole
+-- market. One that is read at all is read every 300 s. In that time 287 symbols have at worst
 --   laid       5 * 10 each = 14,350 entries
 --   withdrawn  one more each = 14,637 (each laid one ends, and one that stood before)
 --   trusted    one each cycle of 5 s = 17,220
@@ -190,7 +194,7 @@ local function merge_public(bar)
   if served and volume_of(bar) < volume_of(served) then return 'smaller_volume' end
   if served and bar.json == served.json then return 'unchanged' end
   if bar.anchor ~= close_of(stored) then return 'anchor_moved' end
-  if late_after < 0 then return 'judged' end
+  if not late_after then return 'judged' end
   local spoken_at = math.max(tonumber(stored.stored_at), tonumber(redis.call('GET', key('cycle_at')) or 0))
   if now - spoken_at < late_after then return 'judged' end
   local laid_at = laid_lately(bar.symbol)
@@ -235,7 +239,10 @@ for at = FIRST, #ARGV, STRIDE do
   if not NOT_VALID[verdict] then valid = true end
   verdicts[#verdicts + 1] = verdict
 end
-if changes > 0 then write_newest() end
-if valid and authority ~= 'PUBLIC' then trust(now - age, authority) end
-trim(log_length)
+if changes > 0 then
+  write_revisions()
+  write_newest()
+end
+if valid and authority ~= 'PUBLIC' then trust(now - header.age, authority) end
+trim(header.log_length)
 return {epoch, revision or tonumber(redis.call('GET', key('revision')) or 0), verdicts}

@@ -1,6 +1,6 @@
 -- What the leader leaves beside the market for the next cycle, the next leader and /health.
--- ARGV: fence, the key's name, text.
+-- The header: fence, name (the key's). Then the text.
 
-if fenced(ARGV[1]) then return FENCED end
-redis.call('SET', key(ARGV[2]), ARGV[3])
+if fenced(header.fence) then return FENCED end
+redis.call('SET', key(header.name), ARGV[2])
 return 1

@@ -1,16 +1,35 @@
--- Where the store stands. ARGV: new epoch, trading day, trust window (ms), log length.
+-- Where the store stands, and what changed since; the market is read by it, so it must answer while
+-- the server refuses what would grow it.
+--
+-- The header: new_epoch, trading_day, window (the trust window, ms), log_length; where the log is
+--       asked for too, of_epoch and after: a position.
 -- Returns epoch, revision, ms since the last trusted update (-1: never), the epoch that is ready,
--- overlays standing, symbols of which public bars are held.
+-- overlays standing, symbols of which public bars are held; then the log's entries after that position,
+-- or false when it doesn't tell: it doesn't reach back there, or is of another life.
 
-local epoch = live(ARGV[1])
-expire_public(tonumber(ARGV[2]), tonumber(ARGV[3]))
-trim(tonumber(ARGV[4]))
+local epoch = live(header.new_epoch)
+expire_public(header.trading_day, header.window)
+trim(header.log_length)
+local reached = revision or tonumber(redis.call('GET', key('revision')) or 0)
+
+-- Every revision has entries and is logged whole, so a log that goes on at the next revision has
+-- everything.
+local function entries_after(of_epoch, after)
+  if of_epoch ~= epoch then return false end
+  if after == reached then return {} end
+  if after + 1 < tonumber(redis.call('GET', key('log_floor')) or 0) then return false end
+  local first = string.format('%.0f-0', after + 1)
+  local entries = redis.call('XRANGE', key('changes'), first, '+')
+  return entries[1] ~= nil and entries[1][1] == first and entries
+end
+
 local trusted_at = redis.call('GET', key('trusted_at'))
 return {
   epoch,
-  revision or tonumber(redis.call('GET', key('revision')) or 0),
+  reached,
   trusted_at and math.max(0, now - trusted_at) or -1,
   redis.call('GET', key('ready')) or '',
   redis.call('HLEN', key('public')),
   redis.call('HLEN', key('held')),
+  header.after and entries_after(header.of_epoch, header.after), -- not asked for: nothing
 }

@@ -1,6 +1,8 @@
--- What every script of the store shares. KEYS[1] is the root of its keys, "{market}:LAYOUT".
+-- What every script of the store shares. KEYS[1] is the root of its keys, "{market}:SCHEMA"; ARGV[1]
+-- is the header, a JSON object whose fields each script lists.
 --
--- last    SYMBOL -> "day authority volume high low close stored_at json": the newest trusted bar
+-- last    SYMBOL -> "day authority volume high low close stored_at revision json": the newest trusted
+--         bar, and the revision at which it changed last
 -- bars:SYMBOL  the trusted bars before it: a list of encoded bars, one a day, sorted by day; each
 --         names its day at the same place (date_of)
 -- public  SYMBOL -> "day laid_at actors volume json": the overlay, and who answers for it: its sender,
@@ -9,11 +11,19 @@
 --         wait for a second, independent actor
 -- laid    SYMBOL -> "at at ...": when an overlay was laid of it lately, also one that has ended
 -- oldest_public  "day at": all overlays and held bars are of that trading day, and none came before
+-- revisions  SYMBOL -> "history day revision day revision ...", the latest day first: the revision at
+--         which the bar of each of the last ten days that changed did so last, and that of all other
+--         bars: of the last replacement, or of a day before those ten. None of the days' is below it.
+--         What ``last`` says of the newest day comes on top: to change that day writes nothing here.
+-- removed  SYMBOL -> the revision at which the symbol left the market; gone when it comes back, whose
+--         history is then of that revision: who knew it before reads it whole
 -- trusted_at, fetched_at: when a trusted source, and our own fetch, last brought a valid bar
 -- changes the change log: one entry a change, ids REVISION-N, one field: the authority of a changed
 --         bar -> the bar, or 'withdrawn' (an overlay's end) -> symbol, or 'replaced' (read the whole
---         series again) -> symbol
+--         series again) -> symbol, or 'removed' (it has left the market) -> symbol
 -- Days are epoch seconds of the day's midnight in UTC; *_at are Redis TIME in milliseconds.
+
+local header = cjson.decode(ARGV[1])
 
 local function key(name) return KEYS[1] .. ':' .. name end
 
@@ -29,17 +39,113 @@ local function write_all(command, at, values)
   end
 end
 
-local revision -- of this call, drawn at the first change
+local revision, revision_text -- of this call, drawn at the first change
 local changes = 0
 local log_key, id_prefix = key('changes'), nil
 
 local function log(what, bar_or_symbol)
   if not revision then
     revision = redis.call('INCR', key('revision'))
-    id_prefix = string.format('%.0f-', revision)
+    revision_text = string.format('%.0f', revision)
+    id_prefix = revision_text .. '-'
   end
   redis.call('XADD', log_key, string.format('%s%d', id_prefix, changes), what, bar_or_symbol)
   changes = changes + 1
+end
+
+-- What this call logs of each symbol's trusted bars, in that order: a day, WHOLE, or a list of them; and
+-- the symbols whose ``revisions`` that changes.
+local touched, revised, WHOLE = {}, {}, 'whole'
+
+local function touch(symbol, day, needs_revising)
+  local before = touched[symbol]
+  if not before then
+    touched[symbol] = day
+  elseif type(before) == 'table' then
+    before[#before + 1] = day
+  else
+    touched[symbol] = {before, day}
+  end
+  if needs_revising then revised[symbol] = true end
+end
+
+-- ``over_newest``: the bar is of the newest day stored.
+local function log_bar(authority, bar, over_newest)
+  log(authority, bar.json)
+  touch(bar.symbol, bar.day_text, not over_newest)
+end
+
+local function log_replaced(symbol)
+  log('replaced', symbol)
+  touch(symbol, WHOLE, true)
+end
+
+-- Revisions: {history = revision, days = {{day, revision}, ...}}, the latest day first.
+local MOST_DAYS = 10
+
+local function read_revisions(text)
+  local numbers, days = {}, {}
+  for number in string.gmatch(text, '%S+') do numbers[#numbers + 1] = tonumber(number) end
+  for at = 2, #numbers, 2 do days[#days + 1] = {numbers[at], numbers[at + 1]} end
+  return {history = numbers[1], days = days}
+end
+
+local function revisions_text(revisions)
+  local texts = {string.format('%.0f', revisions.history)}
+  for _, one in ipairs(revisions.days) do
+    texts[#texts + 1] = string.format('%.0f %.0f', one[1], one[2])
+  end
+  return table.concat(texts, ' ')
+end
+
+local function forget_earliest(revisions)
+  local history = math.max(revisions.history, table.remove(revisions.days)[2])
+  local later = {}
+  for _, one in ipairs(revisions.days) do
+    if one[2] > history then later[#later + 1] = one end
+  end
+  revisions.history, revisions.days = history, later
+end
+
+-- A bar of that day changed at a revision. tickers/store/revisions.py reckons alike, by the log.
+local function revise(revisions, day, at)
+  if at <= revisions.history then return end
+  local days, place = revisions.days, 1
+  while days[place] and days[place][1] > day do place = place + 1 end
+  if days[place] and days[place][1] == day then
+    days[place][2] = at
+  else
+    table.insert(days, place, {day, at})
+    if #days > MOST_DAYS then forget_earliest(revisions) end
+  end
+end
+
+-- ``last`` is as it was before this call.
+local function write_revisions()
+  local values = {}
+  for symbol in pairs(revised) do
+    local text = redis.call('HGET', key('revisions'), symbol)
+    if not text then -- it is new, or comes back
+      text = redis.call('HGET', key('removed'), symbol) or '0'
+      redis.call('HDEL', key('removed'), symbol)
+    end
+    local revisions = read_revisions(text)
+    local newest = redis.call('HGET', key('last'), symbol)
+    if newest then
+      local day, at = string.match(newest, '^(%S+) %S+ %S+ %S+ %S+ %S+ %S+ (%S+)')
+      revise(revisions, tonumber(day), tonumber(at))
+    end
+    local days = touched[symbol]
+    for _, day in ipairs(type(days) == 'table' and days or {days}) do
+      if day == WHOLE then
+        revisions = {history = revision, days = {}}
+      else
+        revise(revisions, tonumber(day), revision)
+      end
+    end
+    values[#values + 1], values[#values + 2] = symbol, revisions_text(revisions)
+  end
+  write_all('HSET', key('revisions'), values)
 end
 
 -- Trimmed by count to whole revisions, so that a reader who finds the first entry of the revision
@@ -60,13 +166,17 @@ end
 -- out before: it is another life, and has another epoch.
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 
+-- A server that is out of memory refuses a script's first write, unless it deletes. Where the market
+-- is read all the same, that comes first: the little that is written after it takes its place.
 local function live(new_epoch)
   if redis.call('GET', key('run_id')) ~= run_id then
+    redis.call('DEL', key('run_id'))
     redis.call('SET', key('run_id'), run_id)
     redis.call('SET', key('epoch'), new_epoch)
   end
   local epoch = redis.call('GET', key('epoch'))
   if not epoch then
+    redis.call('DEL', key('epoch'))
     redis.call('SET', key('epoch'), new_epoch)
     epoch = new_epoch
   end
@@ -156,9 +266,9 @@ local function expire_public(trading_day, window)
     oldest = math.min(oldest or now, bar.came_at)
     return false
   end
+  redis.call('DEL', key('oldest_public')) -- first: see live
   withdraw_where(ends)
   let_go_where(ends)
-  redis.call('DEL', key('oldest_public'))
   if oldest then
     oldest = math.max(oldest, now - window + MOST_LATE)
     redis.call('SET', key('oldest_public'), string.format('%.0f %.0f', trading_day, oldest))
@@ -181,8 +291,8 @@ local function fenced(fence)
   return redis.call('GET', key('lease')) ~= fence or life_of(fence) ~= run_id
 end
 
--- A server that is out of memory refuses a script's first write only, and not if it deletes; all that
--- follow may then grow the store further. This writes nothing, and is refused.
+-- Without memory only the first write is refused; all that follow it may grow the store further. This
+-- one writes nothing, and is refused: it comes before ``live``, which may write.
 local function refuse_without_memory() redis.call('SETRANGE', key('epoch'), 0, '') end
 
 local FENCED = redis.error_reply('FENCED the lease is no longer held by this worker')

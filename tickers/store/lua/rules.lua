@@ -5,16 +5,17 @@
 local function read_last(text)
   if not text then return nil end
   local day, authority, figures, stored_at, json_at =
-    string.match(text, '^(%S+) (%S+) (%S+ %S+ %S+ %S+) (%S+) ()')
+    string.match(text, '^(%S+) (%S+) (%S+ %S+ %S+ %S+) (%S+) %S+ ()')
   return {day = tonumber(day), authority = authority, figures = figures,
     stored_at = stored_at, json = string.sub(text, json_at)}
 end
 
 local now_text = string.format('%.0f', now)
 
--- ``last`` of a bar that this call stores.
+-- ``last`` of a bar that this call stores, and has logged.
 local function write_last(bar, authority)
-  return bar.day_text .. ' ' .. authority .. ' ' .. bar.figures .. ' ' .. now_text .. ' ' .. bar.json
+  return bar.day_text .. ' ' .. authority .. ' ' .. bar.figures .. ' ' .. now_text .. ' ' ..
+    revision_text .. ' ' .. bar.json
 end
 
 local function volume_of(bar) return tonumber(string.match(bar.figures, '^%d+')) end

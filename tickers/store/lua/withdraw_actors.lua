@@ -1,5 +1,5 @@
 -- Ends what the named actors still have standing, or have spoken for.
--- ARGV: log length, then an actor each.
+-- The header: log_length. Then an actor each.
 -- Returns how many overlays and held bars ended.
 
 local banned = {}
@@ -11,5 +11,5 @@ withdraw_where(function(overlay)
   return false
 end)
 local let_go = let_go_where(function(bar) return banned[bar.actor] end)
-trim(tonumber(ARGV[1]))
+trim(header.log_length)
 return changes + let_go

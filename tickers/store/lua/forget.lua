@@ -1,0 +1,18 @@
+-- A symbol leaves the market, with all that is known of it.
+-- The header: fence (empty: nobody's), new_epoch, symbol, log_length.
+-- Returns whether it was there, 1 or 0.
+
+local symbol = header.symbol
+if header.fence ~= '' and fenced(header.fence) then return FENCED end
+if redis.call('HEXISTS', key('last'), symbol) == 0 then return 0 end
+live(header.new_epoch)
+end_public(symbol)
+for _, name in ipairs({'last', 'revisions', 'loaded', 'laid'}) do
+  redis.call('HDEL', key(name), symbol)
+end
+redis.call('ZREM', key('changed'), symbol)
+redis.call('DEL', key('bars:' .. symbol))
+log('removed', symbol)
+redis.call('HSET', key('removed'), symbol, string.format('%.0f', revision))
+trim(header.log_length)
+return 1

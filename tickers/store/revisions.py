@@ -1,0 +1,82 @@
+"""A symbol's revisions: when which of its trusted bars changed last.
+
+Each of the last ten days that changed has a revision of its own, and all other bars have one
+together, the history's. Every entry of the change log says what changed at a revision, and the
+store's scripts (lua/prelude.lua) and a process that follows the log reckon alike:
+
+- a bar of a day: that day has this revision;
+- an eleventh day: the earliest day becomes history;
+- a series replaced: all of it is history, of this revision;
+- a day that is not above the history is history. So an entry that comes again changes nothing.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+
+MOST_DAYS = 10
+
+
+class Revisions:
+    """``history`` is the revision of all bars but those of ``days``. It never changes; days are
+    epoch seconds."""
+
+    __slots__ = ("_days", "_revisions", "history", "latest")
+
+    def __init__(self, history: int = 0, days: Iterable[tuple[int, int]] = ()) -> None:
+        """``days``: (day, revision), sorted by day."""
+        by_day = list(days)
+        self.history = history
+        self._days = array("q", [day for day, _ in by_day])
+        self._revisions = array("q", [revision for _, revision in by_day])
+        self.latest = max(self._revisions, default=history)  # of whatever bar
+
+    @classmethod
+    def parse(cls, text: bytes) -> "Revisions":
+        """From the store's ``revisions``: "history day revision day revision ...", the latest day
+        first. What ``last`` says of the newest day comes on top (``with_bar``)."""
+        history, *numbers = map(int, text.split())
+        return cls(history, list(zip(numbers[::2], numbers[1::2], strict=True))[::-1])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Revisions) and self._told() == other._told()
+
+    def __hash__(self) -> int:
+        return hash(self._told())
+
+    def __repr__(self) -> str:
+        return f"Revisions({self.history}, {list(self.days())})"
+
+    def _told(self) -> tuple[int, tuple[tuple[int, int], ...]]:
+        return self.history, tuple(self.days())
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, but for the objects themselves."""
+        return 16 * len(self._days)
+
+    def days(self) -> Iterator[tuple[int, int]]:
+        """(day, revision), sorted by day."""
+        return zip(self._days, self._revisions, strict=True)
+
+    def with_bar(self, day: int, revision: int) -> "Revisions":
+        """After a bar of that day changed at ``revision``."""
+        if revision <= self.history:
+            return self
+        days = list(self.days())
+        at = bisect_left(self._days, day)
+        if at < len(days) and days[at][0] == day:
+            days[at] = day, max(revision, days[at][1])
+        else:
+            days.insert(at, (day, revision))
+        history = self.history
+        if len(days) > MOST_DAYS:
+            history = max(history, days.pop(0)[1])
+            days = [(day, revision) for day, revision in days if revision > history]
+        return Revisions(history, days)
+
+    def replaced(self, revision: int) -> "Revisions":
+        """After the whole series was replaced at ``revision``."""
+        if revision <= self.history:
+            return self
+        return Revisions(revision, [(day, at) for day, at in self.days() if at > revision])
