@@ -23,7 +23,7 @@ import datetime as dt
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from django.conf import settings
 from django.core.cache import cache
@@ -68,7 +68,7 @@ class ActorStatus:
 
     status: Status = Status.PROBATION
     banned_until: dt.datetime | None = None
-    failures_left: int | None = None
+    failures_left: int | None = field(default=None, compare=False)
 
     @property
     def banned(self) -> bool:

@@ -24,10 +24,11 @@ MOST_EVIDENCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A bar that nothing speaks against, and what it was judged by: the store's facts, and the
-    close that was served when it came."""
+    """A bar that nothing speaks against, and what it was judged by: the last trusted close as the
+    store writes it, the store's facts, and the close that was served when it came."""
 
     bar: Bar
+    anchor: str
     facts: Facts
     served_close: float
 
@@ -73,9 +74,9 @@ def _judged(bar: Bar, known: Known | None, facts: Facts, trading_day: dt.date) -
         bar, known, trading_day=trading_day, max_change=settings.MAX_PRICE_CHANGE
     )
     if objection is None:
-        if known is None or known.served is None:
+        if facts.newest is None or known is None or known.served is None:
             raise ValueError("a bar can't be judged without a trusted close")
-        return Candidate(bar, facts, known.served.close)
+        return Candidate(bar, facts.newest.anchor, facts, known.served.close)
     return Implausible(bar, objection) if objection.code.is_failure else objection
 
 

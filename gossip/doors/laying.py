@@ -38,7 +38,8 @@ def _lay(candidates: Sequence[Candidate], actor: str, *, trusted: bool) -> list[
     verdicts = (
         wiring.store()
         .lay(
-            [(candidate.bar, candidate.facts) for candidate in candidates],
+            [(candidate.bar, candidate.anchor) for candidate in candidates],
+            before=[candidate.facts.before for candidate in candidates],
             actor=actor,
             late_after=late_after(),
             network=network_of(actor, ipv6_prefix=settings.INDEPENDENT_IPV6_PREFIX)
@@ -66,9 +67,7 @@ def claims() -> Claims:
 
 
 def claim_of(candidate: Candidate, actor: str) -> Claim:
-    bar, newest = candidate.bar, candidate.facts.newest
-    if newest is None:
-        raise ValueError("a candidate was judged by a trusted close")
+    bar = candidate.bar
     return Claim(
         actor,
         bar.symbol,
@@ -76,7 +75,7 @@ def claim_of(candidate: Candidate, actor: str) -> Claim:
         bar.close,
         bar.volume,
         served=candidate.served_close,
-        anchor=float(newest.anchor),
+        anchor=float(candidate.anchor),
     )
 
 

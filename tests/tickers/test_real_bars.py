@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gossip.doors.plausibility import band, within_band
+from tickers import bands
+from tickers.bands import Range, decimal
 from tickers.bar import Bar, parse
 from tickers.snapshot.series import bar_of
 from tickers.universe import Universe
@@ -48,8 +49,9 @@ def test_a_real_day_is_plausible_by_the_close_of_the_day_before(symbol: str) -> 
     series = [bar for bar in bars() if bar.symbol == symbol and bar.day.month == 8]
     assert len(series) == 11
     for before, bar in pairwise(series):
-        anchor = Decimal(repr(before.close))
-        assert within_band(bar, anchor, band(exchange, 0.10))
+        width = bands.width(exchange, usual=Decimal("0.10"))
+        limits = bands.day_limits(exchange, Range.at(decimal(before.close)), width)
+        assert all(decimal(price) in limits for price in bar.prices)
 
 
 def test_a_real_bar_is_read_from_a_bare_date_as_existing_nodes_send_it() -> None:

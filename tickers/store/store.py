@@ -23,7 +23,16 @@ import redis
 
 from tickers.bar import DAY_SECONDS, Bar, epoch_of
 from tickers.market_clock import MarketClock
-from tickers.store.records import MAX_SERIES, Change, Newest, Overlay, Position, State, day_in
+from tickers.store.records import (
+    MAX_SERIES,
+    Change,
+    Facts,
+    Newest,
+    Overlay,
+    Position,
+    State,
+    day_in,
+)
 from tickers.store.revisions import Revisions
 from tickers.store.scripts import FencedError as FencedError  # callers find the two here
 from tickers.store.scripts import Script
@@ -90,6 +99,7 @@ class Store:
         self._noting = _own_script(client, "note")
         self._telling_position = _own_script(client, "position")
         self._reading_series = _own_script(client, "read_series")
+        self._reading_facts = _own_script(client, "facts")
 
     # --- Writing ------------------------------------------------------------------------------
 
@@ -118,17 +128,20 @@ class Store:
         actor: str,
         late_after: float | None,
         network: str = "",
+        before: Sequence[bytes | None] = (),
     ) -> Merged:
         """Lay public bars, each with the anchor it was judged against, over the trusted ones.
 
+        ``before``: for each the encoded trusted bar before the newest (None: there was none), by
+        which it was judged as well; empty: by none.
         ``late_after``: a bar is served only where the trusted bar hasn't changed, and no whole
         cycle has confirmed it, for that many seconds (0: always; None: never served, only judged).
         ``network``: the actor's; a bar that would be served is HELD until an actor of another
         network sends one whose prices all lie within 0.5 % of its own and whose volume is at most
         twice its own: that one is then laid (empty: needs no second).
         A symbol's overlay changes ten times in any minute at most, whoever sends; what comes beyond
-        that is JUDGED only. A bar whose anchor has moved meanwhile gets ANCHOR_MOVED and must be
-        judged anew.
+        that is JUDGED only. A bar that was judged by what has changed meanwhile gets
+        ANCHOR_MOVED and must be judged anew.
         """
         return self._merge(
             [bar for bar, _ in bars],
@@ -136,7 +149,10 @@ class Store:
             actor=actor,
             late_after=late_after,
             network=network,
-            anchors=[anchor for _, anchor in bars],
+            judged_by=[
+                (anchor, (before[i] or b"") if before else b"-")
+                for i, (_, anchor) in enumerate(bars)
+            ],
         )
 
     def _merge(
@@ -149,7 +165,7 @@ class Store:
         actor: str = "",
         late_after: float | None = None,
         network: str = "",
-        anchors: Sequence[str] = (),
+        judged_by: Sequence[tuple[str, bytes]] = (),
     ) -> Merged:
         header = self._header(authority, fence, age)
         header |= {"history_start": self._history_start, "actor": actor, "network": network}
@@ -159,8 +175,8 @@ class Store:
         for i, bar in enumerate(bars):
             prices = bar.price_texts
             values += (bar.symbol, bar.epoch, _figures(bar, prices), bar.encode(prices))
-            if anchors:
-                values.append(anchors[i])
+            if judged_by:
+                values += judged_by[i]
         epoch, revision, verdicts = self._merging(header, values)
         return Merged(Position(epoch.decode(), revision), [Verdict(v.decode()) for v in verdicts])
 
@@ -314,6 +330,12 @@ class Store:
         return {actor for overlay in overlays for actor in overlay.actors} | {
             entry.split(b" ")[3].decode() for text in held for entry in text.split(b";")[:-1]
         }
+
+    def facts(self, symbols: Iterable[str]) -> dict[str, Facts]:
+        """What a judge of a public bar needs of each symbol, of one moment."""
+        names = list(dict.fromkeys(symbols))
+        found = self._reading_facts({}, names) if names else ()
+        return {symbol: Facts.parse(told) for symbol, told in zip(names, found, strict=True)}
 
     def _fields(self, name: str, symbols: Iterable[str]) -> dict[str, bytes]:
         names = list(dict.fromkeys(symbols))

@@ -170,6 +170,8 @@ class TestPlausibility:
         ("ACV", 85_000, 115_000),
     ]
     STEP = 0.01
+    # The other prices may lie one price step further: exchanges round their limits to the step.
+    PRICE_STEPS = {"VCB": 100, "PVS": 100, "VNINDEX": 0.01, "ACV": 100}
 
     @pytest.mark.parametrize(("symbol", "low", "high"), LIMITS)
     @pytest.mark.parametrize(
@@ -178,7 +180,8 @@ class TestPlausibility:
     def test_exactly_at_the_band_passes_and_beyond_it_fails(
         self, symbol: str, low: float, high: float, names: list[str], up: bool, market: Store
     ) -> None:
-        limit, beyond = (high, high + self.STEP) if up else (low, low - self.STEP)
+        margin = self.STEP + (0 if "close" in names else self.PRICE_STEPS[symbol])
+        limit, beyond = (high, high + margin) if up else (low, low - margin)
         before = footprint()
         lie = {**wire(symbol), **dict.fromkeys(names, round(beyond, 3))}
         assert told(send_public(lie, address=AWAY)) == IMPLAUSIBLE
@@ -211,10 +214,15 @@ class TestPlausibility:
         merge_core(a_bar(price=68_000))
         assert verdict(send_public(LIE)) == (200, "laid")
 
-    def test_follows_the_setting(self, market: Store, settings: Any) -> None:
+    def test_follows_the_setting_down_to_the_exchanges_own_width(
+        self, market: Store, settings: Any
+    ) -> None:
         settings.MAX_PRICE_CHANGE = 0.02
-        assert told(send_public(wire(price=66_000))) == IMPLAUSIBLE
-        assert verdict(send_public(wire(price=65_586))) == (200, "laid")
+        assert told(send_public(wire(price=69_000))) == IMPLAUSIBLE
+        assert told(send_public(wire("VNINDEX", price=1_632.09))) == IMPLAUSIBLE
+        # HOSE allows 7 % itself.
+        assert verdict(send_public(wire(price=68_801))) == (200, "laid")
+        assert verdict(send_public(wire("VNINDEX", price=1_632.08))) == (200, "laid")
 
 
 class TestFailures:
@@ -239,7 +247,9 @@ class TestFailures:
     ) -> None:
         settings.BAN_AFTER_FAILURES = 0
         assert send_public([wire("PVS")] * 20 + [LIE]).status_code == 400
-        assert StatusChange.objects.get().evidence == [{**LIE, "anchor": 64_300}]
+        assert StatusChange.objects.get().evidence == [
+            {**LIE, "anchor": 64_300, "limits": [57_870, 70_730]}
+        ]
 
     @pytest.mark.parametrize("price", [70_731, 12_345_678_901.23])
     def test_the_first_of_many_bad_bars_are_kept_whole(
@@ -248,7 +258,8 @@ class TestFailures:
         settings.BAN_AFTER_FAILURES = 0
         send_public([wire(price=price)] * 1_000)
         *kept, more = StatusChange.objects.get().evidence
-        assert kept == [{**wire(price=price), "anchor": 64_300}] * 8
+        judged_by = {"anchor": 64_300, "limits": [57_870, 70_730]}
+        assert kept == [{**wire(price=price), **judged_by}] * 8
         assert more == "and 992 more"
 
     def test_a_banned_actors_requests_change_nothing(self, market: Store) -> None:
@@ -291,6 +302,83 @@ class TestFailures:
         settings.BAN_AFTER_FAILURES = 0
         assert told(send_public(LIE)) == IMPLAUSIBLE
         assert told(send_public(wire())) == BANNED
+
+
+class TestWhatARefusalTells:
+    def test_is_how_many_failures_are_left(self, market: Store) -> None:
+        left = [send_public(LIE).json().get("failures_left") for _ in range(6)]
+        assert left == [4, 3, 2, 1, 0, None]
+
+    def test_is_how_many_failures_are_left_where_other_bars_were_taken(self, market: Store) -> None:
+        answer = send_public([wire("PVS"), LIE])
+        assert answer.status_code == 200
+        assert answer.json()["failures_left"] == 4
+
+    def test_is_until_when_a_ban_lasts(self, market: Store) -> None:
+        for _ in range(5):
+            send_public(LIE)
+        banned = send_public(LIE)
+        assert told(banned) == IMPLAUSIBLE
+        until = dt.datetime.fromisoformat(banned.json()["banned_until"])
+        a_day = until - dt.datetime.now(dt.UTC)
+        assert dt.timedelta(hours=23, minutes=59) < a_day <= dt.timedelta(hours=24)
+        refused = send_public(wire())
+        assert told(refused) == BANNED
+        assert refused.json()["banned_until"] == banned.json()["banned_until"]
+        assert 86_000 < int(refused["Retry-After"]) <= 86_400
+
+    def test_of_a_ban_without_end_there_is_no_time_to_come_back(self, market: Store) -> None:
+        by_operator(OperatorEvent.BAN)
+        refused = send_public(wire())
+        assert refused.json()["banned_until"] is None
+        assert not refused.has_header("Retry-After")
+
+    def test_is_the_trading_day_for_a_bar_of_another(self, market: Store) -> None:
+        refused = send_public(wire(day=TODAY.replace(day=13)))
+        assert refused.json()["judged_by"] == {"trading_day": "2025-08-15"}
+
+
+class TestEcho:
+    """A bar equal to what is served is taken whatever it says: it is what the node says itself."""
+
+    def test_of_a_legal_day_is_no_failure_however_far_its_prices_lie_apart(
+        self, market: Store
+    ) -> None:
+        day = {"open": 68_400, "high": 68_400, "low": 59_600, "close": 59_600}
+        merge_core(a_bar(**day))
+        for _ in range(7):
+            assert verdict(send_public(wire(**day))) == (200, "unchanged")
+        assert record() == ("PROBATION", 7, 0)
+
+    def test_of_a_bar_that_its_own_reference_forbids_is_no_failure(self, market: Store) -> None:
+        split = {"price": 32_150}
+        merge_core(a_bar(**split))
+        assert verdict(send_public(wire(**split))) == (200, "unchanged")
+
+
+class TestDaysLimits:
+    def test_are_those_of_the_days_reference_however_far_the_close_has_moved(
+        self, market: Store
+    ) -> None:
+        """A HOSE share 17.5 % over its reference can't exist."""
+        merge_core(a_bar(high=70_700, close=70_700))
+        assert told(send_public(wire(high=75_550, close=75_550))) == IMPLAUSIBLE
+        assert verdict(send_public(wire(high=70_800, close=70_800))) == (200, "laid")
+
+    def test_a_reference_that_moves_meanwhile_asks_to_send_again(
+        self, market: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        judge = judging.judge
+
+        def judge_before_an_adjustment(entries: Any) -> Any:
+            judged = judge(entries)
+            merge_core(a_bar(day=YESTERDAY, price=32_150))
+            return judged
+
+        merge_core(a_bar())
+        monkeypatch.setattr(judging, "judge", judge_before_an_adjustment)
+        answer = send_public(wire(price=65_000, volume=USUAL_VOLUME + 1))
+        assert told(answer) == (422, "the trusted price has just changed; send the bar again")
 
 
 class TestOfNoUse:
@@ -358,6 +446,13 @@ class TestList:
                 "verdict": "refused",
                 "code": "implausible_price",
                 "detail": "Implausible price change",
+                "judged_by": {
+                    "price": {"name": "close", "value": 99_000},
+                    "limits": [31_500, 38_500],
+                    "anchor": 35_000,
+                    "day": "2025-08-15",
+                    "served_volume": USUAL_VOLUME,
+                },
             },
             {
                 "symbol": "ZZZ",

@@ -4,15 +4,15 @@
 --       window, ms), age (of the data, ms), log_length, history_start (day); of public bars actor,
 --       late_after (ms until a trusted bar is late; none: never served) and network (the actor's; empty:
 --       its bars need no second actor).
--- Then a bar each: symbol, day, figures, json; a public one also its anchor (the close it was judged
---       against).
+-- Then a bar each: symbol, day, figures, json; a public one also what it was judged by: its anchor (a
+--       close) and the bar before the newest ('-': by none).
 -- Returns epoch, revision, and a verdict for each bar.
 
 local authority, fence = header.authority, header.fence
 local latest_day, trading_day, window = header.latest_day, header.trading_day, header.window
 local history_start, most_symbols = header.history_start, header.most_symbols
 local actor, network, late_after = header.actor, header.network, header.late_after
-local FIRST, STRIDE = 2, authority == 'PUBLIC' and 5 or 4
+local FIRST, STRIDE = 2, authority == 'PUBLIC' and 6 or 4
 
 if authority == 'CORE' and fence == '' then return FENCED end
 if fence ~= '' and fenced(fence) then return FENCED end
@@ -185,6 +185,11 @@ local function laid_lately(symbol)
   return times
 end
 
+local function reference_moved(bar)
+  if bar.before == '-' then return false end
+  return bar.before ~= (redis.call('LINDEX', bars_prefix .. bar.symbol, -1) or '')
+end
+
 local function merge_public(bar)
   local stored = last[bar.symbol]
   if not stored then return 'unknown' end
@@ -193,7 +198,7 @@ local function merge_public(bar)
   local served = text and read_overlay(text) or (stored.day == bar.day and stored or nil)
   if served and volume_of(bar) < volume_of(served) then return 'smaller_volume' end
   if served and bar.json == served.json then return 'unchanged' end
-  if bar.anchor ~= close_of(stored) then return 'anchor_moved' end
+  if bar.anchor ~= close_of(stored) or reference_moved(bar) then return 'anchor_moved' end
   if not late_after then return 'judged' end
   local spoken_at = math.max(tonumber(stored.stored_at), tonumber(redis.call('GET', key('cycle_at')) or 0))
   if now - spoken_at < late_after then return 'judged' end
@@ -235,6 +240,7 @@ for at = FIRST, #ARGV, STRIDE do
   local verdict = merge_one({
     symbol = ARGV[at], day = tonumber(ARGV[at + 1]), day_text = ARGV[at + 1],
     figures = ARGV[at + 2], json = ARGV[at + 3], anchor = ARGV[at + 4],
+    before = ARGV[at + 5],
   })
   if not NOT_VALID[verdict] then valid = true end
   verdicts[#verdicts + 1] = verdict

@@ -1,0 +1,16 @@
+-- What a judge of a public bar knows of some symbols, at one moment. Writes nothing.
+--
+-- The header has nothing. Then the symbols.
+-- Returns for each ``last``, ``public``, the bar before the newest, and ``loaded`` (false: none).
+
+local found = {}
+for at = 2, #ARGV do
+  local symbol = ARGV[at]
+  found[#found + 1] = {
+    redis.call('HGET', key('last'), symbol),
+    redis.call('HGET', key('public'), symbol),
+    redis.call('LINDEX', key('bars:' .. symbol), -1),
+    redis.call('HGET', key('loaded'), symbol),
+  }
+end
+return found
