@@ -30,7 +30,7 @@ from tickers.store.store import Store
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-EX_DATE = {"price": 45_000}  # 30 % below the unadjusted close of yesterday
+EX_DATE: dict[str, Any] = {"price": 45_000}  # 30 % below the unadjusted close of yesterday
 
 
 @pytest.fixture
@@ -161,13 +161,13 @@ class TestCovers:
             {"low": 62_685, "close": 62_685},
         ],
     )
-    def test_takes_what_lies_near_to_what_was_traded(self, fields: dict[str, float]) -> None:
+    def test_takes_what_lies_near_to_what_was_traded(self, fields: dict[str, Any]) -> None:
         assert covers(self.TRUSTED, a_bar(**fields))
 
     @pytest.mark.parametrize(
         "fields", [{"high": 66_331}, {"low": 62_684}, {"price": 70_000}, {"price": 64.3}]
     )
-    def test_refuses_one_price_further_outside(self, fields: dict[str, float]) -> None:
+    def test_refuses_one_price_further_outside(self, fields: dict[str, Any]) -> None:
         assert not covers(self.TRUSTED, a_bar(**fields))
 
     def test_is_of_one_symbol_and_day(self) -> None:

@@ -344,14 +344,14 @@ class TestEcho:
     def test_of_a_legal_day_is_no_failure_however_far_its_prices_lie_apart(
         self, market: Store
     ) -> None:
-        day = {"open": 68_400, "high": 68_400, "low": 59_600, "close": 59_600}
+        day: dict[str, Any] = {"open": 68_400, "high": 68_400, "low": 59_600, "close": 59_600}
         merge_core(a_bar(**day))
         for _ in range(7):
             assert verdict(send_public(wire(**day))) == (200, "unchanged")
         assert record() == ("PROBATION", 7, 0)
 
     def test_of_a_bar_that_its_own_reference_forbids_is_no_failure(self, market: Store) -> None:
-        split = {"price": 32_150}
+        split: dict[str, Any] = {"price": 32_150}
         merge_core(a_bar(**split))
         assert verdict(send_public(wire(**split))) == (200, "unchanged")
 
