@@ -40,6 +40,7 @@ class Code(StrEnum):
     IMPLAUSIBLE_PRICE = "implausible_price"
     ANCHOR_MOVED = "anchor_moved"
     FUTURE_DAY = "future_day"
+    CLOSED_DAY = "closed_day"
     BEFORE_HISTORY = "before_history"
     TOO_MANY_SYMBOLS = "too_many_symbols"
 
@@ -61,6 +62,7 @@ DETAILS = {
     Code.IMPLAUSIBLE_PRICE: "Implausible price change",
     Code.ANCHOR_MOVED: "the trusted price has just changed; send the bar again",
     Code.FUTURE_DAY: "time is after the node's current day",
+    Code.CLOSED_DAY: "the exchanges were closed on that day",
     Code.BEFORE_HISTORY: "time is before the node's first day",
     Code.TOO_MANY_SYMBOLS: "the node keeps as many symbols as it may",
 }

@@ -39,12 +39,7 @@ class Calendar:
     def is_trading_day(self, day: dt.date) -> bool:
         if day in self.extra_trading_days or day in self.shown:
             return True
-        return (
-            day.weekday() < 5
-            and day not in self.extra_holidays
-            and day not in CLOSED_AS_WELL
-            and day not in _vietnam_holidays()
-        )
+        return day not in self.extra_holidays and _trades_usually(day)
 
     def trading_days_between(self, earlier: dt.date, later: dt.date) -> int:
         """How many trading days lie after the one and before the other; counts a year at most."""
@@ -104,6 +99,12 @@ class MarketClock:
 def is_trading_day(day: dt.date) -> bool:
     """By the calendar as it is without corrections."""
     return _CALENDAR.is_trading_day(day)
+
+
+# Every bar's day is asked for, and a market's bars are of the same few hundred.
+@functools.lru_cache(maxsize=8_192)
+def _trades_usually(day: dt.date) -> bool:
+    return day.weekday() < 5 and day not in CLOSED_AS_WELL and day not in _vietnam_holidays()
 
 
 @functools.cache

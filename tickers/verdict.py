@@ -24,6 +24,7 @@ class Verdict(StrEnum):
     JUDGED = "judged"  # a plausible public bar that isn't served: see lay
     HELD = "held"  # a public bar that waits for a second, independent actor
     FUTURE = "future"
+    CLOSED_DAY = "closed_day"  # the exchanges didn't trade on that day
     TOO_OLD = "too_old"  # others' bar of a day before HISTORY_START
     FULL = "full"  # an unknown symbol beyond MAX_SYMBOLS
     UNKNOWN = "unknown"
@@ -44,6 +45,7 @@ class Verdict(StrEnum):
 _REFUSALS = frozenset(
     {
         Verdict.FUTURE,
+        Verdict.CLOSED_DAY,
         Verdict.TOO_OLD,
         Verdict.FULL,
         Verdict.UNKNOWN,

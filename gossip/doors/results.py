@@ -20,6 +20,7 @@ BarResult = Verdict | Objection | BarError
 # A well-formed bar that is of no use here gets 422, as the Unprocessable Content it is (RFC 9110).
 _OF_NO_USE = {
     Verdict.FUTURE: Code.FUTURE_DAY,
+    Verdict.CLOSED_DAY: Code.CLOSED_DAY,
     Verdict.TOO_OLD: Code.BEFORE_HISTORY,
     Verdict.FULL: Code.TOO_MANY_SYMBOLS,
     Verdict.UNKNOWN: Code.UNKNOWN_SYMBOL,
