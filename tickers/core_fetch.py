@@ -10,17 +10,20 @@ import datetime as dt
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from tickers import audit
 from tickers.bar import Bar, epoch_of
 from tickers.cycle_report import CycleReport
+from tickers.intake import Intake, Lacking, last_close
 from tickers.market_clock import MarketClock
-from tickers.snapshot.series import bar_of
+from tickers.snapshot.series import Row, bar_of
 from tickers.store.store import Store
+from tickers.suspects import APART
 from tickers.vci.answer import Answer
 from tickers.vci.client import Failure, VciClient
-from tickers.verdict import Authority, Verdict
+from tickers.verdict import Authority
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +63,11 @@ class CoreFetch:
         self._history_start = history_start
         self._stop = stop
         self._on_change = on_change
+        self._audits = audit.Audits(store, clock)
+        self._lacking = Lacking()
+        # When a full read that settled nothing was made, in milliseconds of the store's clock.
+        self._unsettled: dict[str, int] = {}
+        self._read_all = False
         # Its one thread has the client to itself, also when a cycle ended before its last answer.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="fetch")
 
@@ -70,15 +78,55 @@ class CoreFetch:
         """
         cycle, before = CycleReport(), self._client.counters.requests
         loaded = self._store.loaded()
+        self._forget_those_that_left(loaded, fence)
+        intake = self._intake(fence, cycle)
         start = epoch_of(self._history_start)
-        fresh = [symbol for symbol in self._symbols if loaded.get(symbol, start + 1) <= start]
-        known = set(fresh)
-        whole = [symbol for symbol in self._symbols if symbol not in known]
-        whole += self._update(fresh, fence, cycle)
-        self._load(whole, fence, cycle, progress)
+        held = {symbol for symbol in self._symbols if loaded.get(symbol, start + 1) <= start}
+        auditing = self._audits.is_due()
+        if auditing or self._read_all:
+            whole = list(self._symbols)
+        else:
+            whole = [s for s in self._symbols if s not in held and self._may_settle(s, intake)]
+            known = set(whole)
+            fresh = [symbol for symbol in self._symbols if symbol not in known]
+            whole += self._update(fresh, intake, fence, cycle)
+        self._load(whole, held, intake, cycle, progress)
         if not cycle.errors and not self._stop.is_set():
+            self._read_all = bool(intake.shown_days())
+            if auditing:
+                self._audits.note(intake.audited(whole), fence=fence)
             self._store.complete_cycle(fence=fence, age=None)
         return self._finish(cycle, before)
+
+    def read_in_full(self, fence: str, symbols: Sequence[str], *, accept: bool = False) -> Intake:
+        """Read these series in full now, and take what differs; with ``accept`` whatever comes.
+        Returns the intake, which has what became of them."""
+        intake = self._intake(fence, CycleReport(), accepts=accept)
+        self._load(symbols, set(self._store.loaded()), intake, intake.cycle, None)
+        return intake
+
+    def _intake(self, fence: str, cycle: CycleReport, *, accepts: bool = False) -> Intake:
+        return Intake(
+            self._store,
+            Authority.CORE,
+            fence=fence,
+            cycle=cycle,
+            symbols=len(self._symbols),
+            history_start=epoch_of(self._history_start),
+            lacking=self._lacking,
+            accepts=accepts,
+        )
+
+    def _forget_those_that_left(self, loaded: Iterable[str], fence: str) -> None:
+        """What we fetched ourselves and no longer know leaves the market; gossip's stays."""
+        for symbol in set(loaded).difference(self._symbols):
+            if self._store.forget(symbol, fence=fence):
+                logger.warning("%s isn't in the universe any more: it has left the market", symbol)
+
+    def _may_settle(self, symbol: str, intake: Intake) -> bool:
+        """Whether a full read can show something that the last one didn't."""
+        before = self._unsettled.get(symbol)
+        return before is None or abs(intake.now - before) >= APART * 1000
 
     def contact(self, fence: str) -> CycleReport:
         """One request for one symbol: shows the upstream alive and refreshes the trust window."""
@@ -86,7 +134,7 @@ class CoreFetch:
         silent = self._client.absent | self._client.refused
         answering = [symbol for symbol in self._symbols if symbol not in silent]
         # A series to be read in full is found again by the next cycle.
-        self._update(answering[:1], fence, cycle)
+        self._update(answering[:1], self._intake(fence, cycle), fence, cycle)
         return self._finish(cycle, before)
 
     def _finish(self, cycle: CycleReport, before: int) -> CycleReport:
@@ -102,7 +150,9 @@ class CoreFetch:
 
     # --- What is new --------------------------------------------------------------------------
 
-    def _update(self, symbols: Sequence[str], fence: str, cycle: CycleReport) -> list[str]:
+    def _update(
+        self, symbols: Sequence[str], intake: Intake, fence: str, cycle: CycleReport
+    ) -> list[str]:
         """Merge the overlap of symbols whose history is loaded; returns those to load again."""
         again: list[str] = []
         overlap = OVERLAP + self._days_away()
@@ -112,7 +162,7 @@ class CoreFetch:
         for answer in self._fetch(symbols, overlap, cycle):
             merging: list[Bar] = []
             for symbol, bars in answer.series.items():
-                whole, usable = compare(bars, stored[symbol])
+                whole, usable = self._compared(symbol, bars, stored[symbol], intake)
                 merging += usable
                 if whole:
                     again.append(symbol)
@@ -125,6 +175,25 @@ class CoreFetch:
             logger.info("adjusted or not reached by the overlap, read in full: %s", again[:20])
         return again
 
+    def _compared(
+        self, symbol: str, bars: Sequence[Bar], rows: Sequence[Row], intake: Intake
+    ) -> tuple[bool, list[Bar]]:
+        """compare, of what can be right: nothing of a series that has to be read in full is merged
+        before that has shown what moved."""
+        bars = intake.open_days(bars)
+        whole, usable = compare(bars, rows)
+        held = intake.suspects.get(symbol)
+        if held and held.fingerprint:
+            is_due = held.is_due(intake.now)
+            usable = [] if whole or is_due else usable
+            return is_due, intake.credible(symbol, usable, bars, last_close(rows))
+        if whole:
+            return self._may_settle(symbol, intake), []
+        if intake.lacks(symbol, bars, rows) and self._may_settle(symbol, intake):
+            self._unsettled[symbol] = intake.now
+            whole = True
+        return whole, intake.credible(symbol, usable, bars, last_close(rows))
+
     def _days_away(self) -> int:
         """Days since the last complete cycle: the overlap reaches back over them."""
         seconds = self._store.seconds_since_cycle()
@@ -135,38 +204,27 @@ class CoreFetch:
     def _load(
         self,
         symbols: Sequence[str],
-        fence: str,
+        loaded: Collection[str],
+        intake: Intake,
         cycle: CycleReport,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         days = (self._clock.today() - self._history_start).days
         done = 0
         for answer in self._fetch(symbols, days + MARGIN, cycle):
+            stored = dict(self._store.series([s for s in answer.series if s in loaded]))
             for symbol, bars in answer.series.items():
-                self._replace(symbol, bars, fence, cycle)
+                since = [bar for bar in bars if bar.day >= self._history_start]
+                intake.series(symbol, since, stored.get(symbol, ()))
             self._on_change()
             done += len(answer.series) + len(answer.missing) + len(answer.errors)
             if progress:
                 progress(done, len(symbols))
             else:
                 logger.info("history: %d of %d symbols", done, len(symbols))
-
-    def _replace(self, symbol: str, bars: Sequence[Bar], fence: str, cycle: CycleReport) -> None:
-        bars = [bar for bar in bars if bar.day >= self._history_start]
-        if not bars:
-            return
-        verdict = self._store.replace_series(
-            symbol,
-            bars,
-            Authority.CORE,
-            fence=fence,
-            history_start=epoch_of(self._history_start),
-        )
-        if verdict is Verdict.REPLACED:
-            cycle.series_replaced += 1
-            cycle.bars_changed += len(bars)
-        elif verdict.refused:
-            cycle.errors.append(f"{symbol}: the full history was refused ({verdict})")
+        intake.finish(self._on_change)
+        for symbol in intake.refused:
+            self._unsettled[symbol] = intake.now
 
     # --- Asking -------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ class CycleReport:
     series_replaced: int = 0
     symbols_missing: int = 0
     errors: list[str] = field(default_factory=list)
+    symbol_errors: dict[str, str] = field(default_factory=dict)
     upstream: dict[str, Any] = field(default_factory=dict)
     duration: float = 0.0  # seconds
     _started: float = field(default_factory=time.monotonic)
@@ -39,6 +40,7 @@ class CycleReport:
             (self.series_replaced, "series replaced"),
             (self.bars_dropped, "bars dropped"),
             (self.symbols_missing, "symbols missing"),
+            (len(self.symbol_errors), "symbols in error"),
             (len(self.errors), "errors"),
         ):
             if count:

@@ -1,9 +1,9 @@
 """Suspects: symbols of which a trusted source says what can't be right.
 
-A source that multiplies a price by a thousand, swaps two series, or adjusts the whole market at once
-is wrong, whoever it is. What it says waits; the symbol's last good series is served. A price beyond
-ten times the last close waits for an operator. Anything else is taken when two equal full answers,
-ten minutes apart, say the same: a real event lasts, a fault seldom does.
+A source that multiplies a price by a thousand, swaps two series, or adjusts the whole market at
+once is wrong, whoever it is. What it says waits; the symbol's last good series is served. A price
+beyond ten times the last close waits for an operator. Anything else is taken when two equal full
+answers, ten minutes apart, say the same: a real event lasts, a fault seldom does.
 
 An ordinary adjustment (a dividend, a bonus issue, a split) multiplies all days before its ex-date
 by one factor: between two ex-dates the factors of closed days are constant. That is taken at once.
@@ -86,9 +86,7 @@ class Suspect:
         if self.fingerprint and fingerprint(bars, self.until) == self.fingerprint:
             return held
         until = bars[-1].day.isoformat()
-        return replace(
-            held, until=until, fingerprint=fingerprint(bars, until), answered_at=now
-        )
+        return replace(held, until=until, fingerprint=fingerprint(bars, until), answered_at=now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,8 @@ class Hearing:
         waiting = appeals.waiting(after=self._heard, most=MOST_AT_ONCE)
         self._heard = waiting[-1].pk if len(waiting) == MOST_AT_ONCE else 0
         refused = {appeal: read(appeal.content) for appeal in waiting}
-        newest = self._store.newest({bar.symbol for bars in refused.values() for bar in bars})
+        symbols = {bar.symbol for bars in refused.values() for bar in bars}
+        newest = self._store.newest(symbols - self._store.suspects().keys())
         granted = 0
         for appeal, bars in refused.items():
             if is_granted(bars, newest):

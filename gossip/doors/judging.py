@@ -125,6 +125,7 @@ def _known(symbol: str, facts: Facts, volumes: Sequence[int], trading_day: dt.da
         largest_volume=max([trusted.volume if trusted else 0, *volumes]),
         exchange=exchange,
         first_day=_is_first_day(facts, earlier, trading_day),
+        is_suspect=facts.is_suspect,
     )
 
 

@@ -27,7 +27,8 @@ def times(bars: Sequence[Bar], factor: float, *, digits: int = 2) -> list[Bar]:
         return round(price * factor, digits)
 
     return [
-        Bar(b.symbol, b.day, *(moved(price) for price in b.prices), volume=b.volume) for b in bars
+        replace(b, open=moved(b.open), high=moved(b.high), low=moved(b.low), close=moved(b.close))
+        for b in bars
     ]
 
 
@@ -139,7 +140,7 @@ def test_a_tenth_of_the_symbols_may_be_adjusted_in_a_cycle_and_ten_of_a_small_un
     assert [most_adjusted(count) for count in (4, 100, 287)] == [10, 10, 28]
 
 
-# --- Two equal answers ------------------------------------------------------------------------------
+# --- Two equal answers ----------------------------------------------------------------------------
 
 DAYS = [dt.date(2025, 8, day) for day in (11, 12, 13, 14)]
 BARS = [bar(day=day) for day in DAYS]

@@ -42,16 +42,18 @@ class State:
     ready_epoch: str
     overlays: int
     held: int  # symbols of which public bars are held
+    trading_days: frozenset[dt.date] = frozenset()  # that the market itself has shown
 
     @classmethod
     def parse(cls, told: Sequence[Any]) -> "State":
-        epoch, revision, age, ready, overlays, held = told
+        epoch, revision, age, ready, overlays, held, trading_days = told
         return cls(
             position=Position(epoch.decode(), revision),
             age=None if age < 0 else age / 1000,
             ready_epoch=ready.decode(),
             overlays=overlays,
             held=held,
+            trading_days=frozenset(dt.date.fromisoformat(day.decode()) for day in trading_days),
         )
 
 
@@ -103,21 +105,24 @@ class Facts:
 
     ``before`` is the encoded trusted bar before the newest; ``loaded_from`` the history start
     (epoch seconds) that the symbol was fully loaded from. Each is None where there is none.
+    ``is_suspect``: a trusted source says of it what can't be right.
     """
 
     newest: Newest | None = None
     overlay: Overlay | None = None
     before: bytes | None = None
     loaded_from: int | None = None
+    is_suspect: bool = False
 
     @classmethod
     def parse(cls, told: Sequence[Any]) -> "Facts":
-        newest, overlay, before, loaded_from = told
+        newest, overlay, before, loaded_from, is_suspect = told
         return cls(
             Newest.parse(newest) if newest else None,
             Overlay.parse(overlay) if overlay else None,
             before or None,
             int(loaded_from) if loaded_from else None,
+            bool(is_suspect),
         )
 
 

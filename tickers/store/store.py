@@ -13,7 +13,7 @@ one's worker fills its own; only the budget of upstream requests is one.
 import datetime as dt
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +37,7 @@ from tickers.store.revisions import Revisions
 from tickers.store.scripts import FencedError as FencedError  # callers find the two here
 from tickers.store.scripts import Script
 from tickers.store.scripts import StoreError as StoreError
+from tickers.suspects import Suspect
 from tickers.verdict import Authority, Verdict
 
 SCHEMA = 4  # raised with every change of what the keys hold that the code before would misread
@@ -97,6 +98,8 @@ class Store:
         self._forgetting = _own_script(client, "forget")
         self._leasing = _own_script(client, "lease")
         self._noting = _own_script(client, "note")
+        self._noting_fields = _own_script(client, "note_fields")
+        self._noting_trading_days = _own_script(client, "note_trading_days")
         self._telling_position = _own_script(client, "position")
         self._reading_series = _own_script(client, "read_series")
         self._reading_facts = _own_script(client, "facts")
@@ -108,11 +111,27 @@ class Store:
     ) -> Merged:
         """Merge trusted bars; CORE needs the ``fence`` of the lease it was fetched under.
 
+        A bar of a day on which the exchanges were closed is refused, whoever sent it.
         ``age``: how many seconds old the data was already when it came (a follower's window starts
         that much earlier). Raises FencedError, and what redis raises.
         """
         if authority is Authority.PUBLIC:
             raise ValueError("public bars are laid over trusted ones: use lay")
+        # Others' bars of before the history are refused as such, whatever day it was.
+        first = None if authority is Authority.CORE else _first_day(self._history_start)
+        closed = {
+            at
+            for at, bar in enumerate(bars)
+            if self._is_closed(bar.day) and (first is None or bar.day >= first)
+        }
+        if closed:
+            open_days = [bar for at, bar in enumerate(bars) if at not in closed]
+            merged = self.merge(open_days, authority, fence=fence, age=age)
+            told = iter(merged.verdicts)
+            all_verdicts = [
+                Verdict.CLOSED_DAY if at in closed else next(told) for at in range(len(bars))
+            ]
+            return Merged(merged.position, all_verdicts)
         position = Position("", 0)
         verdicts: list[Verdict] = []
         for part in _parts(bars, MAX_BARS):
@@ -120,6 +139,10 @@ class Store:
             position = merged.position
             verdicts += merged.verdicts
         return Merged(position, verdicts)
+
+    def _is_closed(self, day: dt.date) -> bool:
+        """A day to come may yet turn out to be one; merge refuses it as such."""
+        return day <= self.clock.today() and not self.clock.calendar.is_trading_day(day)
 
     def lay(
         self,
@@ -190,14 +213,18 @@ class Store:
         history_start: int,
         age: float = 0,
         replace_newest: bool = False,
+        may_lose: bool = False,
+        gone: Collection[dt.date] = (),
     ) -> Verdict:
         """Replace a symbol's series by ``bars`` (sorted by day, one a day), and mark it loaded.
 
-        Stored bars after the answer's last day stay. LOSES_DAYS: the answer lacks over 2 % of the
-        days stored since ``history_start`` (epoch seconds), and nothing was written. The newest
-        day is decided by the merge table. With ``replace_newest`` (the core network has said that
-        this series was replaced) neither holds: what it has now counts. Raises ValueError for bars
-        that are no series.
+        Stored bars after the answer's last day stay, except those of days that are ``gone``, which
+        count nowhere. LOSES_DAYS: the answer lacks over 2 % of the days stored since
+        ``history_start`` (epoch seconds), unless it ``may_lose`` them, and nothing was written.
+        CLOSED_DAY: the exchanges were closed on all of its days; single ones are left out. The
+        newest day is decided by the merge table. With ``replace_newest`` (the core network has
+        said that this series was replaced) neither holds: what it has now counts. Raises ValueError
+        for bars that are no series.
         """
         if len(bars) > MAX_SERIES:
             raise ValueError(f"{symbol} has {len(bars)} bars; a series has at most {MAX_SERIES}")
@@ -205,10 +232,16 @@ class Store:
             raise ValueError(f"{symbol}'s bars aren't sorted by day, one a day")
         today = self.clock.today()
         bars = [bar for bar in bars if bar.day <= today]
+        any_came = bool(bars)
+        bars = [bar for bar in bars if not self._is_closed(bar.day)]
+        if any_came and not bars:
+            return Verdict.CLOSED_DAY
         header = self._header(authority, fence, age) | {
             "history_start": history_start,
             "first_date": _first_day(history_start).isoformat(),
             "replaces_newest": replace_newest,
+            "may_lose": may_lose,
+            "gone": [day.isoformat() for day in gone],
             "symbol": symbol,
         }
         if bars:
@@ -285,14 +318,20 @@ class Store:
 
     def state(self) -> State:
         """Where the store stands now; overlays whose time is over have ended by then."""
-        return State.parse(self._telling_position(self._position_header()))
+        return self._told(self._telling_position(self._position_header()))
+
+    def _told(self, told: Sequence[Any]) -> State:
+        """The state; what the market has shown of its days reaches this process's clock."""
+        state = State.parse(told)
+        self.clock.calendar.shown.update(state.trading_days)
+        return state
 
     def changes_since(self, since: Position) -> tuple[State, list[Change] | None]:
         """Where the store stands, and what changed after ``since`` until then, oldest first; None
         when the log doesn't tell: it doesn't reach back there, or is of another life."""
         header = self._position_header() | {"of_epoch": since.epoch, "after": since.revision}
         *told, entries = self._telling_position(header)
-        state = State.parse(told)
+        state = self._told(told)
         if entries is None:
             return state, None
         return state, [Change.parse(entry_id, {what: said}) for entry_id, (what, said) in entries]
@@ -421,9 +460,61 @@ class Store:
         """Leave the leader's last cycle where /health reads it; raises FencedError."""
         self._noting({"fence": fence, "name": "worker"}, [json.dumps(status)])
 
+    def write_audit(self, report: dict[str, Any], *, fence: str) -> None:
+        """Leave what the last audit found where /health reads it; raises FencedError."""
+        self._noting({"fence": fence, "name": "audit"}, [json.dumps(report)])
+
+    def audit(self) -> dict[str, Any]:
+        text = self._reads.get(_key("audit"))
+        return dict(json.loads(text)) if text else {}
+
     def status(self) -> dict[str, Any]:
         text = self._reads.get(_key("worker"))
         return dict(json.loads(text)) if text else {}
+
+    # --- What can't be right ----------------------------------------------------------------------
+
+    def now(self) -> int:
+        """The time by the server's clock, in milliseconds."""
+        seconds, microseconds = self._reads.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    def suspects(self) -> dict[str, Suspect]:
+        return {
+            k.decode(): Suspect.parse(v) for k, v in self._reads.hgetall(_key("suspects")).items()
+        }
+
+    def note_suspects(self, found: Mapping[str, Suspect | None], *, fence: str) -> None:
+        """Keep these suspects; None: the symbol is none any more. Raises FencedError."""
+        self._note_fields(
+            "suspects", {s: one.encode() if one else "" for s, one in found.items()}, fence
+        )
+
+    def foreign(self, symbol: str) -> set[dt.date]:
+        """The stored days that only INTERNAL wrote."""
+        days = self._reads.smembers(f"{_key('foreign')}:{symbol}")
+        return {dt.date.fromisoformat(day.decode()) for day in days}
+
+    def adjusted_at(self) -> dict[str, int]:
+        """symbol → when closed days of its series were adjusted last, milliseconds."""
+        return {k.decode(): int(v) for k, v in self._reads.hgetall(_key("replaced_at")).items()}
+
+    def note_adjusted(self, symbols: Iterable[str], *, fence: str) -> None:
+        """Say that these series were adjusted now. Raises FencedError."""
+        now = str(self.now())
+        self._note_fields("replaced_at", dict.fromkeys(symbols, now), fence)
+
+    def _note_fields(self, name: str, texts: Mapping[str, str], fence: str) -> None:
+        for part in _parts(list(texts.items()), MAX_BARS):
+            values = [value for pair in part for value in pair]
+            self._noting_fields({"fence": fence, "name": name}, values)
+
+    def note_trading_days(self, days: Collection[dt.date], *, fence: str) -> None:
+        """Remember days that the market has shown to be trading days; every process learns them
+        with the store's state. Raises FencedError."""
+        if days:
+            self._noting_trading_days({"fence": fence}, [day.isoformat() for day in sorted(days)])
+            self.clock.calendar.shown.update(days)
 
 
 def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -484,3 +484,12 @@ def test_whatever_is_sent_nothing_breaks_and_only_bars_are_stored(
             assert satisfies_the_rules(bar)
             assert bar.epoch == day
             assert bar.day <= TODAY
+
+
+def test_a_bar_of_a_day_on_which_the_exchanges_were_closed_is_of_no_use(market: Store) -> None:
+    before = list(market.series(["VCB"]))
+    answer = send_trusted(wire(day=dt.date(2025, 8, 10), close=640_000, high=640_000))
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "closed_day"
+    assert "closed" in answer.json()["detail"]
+    assert list(market.series(["VCB"])) == before

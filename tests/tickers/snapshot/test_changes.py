@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.bars import FRIDAY, MONDAY, THURSDAY, a_store, bar, lead
 from tickers.bar import Bar, epoch_of
+from tickers.market_clock import is_trading_day
 from tickers.snapshot.refresh import SnapshotRefresher
 from tickers.snapshot.snapshot import Selection, Snapshot
 from tickers.store.records import Position
@@ -21,7 +22,7 @@ from tickers.verdict import Authority
 CORE, FOLLOWED, INTERNAL = Authority.CORE, Authority.FOLLOWED, Authority.INTERNAL
 SYMBOLS = ["VCB", "FPT"]
 # More than have a revision of their own.
-DAYS = [FRIDAY - dt.timedelta(days=back) for back in range(13)]
+DAYS = [d for n in range(17) if is_trading_day(d := FRIDAY - dt.timedelta(days=n))]
 TRUSTED = Selection(trusted=True)
 
 Market = dict[str, dict[str, Any]]

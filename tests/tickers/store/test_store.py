@@ -1,6 +1,7 @@
 """The store beside the merge table: who may write, what is written, and how it is read back."""
 
 import datetime as dt
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.support.bars import (
     let_time_pass,
 )
 from tickers.bar import Bar, epoch_of
+from tickers.market_clock import is_trading_day
 from tickers.store.records import Change, Position
 from tickers.store.store import ROOT, FencedError, Store
 from tickers.verdict import Authority, Verdict
@@ -65,7 +67,9 @@ def since(store: Store, revision: int) -> list[Change] | None:
 
 
 def days(count: int, *, last: dt.date = FRIDAY) -> list[dt.date]:
-    return [last - dt.timedelta(days=back) for back in reversed(range(count))]
+    """The trading days that end with ``last``."""
+    back = (last - dt.timedelta(days=n) for n in itertools.count())
+    return list(itertools.islice(filter(is_trading_day, back), count))[::-1]
 
 
 # --- Who may write --------------------------------------------------------------------------------

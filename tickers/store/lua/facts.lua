@@ -1,7 +1,8 @@
 -- What a judge of a public bar knows of some symbols, at one moment. Writes nothing.
 --
 -- The header has nothing. Then the symbols.
--- Returns for each ``last``, ``public``, the bar before the newest, and ``loaded`` (false: none).
+-- Returns for each ``last``, ``public``, the bar before the newest, ``loaded`` (false: none), and
+-- whether it is a suspect, 1 or 0.
 
 local found = {}
 for at = 2, #ARGV do
@@ -11,6 +12,7 @@ for at = 2, #ARGV do
     redis.call('HGET', key('public'), symbol),
     redis.call('LINDEX', key('bars:' .. symbol), -1),
     redis.call('HGET', key('loaded'), symbol),
+    redis.call('HEXISTS', key('suspects'), symbol),
   }
 end
 return found

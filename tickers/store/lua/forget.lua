@@ -7,7 +7,7 @@ if header.fence ~= '' and fenced(header.fence) then return FENCED end
 if redis.call('HEXISTS', key('last'), symbol) == 0 then return 0 end
 live(header.new_epoch)
 end_public(symbol)
-for _, name in ipairs({'last', 'revisions', 'loaded', 'laid'}) do
+for _, name in ipairs({'last', 'revisions', 'loaded', 'laid', 'suspects', 'replaced_at'}) do
   redis.call('HDEL', key(name), symbol)
 end
 redis.call('ZREM', key('changed'), symbol)

@@ -4,7 +4,8 @@
 -- The header: new_epoch, trading_day, window (the trust window, ms), log_length; where the log is
 --       asked for too, of_epoch and after: a position.
 -- Returns epoch, revision, ms since the last trusted update (-1: never), the epoch that is ready,
--- overlays standing, symbols of which public bars are held; then the log's entries after that position,
+-- overlays standing, symbols of which public bars are held, the days that the market has shown to be
+-- trading days; then the log's entries after that position,
 -- or false when it doesn't tell: it doesn't reach back there, or is of another life.
 
 local epoch = live(header.new_epoch)
@@ -31,5 +32,6 @@ return {
   redis.call('GET', key('ready')) or '',
   redis.call('HLEN', key('public')),
   redis.call('HLEN', key('held')),
+  redis.call('SMEMBERS', key('trading_days')),
   header.after and entries_after(header.of_epoch, header.after), -- not asked for: nothing
 }

@@ -17,6 +17,9 @@
 --         What ``last`` says of the newest day comes on top: to change that day writes nothing here.
 -- removed  SYMBOL -> the revision at which the symbol left the market; gone when it comes back, whose
 --         history is then of that revision: who knew it before reads it whole
+-- suspects  SYMBOL -> JSON (tickers/suspects.py): of which a trusted source says what can't be right
+-- replaced_at  SYMBOL -> when closed days of its series were adjusted last
+-- trading_days  days (YYYY-MM-DD) that the market has shown to be trading days, whatever the calendar says
 -- trusted_at, fetched_at: when a trusted source, and our own fetch, last brought a valid bar
 -- changes the change log: one entry a change, ids REVISION-N, one field: the authority of a changed
 --         bar -> the bar, or 'withdrawn' (an overlay's end) -> symbol, or 'replaced' (read the whole

@@ -1,9 +1,13 @@
 -- Replaces a symbol's series whole, in one step; stored bars of days after the answer's last stay.
 --
+-- What the operator, or three answers in a row, say is no day of the series goes, and isn't counted as
+-- lost; a whole answer that an operator takes may lose what it will.
+--
 -- The header: authority, fence, latest_day, trading_day, new_epoch, most_symbols, window (the trust
 --       window, ms), age (of the data, ms), log_length, history_start (day), first_date (the same as
 --       YYYY-MM-DD), replaces_newest (false: the newest day is decided by the merge table; true: the
---       core network has said 'series replaced'), symbol, and where there are bars day and figures of
+--       core network has said 'series replaced'), may_lose (whether it may lose days), gone (stored
+--       days, YYYY-MM-DD each, that go), symbol, and where there are bars day and figures of
 --       the last.
 -- Then the bars, sorted by day, one a day, none of a day after the latest.
 -- Returns epoch, revision, verdict.
@@ -24,6 +28,9 @@ expire_public(header.trading_day, header.window)
 local function current_revision()
   return revision or tonumber(redis.call('GET', key('revision')) or 0)
 end
+
+local gone = {}
+for _, date in ipairs(header.gone) do gone[date] = true end
 
 local stored_newest = read_last(redis.call('HGET', key('last'), symbol))
 if not stored_newest and authority ~= 'CORE' and
@@ -50,19 +57,27 @@ if stored_newest then stored[#stored + 1] = stored_newest.json end
 local stored_days, lost = 0, 0
 for _, json in ipairs(stored) do
   local date = date_of(json, symbol)
-  if date > newest_date then
+  if gone[date] and not has[date] then
+    -- It isn't kept, and isn't lost.
+  elseif date > newest_date then
     series[#series + 1] = json
   elseif date >= first_date then
     stored_days = stored_days + 1
     if not has[date] then lost = lost + 1 end
   end
 end
-if not header.replaces_newest and lost > stored_days * MOST_LOST then
+if not header.replaces_newest and not header.may_lose and lost > stored_days * MOST_LOST then
   return {epoch, current_revision(), 'loses_days'}
 end
 
 end_public(symbol)
 trust(now - header.age, authority)
+
+-- A newest bar of a day that goes makes room for the answer's.
+if stored_newest and gone[date_of(stored_newest.json, symbol)] and
+    not has[date_of(stored_newest.json, symbol)] then
+  stored_newest = nil
+end
 
 local verdict = 'added'
 if stored_newest and stored_newest.day > newest.day then

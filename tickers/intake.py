@@ -1,0 +1,280 @@
+"""The intake: what a trusted source said in a cycle, taken into the store unless it can't be right.
+
+The core fetch and the follower share it. Bars of days on which the exchanges were closed are
+dropped and counted, prices beyond ten times the last close and histories that can't be right make
+suspects (tickers/suspects.py), and stored days that a source lacks three times in a row go.
+"""
+
+import datetime as dt
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from tickers import audit
+from tickers.bar import Bar, day_of
+from tickers.cycle_report import CycleReport
+from tickers.snapshot.series import Row, bar_of
+from tickers.store.store import Store
+from tickers.suspects import HOUR, Finding, Reason, Suspect, is_beyond, judge, most_adjusted
+from tickers.verdict import Authority, Verdict
+
+logger = logging.getLogger(__name__)
+
+LACKED = 3  # answers in a row, after which a day that they span isn't one of the series
+SHOWN_BY = 10  # symbols, and half of them all, that show a day to have been a trading day
+
+
+class Lacking:
+    """How many answers in a row lacked a stored day that they span; kept from cycle to cycle."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, dict[dt.date, int]] = {}
+
+    def note(self, symbol: str, bars: Sequence[Bar], stored: Collection[dt.date]) -> None:
+        """An answer of the symbol, sorted by day, and its stored days."""
+        if not bars:
+            return
+        first, last, has = bars[0].day, bars[-1].day, {bar.day for bar in bars}
+        before = self._counts.pop(symbol, {})
+        counts = {day: n for day, n in before.items() if not first <= day <= last}
+        for day in stored:
+            if first <= day <= last and day not in has:
+                counts[day] = before.get(day, 0) + 1
+        if counts:
+            self._counts[symbol] = counts
+
+    def gone(self, symbol: str) -> set[dt.date]:
+        """The days that three answers in a row lacked."""
+        return {day for day, n in self._counts.get(symbol, {}).items() if n >= LACKED}
+
+
+class Intake:
+    """Takes what one cycle brings, of ``symbols`` in all. Times are the store's.
+
+    ``how`` is what replace_series is told besides. With ``accepts``, whatever comes is taken: an
+    operator has looked at it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        authority: Authority,
+        *,
+        fence: str,
+        cycle: CycleReport,
+        symbols: int,
+        history_start: int,
+        lacking: Lacking | None = None,
+        accepts: bool = False,
+    ) -> None:
+        self._store, self._authority, self._fence = store, authority, fence
+        self.cycle, self._symbols, self._history_start = cycle, symbols, history_start
+        self._lacking, self._accepts = lacking or Lacking(), accepts
+        self.now = store.now()
+        self.suspects = store.suspects()
+        self._adjusted_at = store.adjusted_at()
+        self._closed: dict[dt.date, set[str]] = {}
+        # Adjusted series wait for the cycle's end: more than a few of them are no ex-dates.
+        self._waiting: dict[str, tuple[list[Bar], dict[str, Any]]] = {}
+        self._too_many = False
+        self.changed: list[str] = []  # series that were replaced
+        self.refused: list[str] = []
+
+    # --- Bars -----------------------------------------------------------------------------------
+
+    def open_days(self, bars: Sequence[Bar]) -> list[Bar]:
+        """Without the bars of days on which the exchanges were closed, which are counted."""
+        calendar, today = self._store.clock.calendar, self._store.clock.today()
+        kept = []
+        for bar in bars:
+            if calendar.is_trading_day(bar.day) or bar.day > today:
+                kept.append(bar)
+            else:
+                self._closed.setdefault(bar.day, set()).add(bar.symbol)
+                self.cycle.bars_dropped += 1
+        return kept
+
+    def credible(
+        self, symbol: str, bars: Sequence[Bar], answer: Sequence[Bar], close: float | None
+    ) -> list[Bar]:
+        """Those of a symbol's ``bars`` that aren't beyond ten times the last close; one that is
+        makes the symbol a suspect.
+
+        ``close`` is the last stored one. What the source itself says of the day before counts as
+        well: a bar that agrees with that contradicts a peer's bar, not the market.
+        """
+        kept = [bar for bar in bars if not _is_beyond_both(bar, answer, close)]
+        held = self.suspects.get(symbol)
+        if len(kept) < len(bars):
+            self.cycle.bars_dropped += len(bars) - len(kept)
+            if held is None:
+                self._keep(symbol, Suspect(self.now, Reason.BEYOND, read_at=self.now))
+        elif bars and held and held.reason is Reason.BEYOND and not held.fingerprint:
+            self._clear(symbol)
+        return kept
+
+    # --- Whole series ---------------------------------------------------------------------------
+
+    def lacks(self, symbol: str, bars: Sequence[Bar], rows: Sequence[Row]) -> bool:
+        """Note which of the stored ``rows`` an answer lacks; whether one was lacked three times,
+        or is of a day on which the exchanges were closed."""
+        days = [day_of(day) for day, _ in rows]
+        self._lacking.note(symbol, bars, days)
+        calendar = self._store.clock.calendar
+        return bool(self._lacking.gone(symbol)) or not all(map(calendar.is_trading_day, days))
+
+    def series(self, symbol: str, bars: Sequence[Bar], rows: Sequence[Row], **how: Any) -> None:
+        """Take a full answer, beside the ``rows`` that are stored of a loaded series (or none)."""
+        kept = self.open_days(bars)
+        if not kept:
+            return
+        days = [day_of(day) for day, _ in rows]
+        self._lacking.note(symbol, kept, days)
+        how = {**how, "gone": self._gone(symbol, kept[-1].day, days)}
+        if self._accepts:
+            self._take(symbol, kept, {**how, "may_lose": True})
+            return
+        finding = self._judge(symbol, kept, rows)
+        reason = finding.reason
+        if reason is None and finding.adjusted and self._was_adjusted_lately(symbol):
+            reason = Reason.ALTERNATES
+        if reason is not None:
+            self._doubt(symbol, kept, reason, how)
+            if not rows and len(kept) > 1:  # the last good bars of a series that wasn't there
+                self._replace(symbol, kept[:-1], how)
+        elif finding.adjusted:
+            self._wait(symbol, kept, how)
+        elif rows and not how.get("replace_newest") and _only_moves_newest(kept, rows):
+            merged = self._store.merge(
+                kept[-1:], self._authority, fence=self._fence, age=how.get("age", 0)
+            )
+            self.cycle.bars_changed += merged.changed
+            self._clear(symbol)
+        else:
+            self._take(symbol, kept, how)
+
+    def _judge(self, symbol: str, bars: Sequence[Bar], rows: Sequence[Row]) -> Finding:
+        """What only a peer wrote says nothing against our source."""
+        newest = rows[-1][0] if rows else 0
+        finding = judge(bars, dict(rows), newest)
+        if finding.reason is None or not rows:
+            return finding
+        foreign = self._store.foreign(symbol)
+        ours = {day: bar for day, bar in rows if day_of(day) not in foreign}
+        return judge(bars, ours, newest) if foreign else finding
+
+    def _gone(self, symbol: str, last: dt.date, stored: Sequence[dt.date]) -> set[dt.date]:
+        """The stored days that go: lacked three times, or days on which nobody traded."""
+        closed = {day for day in stored if not self._store.clock.calendar.is_trading_day(day)}
+        later = {day for day in stored if day > last}
+        # Where a true day is stored after the answer's last, what lies beyond waits for another.
+        return (closed if later <= closed else closed - later) | self._lacking.gone(symbol)
+
+    def _was_adjusted_lately(self, symbol: str) -> bool:
+        return abs(self.now - self._adjusted_at.get(symbol, -(10**15))) < HOUR * 1000
+
+    def _wait(self, symbol: str, bars: list[Bar], how: dict[str, Any]) -> None:
+        if self._too_many:
+            self._doubt(symbol, bars, Reason.MANY, how)
+            return
+        self._waiting[symbol] = bars, how
+        if len(self._waiting) > most_adjusted(self._symbols):
+            self._too_many = True
+            for waiting, (its_bars, its_how) in self._waiting.items():
+                self._doubt(waiting, its_bars, Reason.MANY, its_how)
+            self._waiting.clear()
+
+    def _doubt(self, symbol: str, bars: list[Bar], reason: Reason, how: dict[str, Any]) -> None:
+        """Keep a suspect, or take it: two equal answers have said the same."""
+        held = self.suspects.get(symbol)
+        if held and not reason.needs_operator and held.is_confirmed_by(bars, self.now):
+            logger.warning("%s: two equal full answers have said the same; it is taken", symbol)
+            self._take(symbol, bars, how)
+            self._note_adjusted(symbol)
+            return
+        self._keep(symbol, (held or Suspect(self.now, reason)).after(bars, reason, self.now))
+
+    def _keep(self, symbol: str, suspect: Suspect) -> None:
+        if symbol not in self.suspects:
+            logger.error(
+                "%s is a suspect, its last good series is served: %s", symbol, suspect.reason
+            )
+        self.suspects[symbol] = suspect
+        self._store.note_suspects({symbol: suspect}, fence=self._fence)
+
+    def _clear(self, symbol: str) -> None:
+        if self.suspects.pop(symbol, None):
+            logger.warning("%s is no suspect any more", symbol)
+            self._store.note_suspects({symbol: None}, fence=self._fence)
+
+    def _note_adjusted(self, symbol: str) -> None:
+        self._store.note_adjusted([symbol], fence=self._fence)
+
+    def _take(self, symbol: str, bars: list[Bar], how: dict[str, Any]) -> None:
+        if not self._replace(symbol, bars, how).refused:
+            self._clear(symbol)
+
+    def _replace(self, symbol: str, bars: list[Bar], how: dict[str, Any]) -> Verdict:
+        verdict = self._store.replace_series(
+            symbol,
+            bars,
+            self._authority,
+            fence=self._fence,
+            history_start=self._history_start,
+            **how,
+        )
+        if verdict is Verdict.REPLACED:
+            self.cycle.series_replaced += 1
+            self.cycle.bars_changed += len(bars)
+            self.changed.append(symbol)
+        elif verdict.refused:
+            self.refused.append(symbol)
+            self.cycle.symbol_errors[symbol] = f"the full history was refused ({verdict})"
+        return verdict
+
+    # --- The end --------------------------------------------------------------------------------
+
+    def finish(self, on_change: Callable[[], None] = lambda: None) -> None:
+        """Take the adjusted series: they are few enough to be ordinary ex-dates."""
+        waiting, self._waiting = self._waiting, {}
+        for symbol, (bars, how) in waiting.items():
+            self._take(symbol, bars, how)
+            self._note_adjusted(symbol)
+            on_change()
+
+    def audited(self, symbols: Collection[str]) -> dict[str, Any]:
+        """What an audit of these symbols found."""
+        return audit.report(read=len(symbols), changed=self.changed, suspects=list(self.suspects))
+
+    def shown_days(self) -> set[dt.date]:
+        """Days that the calendar calls closed, and the market's whole cycle has shown to be trading
+        days: half of the symbols, at least ten, have a bar. They are remembered."""
+        shown = {
+            day
+            for day, symbols in self._closed.items()
+            if len(symbols) >= max(SHOWN_BY, self._symbols / 2)
+        }
+        if shown:
+            named = ", ".join(map(str, sorted(shown)))
+            logger.error("the market traded on days that the calendar calls closed: %s", named)
+            self._store.note_trading_days(shown, fence=self._fence)
+        return shown
+
+
+def last_close(rows: Sequence[Row]) -> float | None:
+    return bar_of(rows[-1][1]).close if rows else None
+
+
+def _only_moves_newest(bars: Sequence[Bar], rows: Sequence[Row]) -> bool:
+    """Whether all closed days are as they are stored: a new last bar replaces no series."""
+    past, newest = [encoded for _, encoded in rows], bars[-1]
+    if rows[-1][0] == newest.epoch:
+        past.pop()
+    return [bar.encode() for bar in bars[:-1]] == past
+
+
+def _is_beyond_both(bar: Bar, answer: Sequence[Bar], close: float | None) -> bool:
+    if close is None or not is_beyond(bar, close):
+        return False
+    before = [other.close for other in answer if other.day < bar.day]
+    return not before or is_beyond(bar, before[-1])

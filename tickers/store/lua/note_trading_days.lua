@@ -1,0 +1,6 @@
+-- The market has shown these days to be trading days.
+-- The header: fence. Then the days, YYYY-MM-DD.
+
+if fenced(header.fence) then return FENCED end
+redis.call('SADD', key('trading_days'), unpack(ARGV, 2))
+return 1
