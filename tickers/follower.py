@@ -6,17 +6,17 @@ last, which it knows when it serves the same store. Existing Rust nodes have no 
 /tickers/changes; they are followed by reading the whole market, and in between its last bars.
 """
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import requests
-
+from tickers import bounded_http, bounded_json
 from tickers.bar import Bar, BarError, parse
+from tickers.bounded_http import Limits, new_session
+from tickers.bounded_json import JsonError, Shape
 from tickers.clock_skew import ClockSkew, SourceKind
 from tickers.cycle_report import CycleReport
 from tickers.store.records import Position
@@ -25,9 +25,9 @@ from tickers.verdict import Authority, Verdict
 
 logger = logging.getLogger(__name__)
 
-MAX_ANSWER = 256_000_000  # bytes: 3,000 symbols of 700 bars each
+MAX_MARKET = 256_000_000  # bytes: 3,000 symbols of 700 bars each
+MAX_ANSWER = 64_000_000  # bytes of any other answer: 50 symbols of 10,000 bars each
 SYMBOLS_A_REQUEST = 50
-CHUNK = 65_536
 LATEST = "latest"  # the key, beside those of addresses, of the position read last
 
 
@@ -64,11 +64,9 @@ class Follower:
         self._refresh_interval = refresh_interval
         self._history_start = history_start
         self._stop = stop
-        self._timeout = timeout
-        self._total_timeout = total_timeout
+        self._limits = Limits(*timeout, total_timeout, stop_grace=0)
         self._monotonic = monotonic
-        self._session = requests.Session()
-        self._session.trust_env = False  # no credentials from ~/.netrc
+        self._session = new_session(trust_env=False)
         self._whole_at: float | None = None
         self._clock_skew = clock_skew or ClockSkew()
 
@@ -239,48 +237,44 @@ class Follower:
 
     def _get(self, path: str, query: dict[str, Any], cycle: CycleReport) -> CoreResponse:
         cycle.requests += 1
-        deadline = self._monotonic() + self._total_timeout
         try:
-            with self._session.get(
+            reply = bounded_http.ask(
+                self._session,
+                "GET",
                 f"{self._url}{path}",
                 params=query,
-                timeout=self._timeout,
-                stream=True,
-                allow_redirects=False,
-            ) as response:
-                self._clock_skew.observe(
-                    kind=SourceKind.CORE_NETWORK,
-                    source=self._url,
-                    date=response.headers.get("Date"),
-                    age=response.headers.get("Age"),
-                )
-                body = self._read(response, deadline)
-                return CoreResponse(
-                    response.status_code,
-                    json.loads(body) if response.status_code == 200 else None,
-                    response.headers.get("ETag", ""),
-                    _age(response.headers.get("X-Data-Age", "")),
-                )
-        except requests.RequestException as error:
-            raise FollowError(f"the core network can't be reached ({_kind(error)})") from error
-        except ValueError as error:
-            raise FollowError("the core network answered with something else than JSON") from error
-
-    def _read(self, response: requests.Response, deadline: float) -> bytes:
-        body = bytearray()
-        for chunk in response.iter_content(CHUNK):
-            body += chunk
-            if len(body) > MAX_ANSWER:
-                raise FollowError(f"the core network's answer is larger than {MAX_ANSWER} bytes")
-            if self._monotonic() > deadline:
-                raise FollowError(f"the core network's answer took over {self._total_timeout:g} s")
-            if self._stop.is_set():
-                raise FollowError("stopped while the core network answered")
-        return bytes(body)
+                limits=replace(self._limits, max_body=_largest(path, query)),
+                stop=self._stop,
+                examine=Shape().feed,
+            )
+            self._clock_skew.observe(
+                kind=SourceKind.CORE_NETWORK,
+                source=self._url,
+                date=reply.headers.get("Date"),
+                age=reply.headers.get("Age"),
+            )
+            return CoreResponse(
+                reply.status,
+                bounded_json.build(reply.body) if reply.status == 200 else None,
+                reply.headers.get("ETag", ""),
+                _age(reply.headers.get("X-Data-Age", "")),
+            )
+        except bounded_http.StoppedError:
+            raise FollowError("stopped while the core network answered") from None
+        except bounded_http.UnreachableError as error:
+            raise FollowError(f"the core network can't be reached: it {error}") from None
+        except bounded_http.HttpError as error:
+            raise FollowError(f"the core network {error}") from None
+        except JsonError as error:
+            raise FollowError(
+                f"the core network answered with something else than JSON: {error}"
+            ) from None
 
 
-def _kind(error: Exception) -> str:
-    return type(error).__name__
+def _largest(path: str, query: dict[str, Any]) -> int:
+    """The bytes that an answer has at most: only the whole market is large."""
+    whole = path == "/tickers" and query.get("all") == "true" and "symbol" not in query
+    return MAX_MARKET if whole else MAX_ANSWER
 
 
 def _age(header: str) -> float:

@@ -3,7 +3,9 @@ kind, which has no ETag and no /tickers/changes."""
 
 import datetime as dt
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -15,6 +17,7 @@ import redis
 from django.conf import settings
 
 from simulator.loopback import LoopbackServer
+from tests.support.proxies import BadPeer, bad_peer, hear
 from tickers import wiring
 from tickers.bar import Bar, epoch_of
 from tickers.follower import Follower, FollowError
@@ -50,7 +53,7 @@ class Ours:
             url=url,
             refresh_interval=options.pop("refresh_interval", 300),
             history_start=epoch_of(HISTORY_START),
-            stop=threading.Event(),
+            stop=options.pop("stop", None) or threading.Event(),
             **options,
         )
 
@@ -318,6 +321,46 @@ class TestAnExistingNode:
     def test_a_node_that_is_away_is_an_error(self, ours: Ours) -> None:
         with pytest.raises(FollowError, match="can't be reached"):
             ours.follower("http://127.0.0.1:9").cycle(ours.fence)
+
+
+def drip_headers(peer: BadPeer, connection: socket.socket) -> None:
+    hear(connection)
+    peer.send(connection, b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    while not peer.closing.wait(0.02):
+        peer.send(connection, b"x")
+
+
+def drip_body(peer: BadPeer, connection: socket.socket) -> None:
+    hear(connection)
+    peer.send(connection, b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{")
+    while not peer.closing.wait(0.02):
+        peer.send(connection, b" ")
+
+
+class TestASlowNode:
+    @pytest.mark.parametrize("part", [drip_headers, drip_body])
+    def test_it_is_left_when_its_time_is_over(self, ours: Ours, part: Any) -> None:
+        with bad_peer(part) as core:
+            follower = ours.follower(core.url, total_timeout=0.5)
+            before = time.monotonic()
+            with pytest.raises(FollowError, match=r"wasn't complete after 0\.5 s"):
+                follower.cycle(ours.fence)
+            assert time.monotonic() - before < 1.5
+
+    @pytest.mark.parametrize("part", [drip_headers, drip_body])
+    def test_it_is_left_at_once_when_the_node_stops(self, ours: Ours, part: Any) -> None:
+        stop = threading.Event()
+
+        def begin(peer: BadPeer, connection: socket.socket) -> None:
+            stop.set()
+            part(peer, connection)
+
+        with bad_peer(begin) as core:
+            follower = ours.follower(core.url, total_timeout=30, stop=stop)
+            before = time.monotonic()
+            with pytest.raises(FollowError, match="stopped"):
+                follower.cycle(ours.fence)
+            assert time.monotonic() - before < 2
 
 
 def test_positions_are_ordered_within_an_epoch() -> None:
