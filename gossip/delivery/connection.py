@@ -6,6 +6,7 @@ the peer it is for, and never into a log.
 
 from dataclasses import dataclass
 
+from gossip import wire
 from gossip.delivery.backoff import seconds_to_wait
 from gossip.delivery.peer import Peer
 from tickers.bounded_connection import MAX_RECEIPT, BoundedConnection
