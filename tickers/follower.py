@@ -14,10 +14,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tickers import bounded_http, bounded_json
-from tickers.bar import Bar, BarError, parse
+from tickers.bar import Bar
 from tickers.bounded_http import Limits, new_session
 from tickers.bounded_json import JsonError, Shape
 from tickers.clock_skew import ClockSkew, SourceKind
+from tickers.core_answers import (
+    CoreAnswerError,
+    Dropped,
+    Market,
+    read_age,
+    read_changes,
+    read_market,
+    read_position,
+)
 from tickers.cycle_report import CycleReport
 from tickers.store.records import Position
 from tickers.store.store import Store
@@ -28,6 +37,8 @@ logger = logging.getLogger(__name__)
 MAX_MARKET = 256_000_000  # bytes: 3,000 symbols of 700 bars each
 MAX_ANSWER = 64_000_000  # bytes of any other answer: 50 symbols of 10,000 bars each
 SYMBOLS_A_REQUEST = 50
+MOST_REMOVED = 0.05  # of the symbols: more that are removed at once wait for an operator
+_SAYS_LATER = frozenset({408, 425, 429})  # they are about the moment, not about the position
 LATEST = "latest"  # the key, beside those of addresses, of the position read last
 
 
@@ -77,13 +88,16 @@ class Follower:
         """
         cycle = CycleReport()
         position = self._position()
-        changes = self._changes(position, fence, cycle) if position else None
-        if changes is not None:
-            self._merge_changes(changes, fence, cycle)
-        elif position is None and self._read_whole_lately():
-            self._merge_last_bars(fence, cycle)
-        else:
-            self._merge_whole(fence, cycle, progress)
+        try:
+            changes = self._changes(position, fence, cycle) if position else None
+            if changes is not None:
+                self._merge_changes(changes, fence, cycle)
+            elif position is None and self._read_whole_lately():
+                self._merge_last_bars(fence, cycle)
+            else:
+                self._merge_whole(fence, cycle, progress)
+        except CoreAnswerError as error:
+            raise FollowError(f"the core network {error}") from None
         return cycle.finish()
 
     def contact(self, fence: str) -> CycleReport:
@@ -99,26 +113,29 @@ class Follower:
     # --- A node of our kind: what changed -----------------------------------------------------
 
     def _changes(self, position: Position, fence: str, cycle: CycleReport) -> CoreResponse | None:
-        """The core network's changes since ``position``; None when it can't tell."""
+        """The core network's changes since ``position``; None when it can't tell: whatever 4xx it
+        answers, the position is forgotten, or it would be refused for ever."""
         answer = self._get("/tickers/changes", {"since": str(position)}, cycle)
-        if answer.status in (404, 405, 410):
-            logger.info("the core network has no changes since our position; reading it whole")
+        if 400 <= answer.status < 500 and answer.status not in _SAYS_LATER:
+            logger.info(
+                "the core network answered %d to our position; reading it whole", answer.status
+            )
             self._forget(fence)
             return None
-        if answer.status != 200 or not isinstance(answer.body, dict):
+        if answer.status != 200:
             raise FollowError(f"the core network answered {answer.status} to /tickers/changes")
         return answer
 
     def _merge_changes(self, answer: CoreResponse, fence: str, cycle: CycleReport) -> None:
-        position = _position(answer.body.get("position"))
-        replaced = [s for s in answer.body.get("replaced") or () if isinstance(s, str)]
-        for at in range(0, len(replaced), SYMBOLS_A_REQUEST):
-            symbols = replaced[at : at + SYMBOLS_A_REQUEST]
-            self._replace(symbols, position, fence, cycle)
-        bars = _bars(answer.body.get("bars"), cycle)
-        self._merge(bars, fence, answer.age, cycle)
-        self._remember(position, fence)
+        changes = read_changes(answer.body)
+        _count(changes.dropped, len(changes.bars), cycle)
+        for at in range(0, len(changes.replaced), SYMBOLS_A_REQUEST):
+            symbols = changes.replaced[at : at + SYMBOLS_A_REQUEST]
+            self._replace(symbols, changes.position, fence, cycle)
+        self._merge(changes.bars, fence, answer.age, cycle)
         self._complete(fence, answer.age)
+        if self._remove(changes.removed, fence, cycle):
+            self._remember(changes.position, fence)
 
     def _replace(
         self, symbols: Sequence[str], position: Position, fence: str, cycle: CycleReport
@@ -126,10 +143,28 @@ class Follower:
         """Read whole the series that the core network says it replaced."""
         query = {"symbol": list(symbols), "authority": "trusted", "all": "true"}
         answer = self._get("/tickers", query, cycle)
-        current = _position(answer.etag)
+        current = read_position(answer.etag)
         if answer.status != 200 or current.epoch != position.epoch or current < position:
             raise FollowError("the core network's answer is older than what it said before")
-        self._replace_series(_market(answer.body), fence, answer.age, cycle, replace_newest=True)
+        market = read_market(answer.body)
+        self._replace_series(market, fence, answer.age, cycle, replace_newest=True)
+
+    def _remove(self, symbols: Sequence[str], fence: str, cycle: CycleReport) -> bool:
+        """Take symbols out of the market that the core network has removed; False when there are so
+        many at once that an operator must look at it: nothing is removed then."""
+        held = set(self._store.symbols())
+        gone = sorted(held & set(symbols))
+        if len(gone) > max(1, MOST_REMOVED * len(held)):
+            cycle.errors.append(
+                f"the core network has removed {len(gone)} of {len(held)} symbols at once; none is "
+                "removed here until you have looked: manage.py history SYMBOL --forget removes one"
+            )
+            return False
+        for symbol in gone:
+            self._store.forget(symbol, fence=fence)
+        if gone:
+            logger.info("removed, as the core network has: %s", ", ".join(gone[:20]))
+        return True
 
     # --- The whole market ---------------------------------------------------------------------
 
@@ -139,30 +174,33 @@ class Follower:
         answer = self._get("/tickers", {"authority": "trusted", "all": "true"}, cycle)
         if answer.status != 200:
             raise FollowError(f"the core network answered {answer.status} to /tickers")
-        market = _market(answer.body)
-        if not market:
+        market = read_market(answer.body)
+        if not market.series:
             raise FollowError("the core network has no market yet")
-        position = _position(answer.etag) if answer.etag else None
+        position = read_position(answer.etag) if answer.etag else None
         if position:
             self._refuse_to_go_back(position)
         self._replace_series(market, fence, answer.age, cycle, progress=progress)
         self._whole_at = self._monotonic()
-        if position:
-            self._remember(position, fence)
         self._complete(fence, answer.age)
+        absent = set(self._store.symbols()) - market.series.keys() if position else ()
+        if position and self._remove(sorted(absent), fence, cycle):
+            self._remember(position, fence)
 
     def _merge_last_bars(self, fence: str, cycle: CycleReport) -> None:
         """The cheap contact with a node that has no changes to tell: its last bars."""
         answer = self._get("/tickers", {"limit": "1", "all": "false"}, cycle)
         if answer.status != 200:
             raise FollowError(f"the core network answered {answer.status} to /tickers")
-        last = [bars[-1] for bars in _market(answer.body).values() if bars]
-        self._merge(_bars(last, cycle), fence, answer.age, cycle)
+        market = read_market(answer.body)
+        last = [bars[-1] for bars in market.series.values() if bars]
+        _count(market.dropped, len(last), cycle)
+        self._merge(last, fence, answer.age, cycle)
         self._complete(fence, answer.age)
 
     def _replace_series(
         self,
-        market: dict[str, list[Any]],
+        market: Market,
         fence: str,
         age: float,
         cycle: CycleReport,
@@ -170,11 +208,13 @@ class Follower:
         replace_newest: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        for done, (symbol, entries) in enumerate(market.items(), 1):
+        refused: dict[Verdict, list[str]] = {}
+        _count(market.dropped, sum(map(len, market.series.values())), cycle)
+        for done, (symbol, entries) in enumerate(market.series.items(), 1):
             if self._stop.is_set():
                 raise FollowError("stopped while the market was read")
             # A day that stands twice: its last bar counts.
-            by_day = {bar.epoch: bar for bar in _bars(entries, cycle) if bar.symbol == symbol}
+            by_day = {bar.epoch: bar for bar in entries}
             bars = [by_day[day] for day in sorted(by_day) if day >= self._history_start]
             if bars:
                 verdict = self._store.replace_series(
@@ -186,16 +226,17 @@ class Follower:
                     age=age,
                     replace_newest=replace_newest,
                 )
-                self._count(symbol, verdict, len(bars), cycle)
+                if verdict is Verdict.REPLACED:
+                    cycle.series_replaced += 1
+                    cycle.bars_changed += len(bars)
+                elif verdict.refused:
+                    refused.setdefault(verdict, []).append(symbol)
             if progress:
-                progress(done, len(market))
-
-    def _count(self, symbol: str, verdict: Verdict, bars: int, cycle: CycleReport) -> None:
-        if verdict is Verdict.REPLACED:
-            cycle.series_replaced += 1
-            cycle.bars_changed += bars
-        elif verdict.refused:
-            cycle.errors.append(f"{symbol}: the series was refused ({verdict})")
+                progress(done, len(market.series))
+        cycle.errors += [
+            f"{len(symbols)} series were refused ({verdict}): {', '.join(symbols[:10])}"
+            for verdict, symbols in refused.items()
+        ]
 
     # --- Merging ------------------------------------------------------------------------------
 
@@ -213,8 +254,7 @@ class Follower:
     def _position(self) -> Position | None:
         """Where we are at this address; at one that is new, where we are at the last one."""
         held = self._store.followed()
-        text = held.get(self._url, held.get(LATEST))
-        return Position.parse(text) if text else None
+        return _kept(held.get(self._url, held.get(LATEST, "")))
 
     def _remember(self, position: Position, fence: str) -> None:
         place = {**self._store.followed(), self._url: str(position), LATEST: str(position)}
@@ -229,7 +269,7 @@ class Follower:
     def _refuse_to_go_back(self, position: Position) -> None:
         """Leave an address that lags behind what its store has told before for another one."""
         for text in self._store.followed().values():
-            seen = Position.parse(text) if text else None
+            seen = _kept(text)
             if seen and seen.epoch == position.epoch and seen.revision > position.revision:
                 raise FollowError("the core network lags behind what it told before")
 
@@ -257,7 +297,7 @@ class Follower:
                 reply.status,
                 bounded_json.build(reply.body) if reply.status == 200 else None,
                 reply.headers.get("ETag", ""),
-                _age(reply.headers.get("X-Data-Age", "")),
+                read_age(reply.headers.get("X-Data-Age", "")),
             )
         except bounded_http.StoppedError:
             raise FollowError("stopped while the core network answered") from None
@@ -277,30 +317,18 @@ def _largest(path: str, query: dict[str, Any]) -> int:
     return MAX_MARKET if whole else MAX_ANSWER
 
 
-def _age(header: str) -> float:
-    return float(header) if header.isascii() and header.isdigit() else 0.0
-
-
-def _position(text: object) -> Position:
+def _kept(text: str) -> Position | None:
+    """A position that was kept; None for one that no core network can have given out."""
     try:
-        return Position.parse(str(text))
+        return Position.parse(text) if text else None
     except ValueError:
-        raise FollowError("the core network didn't say its position") from None
+        return None
 
 
-def _market(body: Any) -> dict[str, list[Any]]:
-    if not isinstance(body, dict):
-        raise FollowError("the core network answered with something else than a market")
-    return {s: bars for s, bars in body.items() if isinstance(s, str) and isinstance(bars, list)}
-
-
-def _bars(entries: Any, cycle: CycleReport) -> list[Bar]:
-    """The valid ones; a wrong bar spoils only itself."""
-    bars = []
-    for entry in entries if isinstance(entries, list) else ():
-        cycle.bars_received += 1
-        try:
-            bars.append(parse(entry if isinstance(entry, dict) else {}))
-        except BarError:
-            cycle.bars_dropped += 1
-    return bars
+def _count(dropped: Dropped, bars: int, cycle: CycleReport) -> None:
+    cycle.bars_received += bars + dropped.bars
+    cycle.bars_dropped += dropped.bars
+    cycle.errors += [
+        f"the core network's answer has parts that aren't used: {reason} ({times} times)"
+        for reason, times in dropped.symbols.items()
+    ]
