@@ -6,10 +6,11 @@ same body again, while what a peer lacks is known only when it is sent; what rem
 breaker is a count.
 """
 
-import email.utils
 import time
 from collections.abc import Callable
 from enum import Enum, auto
+
+from tickers.retry_after import seconds_asked
 
 
 class ResponseMeaning(Enum):
@@ -46,19 +47,9 @@ def meaning_of(status: int | None, *, bars: int, judged: bool = False) -> Respon
 
 
 def seconds_to_wait(value: str | None, *, wall_time: Callable[[], float] = time.time) -> float:
-    """What a Retry-After header (RFC 9110: seconds, or a date) asks for, at most
-    ``LONGEST_RETRY_AFTER``; 0 when there is none, or none that can be read."""
-    if not value:
-        return 0.0
-    text = value.strip()
-    try:
-        if text.isascii() and text.isdigit():
-            seconds = float(text[:9])
-        else:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - wall_time()
-    except (ValueError, OverflowError):
-        return 0.0
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+    """What a Retry-After header asks for, at most ``LONGEST_RETRY_AFTER``; 0 when there is none, or
+    none that can be read."""
+    return min(seconds_asked(value, wall_time=wall_time) or 0.0, LONGEST_RETRY_AFTER)
 
 
 # --- Manners --------------------------------------------------------------------------------------

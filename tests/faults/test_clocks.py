@@ -332,7 +332,7 @@ def asks_the_wall_clock(source: str) -> bool:
 def test_only_the_market_clock_says_which_day_it_is() -> None:
     asking = {
         str(path.relative_to(ROOT))
-        for package in ("tickers", "gossip", "reputation", "proxy_site")
+        for package in ("tickers", "gossip", "reputation", "simulator", "proxy_site")
         for path in (ROOT / package).rglob("*.py")
         if "migrations" not in path.parts and asks_the_wall_clock(path.read_text(encoding="utf-8"))
     }

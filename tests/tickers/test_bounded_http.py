@@ -5,19 +5,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler
-from typing import Any
 
 import pytest
 import requests
 
 from simulator.loopback import LoopbackServer
-from tickers.bounded_http import Limits, Reply, new_session, post
-from tickers.vci.errors import (
+from tickers import bounded_http
+from tickers.bounded_http import (
+    EncodingError,
+    Limits,
+    Reply,
     StoppedError,
+    TimedOutError,
     TooLargeError,
     TruncatedError,
     UnreachableError,
-    UpstreamTimeoutError,
+    new_session,
 )
 
 Behaviour = Callable[["Handler"], None]
@@ -65,13 +68,13 @@ def session() -> Iterator[requests.Session]:
 
 
 @pytest.fixture
-def ask(upstream: Upstream, session: requests.Session) -> Callable[..., Reply]:
-    def ask(stop: threading.Event | None = None, **limits: Any) -> Reply:
-        return post(
+def ask(upstream, session) -> Callable[..., Reply]:
+    def ask(stop: threading.Event | None = None, **limits: float) -> Reply:
+        return bounded_http.ask(
             session,
+            "POST",
             upstream.url,
-            order={"symbols": ["VCB"]},
-            headers={},
+            json={"symbols": ["VCB"]},
             limits=Limits(**{"read_timeout": 5, "total_timeout": 10, **limits}),
             stop=stop or threading.Event(),
         )
@@ -109,7 +112,7 @@ def forever(piece: bytes) -> Iterator[bytes]:
 
 
 def request_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "vci-request"]
+    return [thread for thread in threading.enumerate() if thread.name == "http-exchange"]
 
 
 def threads_end() -> bool:
@@ -192,7 +195,7 @@ class TestBrokenAnswers:
             url = f"http://127.0.0.1:{free.getsockname()[1]}/"
         stop = threading.Event()
         with pytest.raises(UnreachableError, match="ConnectionRefusedError"):
-            post(session, url, order={}, headers={}, limits=Limits(), stop=stop)
+            bounded_http.ask(session, "POST", url, json={}, limits=Limits(), stop=stop)
 
     def test_a_body_larger_than_any_answer(
         self, upstream: Upstream, ask: Callable[..., Reply]
@@ -218,7 +221,7 @@ class TestSlowAnswers:
         self, upstream: Upstream, ask: Callable[..., Reply]
     ) -> None:
         upstream.behave = self.silent
-        with pytest.raises(UpstreamTimeoutError, match=r"sent nothing for 0\.1 s"):
+        with pytest.raises(TimedOutError, match=r"sent nothing for 0\.1 s"):
             ask(read_timeout=0.1)
 
     def test_silence_in_the_middle_of_a_body_ends_with_the_read_timeout(
@@ -229,7 +232,7 @@ class TestSlowAnswers:
             self.silent(handler)
 
         upstream.behave = behave
-        with pytest.raises(UpstreamTimeoutError, match=r"sent nothing for 0\.1 s"):
+        with pytest.raises(TimedOutError, match=r"sent nothing for 0\.1 s"):
             ask(read_timeout=0.1)
 
     @pytest.mark.parametrize("part", ["slow_headers", "slow_body", "silent"])
@@ -238,20 +241,13 @@ class TestSlowAnswers:
     ) -> None:
         upstream.behave = getattr(self, part)
         before = time.monotonic()
-        with pytest.raises(UpstreamTimeoutError, match=r"wasn't complete after 0\.3 s"):
+        with pytest.raises(TimedOutError, match=r"wasn't complete after 0\.3 s"):
             ask(total_timeout=0.3)
         assert time.monotonic() - before < 3
         assert threads_end(), "the request goes on in a thread"
 
     @pytest.mark.parametrize("part", ["slow_headers", "slow_body", "silent"])
-    def test_a_stopping_node_doesnt_wait_for_a_slow_answer(
-        self,
-        upstream: Upstream,
-        ask: Callable[..., Reply],
-        part: str,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        monkeypatch.setattr("tickers.bounded_http.STOP_GRACE", 0.1)
+    def test_a_stopping_node_doesnt_wait_for_a_slow_answer(self, upstream, ask, part):
         stop = threading.Event()
         begun = threading.Event()
 
@@ -269,7 +265,7 @@ class TestSlowAnswers:
         stopper.start()
         before = time.monotonic()
         with pytest.raises(StoppedError):
-            ask(stop)
+            ask(stop, stop_grace=0.1)
         assert time.monotonic() - before < 3
         assert threads_end(), "the request goes on in a thread"
         stopper.join()
@@ -286,3 +282,64 @@ class TestSlowAnswers:
 
         upstream.behave = behave
         assert ask(stop).body == b"[]"
+
+    def test_a_name_service_that_doesnt_answer_holds_nobody(self, session, monkeypatch):
+        release = threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(20) and [])
+        before = time.monotonic()
+        with pytest.raises(TimedOutError):
+            bounded_http.ask(
+                session,
+                "GET",
+                "http://node.invalid/",
+                limits=Limits(total_timeout=0.2),
+                stop=threading.Event(),
+            )
+        assert time.monotonic() - before < 3
+        release.set()
+        assert threads_end(), "the request goes on in a thread"
+
+
+class TestRequests:
+    """What a session from here doesn't do."""
+
+    def test_netrc_is_not_read(self, upstream, ask, tmp_path, monkeypatch):
+        netrc = tmp_path / ".netrc"
+        netrc.write_text("machine 127.0.0.1 login someone password secret\n")
+        monkeypatch.setenv("NETRC", str(netrc))
+        seen = []
+
+        def behave(handler: Handler) -> None:
+            seen.append(handler.headers)
+            answer(handler, 200, b"[]")
+
+        upstream.behave = behave
+        ask()
+        assert "Authorization" not in seen[0]
+        assert seen[0]["Accept-Encoding"] == "gzip"
+
+    def test_a_long_body_of_an_error_is_not_read_to_its_end(self, upstream, ask):
+        upstream.behave = lambda handler: answer(handler, 503, b"x" * 10_000)
+        assert [ask().status for _ in range(2)] == [503, 503]
+        assert upstream.connections == 2
+
+    def test_a_status_is_worth_more_than_the_body_that_never_follows(self, upstream, ask):
+        def behave(handler: Handler) -> None:
+            answer(handler, 503, b"", length=100)
+            drip(handler, forever(b"x"), pause=0.2)
+
+        upstream.behave = behave
+        assert ask(total_timeout=0.3).status == 503
+        assert threads_end(), "the request goes on in a thread"
+
+    def test_an_answer_in_an_encoding_that_wasnt_asked_for(self, upstream, ask):
+        upstream.behave = lambda handler: answer(handler, 200, b"[]", Content_Encoding="zstd")
+        with pytest.raises(EncodingError, match="wasn't asked for"):
+            ask()
+
+    def test_it_goes_on_after_an_exchange_that_was_left(self, upstream, ask):
+        upstream.behave = lambda handler: handler.server.over.wait(20)
+        with pytest.raises(TimedOutError):
+            ask(total_timeout=0.1)
+        upstream.behave = lambda handler: answer(handler, 200, b"[]")
+        assert ask().body == b"[]"

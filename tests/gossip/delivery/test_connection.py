@@ -2,13 +2,14 @@
 
 import contextlib
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gossip.delivery.connection import CONNECT_WITHIN, MAX_ANSWER
+from gossip.delivery.connection import CONNECT_WITHIN, MAX_ANSWER, Connection
 from gossip.delivery.peer import Peer, PeerKind
 from tests.support.core import Core, until
 from tests.support.doors import a_bar
@@ -140,6 +141,31 @@ class TestBadPeers:
             healthy.wait_for(1)
             until(lambda: delivery.status()["internal"]["failures"] == 1)
             assert time.monotonic() - started < CONNECT_WITHIN
+
+    def test_a_peer_whose_name_nobody_tells(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        release = threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(20) and [])
+        connection = Connection(Peer("http://node.invalid", PeerKind.PUBLIC), answer_within=0.2)
+        started = time.monotonic()
+        assert connection.post(b"{}").reason == "no answer in time"
+        assert time.monotonic() - started < CONNECT_WITHIN
+        release.set()
+
+    def test_a_request_is_cut_from_another_thread(self, nodes: Nodes) -> None:
+        begun = threading.Event()
+
+        def hang(request: Received) -> None:
+            begun.set()
+            request.handler.server.closing.wait(PATIENCE)  # type: ignore[attr-defined]
+
+        connection = Connection(internal(nodes(hang)), answer_within=30)
+        cutter = threading.Thread(target=lambda: (begun.wait(PATIENCE), connection.cut()))
+        cutter.start()
+        started = time.monotonic()
+        assert connection.post(b"{}").status is None
+        assert connection.post(b"{}").status is None, "it is cut for good"
+        assert time.monotonic() - started < PATIENCE
+        cutter.join()
 
     def test_a_peer_that_never_finishes_its_answer(self, core: Core, nodes: Nodes) -> None:
         def begin(request: Received) -> None:
