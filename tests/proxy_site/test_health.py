@@ -283,7 +283,7 @@ class TestHealthyNode:
 
     def test_is_read_only(self, healthy: Store) -> None:
         answer = CLIENT.post("/health")
-        assert (answer.status_code, list(answer.json())) == (405, ["detail"])
+        assert (answer.status_code, list(answer.json())) == (405, ["detail", "code"])
 
 
 class TestProblems:
