@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,9 +116,7 @@ class TestANode:
             assert mode(data / "static") == 0o755
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
-    def test_lets_another_user_read_static_files_alone(self, data: Path) -> None:
-        for parent in (data.parent.parent, *data.parent.parent.parents[:2]):
-            parent.chmod(mode(parent) | 0o011)
+    def test_lets_another_user_read_static_files_alone(self) -> None:
         nobody = {"user": 65_534, "group": 65_534, "extra_groups": []}
 
         def reads(path: Path) -> bool:
@@ -125,12 +124,15 @@ class TestANode:
             done = subprocess.run(command, capture_output=True, check=False, **nobody)  # type: ignore[call-overload]  # the three are its own
             return bool(done.returncode == 0)
 
-        with a_node(data, 0o000):
-            css = next((data / "static").rglob("*.css"))
-            assert reads(css)
-            for name in ("reputation.sqlite3", "reputation.sqlite3-wal", "server.log"):
-                assert (data / name).exists()
-                assert not reads(data / name)
+        # Nobody else reaches pytest's own folders.
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o711)
+            data = Path(folder) / "data"
+            with a_node(data, 0o000):
+                assert reads(next((data / "static").rglob("*.css")))
+                for name in ("reputation.sqlite3", "reputation.sqlite3-wal", "server.log"):
+                    assert (data / name).exists()
+                    assert not reads(data / name)
 
 
 class TestMakeDatabase:
