@@ -49,7 +49,8 @@ def ask(url: str) -> dict[str, dict[str, Any]]:
             for user in USERS
         }
         # Whoever is still held by then is, for all that is known, held for ever.
-        stack.callback(lambda: [process.kill() for process in asking.values()])
+        for process in asking.values():
+            stack.callback(process.kill)
         return {
             user: json.loads(process.communicate(timeout=STARTING + WITHIN)[0])
             for user, process in asking.items()
@@ -168,6 +169,10 @@ SLOW = {
     "a redirect that drips": drip(head(302, "Location: /", "Content-Length: 1000000"), b" "),
     "silence": silence,
 }
+NOWHERE = [
+    "http://[",
+    *(pytest.param(other, marks=pytest.mark.slow) for other in ("//[", "http://a:b/", "\x80")),
+]
 
 
 @pytest.fixture
@@ -176,24 +181,30 @@ def server(request: pytest.FixtureRequest) -> Iterator[BadPeer]:
         yield server
 
 
-def given(answers: dict[str, Behaviour]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("server", answers.values(), ids=list(answers), indirect=True)
+def given(answers: dict[str, Behaviour], *, fast: str) -> pytest.MarkDecorator:
+    """Each answer in turn; all but the one named ``fast`` are slow together."""
+    cases = [
+        pytest.param(behave, id=name, marks=() if name == fast else pytest.mark.slow)
+        for name, behave in answers.items()
+    ]
+    return pytest.mark.parametrize("server", cases, indirect=True)
 
 
 class TestHostileAnswers:
-    @given(LARGE)
+    @given(LARGE, fast="20 million objects")
     def test_no_answer_costs_more_memory_than_a_small_market(self, server: BadPeer) -> None:
         check_costs(ask(server.url))
 
-    @given(SLOW)
+    @given(SLOW, fast="headers that drip")
     def test_no_answer_takes_longer_than_the_exchange_may(self, server: BadPeer) -> None:
         check_costs(ask(server.url))
 
+    @pytest.mark.slow
     def test_no_tls_handshake_takes_longer_than_the_exchange_may(self) -> None:
         with bad_peer(drip_handshake) as server:
             check_costs(ask(server.url.replace("http:", "https:")))
 
-    @pytest.mark.parametrize("location", ["http://[", "//[", "http://a:b/", "\x80"])
+    @pytest.mark.parametrize("location", NOWHERE)
     def test_a_redirect_to_nowhere_is_a_status_like_any_other(self, location: str) -> None:
         answer = head(302, f"Location: {location}", "Content-Length: 0")
 

@@ -23,22 +23,22 @@ def read(body: bytes, encoding: str | None = None, *, max_body: int = 1_000_000)
 
 
 @pytest.mark.parametrize("encoding", [None, "", "identity", " Identity "])
-def test_a_plain_body_is_what_came(encoding):
+def test_a_plain_body_is_what_came(encoding: str | None) -> None:
     assert read(b"[1]", encoding) == b"[1]"
 
 
 @given(st.lists(st.binary(), min_size=1, max_size=5))
-def test_gzip_is_decoded_in_any_number_of_members(members):
+def test_gzip_is_decoded_in_any_number_of_members(members: list[bytes]) -> None:
     packed = b"".join(gzip.compress(member) for member in members)
     assert read(packed, "gzip") == b"".join(members)
 
 
-def test_an_empty_body_is_empty_whatever_its_encoding():
+def test_an_empty_body_is_empty_whatever_its_encoding() -> None:
     assert read(b"", "gzip") == b""
 
 
 @pytest.mark.parametrize("encoding", ["zstd", "br", "deflate", "gzip, gzip", "gzip,identity", "x"])
-def test_any_other_encoding_is_refused_unread(encoding):
+def test_any_other_encoding_is_refused_unread(encoding: str) -> None:
     answer = response(gzip.compress(b"[1]"), encoding)
     with pytest.raises(EncodingError):
         read_body(answer, max_body=1_000)
@@ -46,7 +46,9 @@ def test_any_other_encoding_is_refused_unread(encoding):
 
 
 @given(st.binary(min_size=1), st.data())
-def test_gzip_that_is_cut_or_bent_is_truncated_or_whole(content, data):
+def test_gzip_that_is_cut_or_bent_is_truncated_or_whole(
+    content: bytes, data: st.DataObject
+) -> None:
     packed = gzip.compress(content)
     cut = data.draw(st.integers(1, len(packed) - 1))
     with pytest.raises(TruncatedError, match="decompressed"):
@@ -58,7 +60,7 @@ def test_gzip_that_is_cut_or_bent_is_truncated_or_whole(content, data):
 
 
 @pytest.mark.parametrize("encoding", [None, "gzip"])
-def test_it_ends_at_the_limit(encoding):
+def test_it_ends_at_the_limit(encoding: str | None) -> None:
     for size in (1_000, 1_001):
         content = bytes(size)
         packed = gzip.compress(content) if encoding else content
@@ -69,7 +71,7 @@ def test_it_ends_at_the_limit(encoding):
                 read(packed, encoding, max_body=1_000)
 
 
-def test_a_bomb_is_refused_long_before_the_limit():
+def test_a_bomb_is_refused_long_before_the_limit() -> None:
     seen = 0
 
     def examine(piece: bytes) -> None:
@@ -82,7 +84,7 @@ def test_a_bomb_is_refused_long_before_the_limit():
     assert seen < ANY_RATIO * 2
 
 
-def test_each_piece_is_examined_as_it_comes():
+def test_each_piece_is_examined_as_it_comes() -> None:
     def refuse(piece: bytes) -> None:
         raise LookupError(len(piece))
 

@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -12,14 +12,14 @@ from tickers import bounded_exchange
 from tickers.bounded_exchange import Exchange, StoppedError, TimedOutError, show
 
 
-def until(condition: Any) -> None:
+def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 5
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-def test_the_outcome_is_what_the_work_returns_or_raises():
+def test_the_outcome_is_what_the_work_returns_or_raises() -> None:
     def fail(_: Exchange[int]) -> int:
         raise LookupError
 
@@ -28,12 +28,12 @@ def test_the_outcome_is_what_the_work_returns_or_raises():
         Exchange(fail).wait(5)
 
 
-def test_one_thread_works_on_exchanges_that_follow_each_other():
+def test_one_thread_works_on_exchanges_that_follow_each_other() -> None:
     names = {Exchange(lambda _: threading.get_ident()).wait(5) for _ in range(20)}
     assert len(names) == 1
 
 
-def test_an_idle_thread_ends(monkeypatch):
+def test_an_idle_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_exchange._Thread, "IDLE", 0.01)
     thread = Exchange(lambda _: threading.current_thread()).wait(5)
     thread.join(10)
@@ -41,7 +41,7 @@ def test_an_idle_thread_ends(monkeypatch):
     assert Exchange(lambda _: 5).wait(5) == 5
 
 
-def test_a_thread_that_nobody_waits_for_any_more_ends_when_its_work_does():
+def test_a_thread_that_nobody_waits_for_any_more_ends_when_its_work_does() -> None:
     """As in a name service that doesn't answer: nothing can be shut down there."""
     release = threading.Event()
     working: list[threading.Thread] = []
@@ -58,7 +58,7 @@ def test_a_thread_that_nobody_waits_for_any_more_ends_when_its_work_does():
 
 
 @pytest.mark.parametrize("way", ["cut", "time", "stop"])
-def test_a_read_ends_along_with_the_exchange(way):
+def test_a_read_ends_along_with_the_exchange(way: str) -> None:
     ours, theirs = socket.socketpair()
     ended = threading.Event()
 
@@ -83,7 +83,7 @@ def test_a_read_ends_along_with_the_exchange(way):
         until(lambda: exchange._handle is None)
 
 
-def test_a_socket_that_is_shown_too_late_is_closed():
+def test_a_socket_that_is_shown_too_late_is_closed() -> None:
     ours, theirs = socket.socketpair()
     go = threading.Event()
     outcome: list[BaseException] = []
@@ -103,7 +103,7 @@ def test_a_socket_that_is_shown_too_late_is_closed():
         assert ours.fileno() == -1
 
 
-def test_an_outcome_settled_early_counts_when_the_rest_takes_too_long():
+def test_an_outcome_settled_early_counts_when_the_rest_takes_too_long() -> None:
     release = threading.Event()
 
     def work(exchange: Exchange[str]) -> str:
@@ -115,7 +115,7 @@ def test_an_outcome_settled_early_counts_when_the_rest_takes_too_long():
     release.set()
 
 
-def test_nothing_is_settled_after_the_time():
+def test_nothing_is_settled_after_the_time() -> None:
     """The end of a connection that was cut looks like the end of its headers."""
     release = threading.Event()
     refused = threading.Event()
@@ -138,7 +138,7 @@ def test_nothing_is_settled_after_the_time():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes don't fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_process_doesnt_count_on_its_parents_threads():
+def test_a_forked_process_doesnt_count_on_its_parents_threads() -> None:
     Exchange(lambda _: 5).wait(5)
     child = os.fork()
     if child == 0:

@@ -22,11 +22,11 @@ from tickers.retry_after import seconds_asked
         ("-5", None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date(value, seconds):
+def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> None:
     assert seconds_asked(value) == seconds
 
 
-def test_a_date_to_come_is_a_wait():
+def test_a_date_to_come_is_a_wait() -> None:
     moment = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60)
     wait = seconds_asked(moment.strftime("%a, %d %b %Y %H:%M:%S GMT"))
     assert wait == pytest.approx(60, abs=5)
@@ -42,7 +42,7 @@ def test_a_date_to_come_is_a_wait():
         "Mon, 01 Jan 0001 00:00:00 +2359",
     ],
 )
-def test_an_absurd_one_doesnt_raise(value):
+def test_an_absurd_one_doesnt_raise(value: str) -> None:
     assert seconds_asked(value) in (None, 0)
 
 
@@ -57,5 +57,5 @@ def test_an_absurd_one_doesnt_raise(value):
         st.integers(0),
     )
 )
-def test_no_text_makes_it_raise_or_go_back_in_time(value):
+def test_no_text_makes_it_raise_or_go_back_in_time(value: str) -> None:
     assert (seconds_asked(value) or 0) >= 0

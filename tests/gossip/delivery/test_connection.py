@@ -5,7 +5,6 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -105,13 +104,15 @@ class TestBadPeers:
     @pytest.mark.parametrize(
         "chunk", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"X"]
     )
-    def test_a_peer_that_drips_its_answer(self, core: Core, nodes: Nodes, chunk: bytes) -> None:
+    def test_a_peer_that_drips_its_answer_is_left_and_holds_no_other(
+        self, core: Core, nodes: Nodes, chunk: bytes
+    ) -> None:
         """Each byte comes in time, the answer never."""
 
         def drip(request: Received) -> None:
             for byte in chunk * 10_000:
                 request.write(bytes([byte]))
-                if request.handler.server.closing.wait(0.01):  # type: ignore[attr-defined]
+                if request.handler.server.closing.wait(0.01):
                     return
 
         dripping, healthy = nodes(drip), nodes()
@@ -134,7 +135,9 @@ class TestBadPeers:
             "lacking": 1,
         }
 
-    def test_a_peer_that_never_finishes_its_tls_handshake(self, core: Core, nodes: Nodes) -> None:
+    def test_a_peer_that_never_finishes_its_tls_handshake_is_left_in_time(
+        self, core: Core, nodes: Nodes
+    ) -> None:
         healthy = nodes()
         with socket.create_server(("127.0.0.1", 0)) as silent:
             url = f"https://127.0.0.1:{silent.getsockname()[1]}"
@@ -146,7 +149,9 @@ class TestBadPeers:
             until(lambda: delivery.status()["internal"]["failures"] == 1)
             assert time.monotonic() - started < CONNECT_WITHIN
 
-    def test_a_peer_whose_name_nobody_tells(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_peer_whose_name_nobody_tells_is_left_in_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         release = threading.Event()
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(20) and [])
         connection = Connection(Peer("http://node.invalid", PeerKind.PUBLIC), answer_within=0.2)
@@ -160,10 +165,15 @@ class TestBadPeers:
 
         def hang(request: Received) -> None:
             begun.set()
-            request.handler.server.closing.wait(PATIENCE)  # type: ignore[attr-defined]
+            request.handler.server.closing.wait(PATIENCE)
 
         connection = Connection(internal(nodes(hang)), answer_within=30)
-        cutter = threading.Thread(target=lambda: (begun.wait(PATIENCE), connection.cut()))
+
+        def cut() -> None:
+            begun.wait(PATIENCE)
+            connection.cut()
+
+        cutter = threading.Thread(target=cut)
         cutter.start()
         started = time.monotonic()
         assert connection.post(b"{}").status is None
@@ -171,18 +181,20 @@ class TestBadPeers:
         assert time.monotonic() - started < PATIENCE
         cutter.join()
 
-    def test_a_peer_that_never_finishes_its_answer(self, core: Core, nodes: Nodes) -> None:
+    def test_a_peer_that_never_finishes_its_answer_has_taken_the_bar(
+        self, core: Core, nodes: Nodes
+    ) -> None:
         def begin(request: Received) -> None:
             request.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfoo")
-            request.handler.server.closing.wait(PATIENCE)  # type: ignore[attr-defined]
+            request.handler.server.closing.wait(PATIENCE)
 
         node = nodes(begin)
         delivery = core.deliver(internal(node), answer_within=0.2)
         core.fetch(a_bar("VCB"))
         until(lambda: delivery.status()["internal"]["sent"] == 1)
 
-    def test_a_peer_that_sends_a_gigabyte(self, core: Core, nodes: Nodes) -> None:
-        written = []
+    def test_a_peer_that_sends_a_gigabyte_is_cut_off_early(self, core: Core, nodes: Nodes) -> None:
+        written: list[int] = []
 
         def flood(request: Received) -> None:
             request.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
@@ -205,8 +217,8 @@ class TestBadPeers:
         "garbage",
         [b"", b"\r\n", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\xff" * 70_000, b"{}\n"],
     )
-    def test_a_peer_that_answers_with_garbage(
-        self, core: Core, nodes: Nodes, garbage: bytes, caplog: Any
+    def test_a_peer_that_answers_with_garbage_is_asked_again(
+        self, core: Core, nodes: Nodes, garbage: bytes
     ) -> None:
         def babble(request: Received) -> None:
             request.write(garbage)
