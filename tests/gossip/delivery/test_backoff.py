@@ -240,15 +240,16 @@ class TestManners:
 
 class TestBusyBetweenFailures:
     def test_a_peer_that_alternates_503_and_429_opens_the_circuit(self) -> None:
-        peer = new_backoff()
+        peer, circuits = new_backoff(), []
         for _ in range(BREAKS_AFTER - 1):
             hear(peer, ResponseMeaning.FAILED, now=NOW, status=503)
             hear(peer, ResponseMeaning.BUSY, now=NOW, status=429)
-        assert peer.circuit is CircuitState.REACHABLE
+        circuits.append(peer.circuit)
         assert hear(peer, ResponseMeaning.FAILED, now=NOW, status=503) == BREAK
-        assert peer.circuit is CircuitState.FAILING
+        circuits.append(peer.circuit)
         assert hear(peer, ResponseMeaning.BUSY, now=NOW, status=429) >= BREAK
-        assert peer.circuit is CircuitState.FAILING
+        circuits.append(peer.circuit)
+        assert circuits == [CircuitState.REACHABLE, CircuitState.FAILING, CircuitState.FAILING]
 
     def test_a_peer_that_is_only_busy_never_opens_it(self) -> None:
         peer = new_backoff()

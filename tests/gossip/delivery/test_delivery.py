@@ -3,6 +3,7 @@
 import datetime as dt
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -11,6 +12,10 @@ from tests.support.core import Core, settle, until
 from tests.support.doors import a_bar
 from tests.support.peers import Gate, Nodes, always, in_turn, internal, public, refuse_lists
 from tickers.store.store import ROOT, Store
+
+
+def has_failed(delivery: Delivery, times: int) -> bool:
+    return delivery.status()["internal"]["failures"] == times
 
 
 def test_no_peer_waits_for_one_that_hangs(core: Core, nodes: Nodes) -> None:
@@ -165,7 +170,7 @@ class TestOutages:
 
         failures = 3 if status == 503 else 1  # that open the circuit
         for times in range(1, failures + 1):
-            until(lambda times=times: delivery.status()["internal"]["failures"] == times)
+            until(partial(has_failed, delivery, times))
             if times < failures:
                 core.after(2.5)
         until(lambda: delivery.status()["internal"]["failing"] == 1)
