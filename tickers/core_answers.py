@@ -14,6 +14,8 @@ from tickers.store.records import MAX_SERIES, Position
 from tickers.universe import looks_like_symbol
 
 MAX_SYMBOLS = 10_000  # of a market: three times what a node holds
+MAX_POSITION = 64  # characters, of its ETag too: it has to fit into a request
+MAX_REVISION = 2**53  # what a double, in Lua and in JSON readers, holds exactly
 MAX_AGE_DIGITS = 9  # of X-Data-Age, in seconds: 31 years
 
 
@@ -51,9 +53,14 @@ class Changes:
 def read_position(text: object) -> Position:
     """A position as the core network writes it; raises CoreAnswerError."""
     try:
-        return Position.parse(text if isinstance(text, str) else "")
+        if not isinstance(text, str) or len(text) > MAX_POSITION:
+            raise ValueError
+        position = Position.parse(text)
     except ValueError:
         raise CoreAnswerError("didn't say its position") from None
+    if position.revision >= MAX_REVISION:
+        raise CoreAnswerError("said a position of no revision that can be")
+    return position
 
 
 def read_age(header: str) -> float:

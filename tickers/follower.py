@@ -320,8 +320,8 @@ def _largest(path: str, query: dict[str, Any]) -> int:
 def _kept(text: str) -> Position | None:
     """A position that was kept; None for one that no core network can have given out."""
     try:
-        return Position.parse(text) if text else None
-    except ValueError:
+        return read_position(text) if text else None
+    except CoreAnswerError:
         return None
 
 
