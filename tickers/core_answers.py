@@ -52,10 +52,9 @@ class Changes:
 
 def read_position(text: object) -> Position:
     """A position as the core network writes it; raises CoreAnswerError."""
+    short = text if isinstance(text, str) and len(text) <= MAX_POSITION else ""
     try:
-        if not isinstance(text, str) or len(text) > MAX_POSITION:
-            raise ValueError
-        position = Position.parse(text)
+        position = Position.parse(short)
     except ValueError:
         raise CoreAnswerError("didn't say its position") from None
     if position.revision >= MAX_REVISION:
