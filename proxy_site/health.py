@@ -7,6 +7,7 @@ of this network read.
 
 import datetime as dt
 import functools
+import math
 import shutil
 import subprocess
 import time
@@ -20,6 +21,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
+from gossip.delivery.peer import PeerKind
 from gossip.tokens import failures
 from proxy_site import redis_checks
 from reputation.database_bulkhead import bulkhead
@@ -29,10 +31,13 @@ from tickers.store.records import State
 from tickers.store.store import Store
 
 STARTED = time.monotonic()
+STARTED_AT = time.time()
 
 # A worker that was silent for this many of its intervals is late.
 LATE_CYCLES = 3
 GRACE = 30.0  # seconds: a cycle at the upstream's pace takes some
+
+PEER_KINDS = (PeerKind.INTERNAL, PeerKind.PUBLIC)
 
 
 class Health(ViewSet):
@@ -42,14 +47,16 @@ class Health(ViewSet):
         problems: list[str] = []
         market = read_market(problems)
         check_database(problems)
+        token_failures = token_failures_last_hour(problems)
         body = {
+            # Last of all: whatever looks for problems has found them by now.
             "status": "degraded" if problems else "ok",
             "problems": problems,
             **node(),
             **market,
             **pace(market["worker"]),
             **memory(),
-            "token_failures_last_hour": token_failures_last_hour(problems),
+            "token_failures_last_hour": token_failures,
             "peers": {
                 "internal": len(settings.INTERNAL_PEER_URLS),
                 "public": len(settings.PUBLIC_PEER_URLS),
@@ -68,10 +75,10 @@ def node() -> dict[str, Any]:
     return {
         "node_name": settings.NODE_NAME,
         "environment": settings.ENVIRONMENT,
-        "mode": "public" if settings.IS_PUBLIC_NODE else "core",
+        "mode": _mode(),
         "uptime_secs": int(time.monotonic() - STARTED),
         "current_system_time": clock.now().isoformat(),
-        "debug_time_override": frozen.isoformat() if frozen else None,
+        "debug_time_override": _with_z(frozen) if frozen else None,
         "trading_day": clock.trading_day().isoformat(),
         **build(),
     }
@@ -145,15 +152,28 @@ def check_trust(age: float | None, problems: list[str]) -> None:
 
 
 def check_worker(status: dict[str, Any], problems: list[str]) -> None:
-    if not status:
+    if not status or not _is_of_this_mode(status):
         problems.append("no worker has told of a cycle yet: is manage.py run_worker running?")
         return
-    silent = max(0.0, time.time() - status.get("told_at", 0))
-    if silent > LATE_CYCLES * status.get("interval", 0) + GRACE:
+    silent = _silent(status)
+    if silent > _patience(status):
         problems.append(f"no worker has told of a cycle for {silent:.0f} s")
     problems += [f"{duty} fails" for duty in status.get("housekeeping_failing", [])]
     if errors := status.get("cycle", {}).get("errors"):
         problems.append(f"the last cycle had errors: {errors[0]}")
+    for kind in PEER_KINDS:
+        check_delivery(kind, status.get("delivery", {}).get(kind, {}), problems)
+
+
+def check_delivery(kind: PeerKind, status: dict[str, Any], problems: list[str]) -> None:
+    """Peers are counted, never named: who a node sends to is nobody's business."""
+    if count := status.get("banned_by"):
+        who = f"a {kind} peer bans" if count == 1 else f"{count} {kind} peers ban"
+        problems.append(f"{who} this node, since {status['banned_since']}: ask its operator")
+    if count := status.get("away"):
+        one = "an" if kind is PeerKind.INTERNAL else "a"
+        who = f"{one} {kind} peer has" if count == 1 else f"{count} {kind} peers have"
+        problems.append(f"{who} failed or refused us since {status['away_since']}: see the log")
 
 
 def check_database(problems: list[str]) -> None:
@@ -174,18 +194,49 @@ def token_failures_last_hour(problems: list[str]) -> int | None:
 
 
 def pace(worker: dict[str, Any]) -> dict[str, Any]:
+    """The pace as existing clients read it: whole seconds, and the hours as configured, also while
+    the node's pace doesn't depend on them."""
     hours, clock = settings.OFFICE_HOURS, wiring.market_clock()
-    in_office_hours = clock.in_office_hours()
-    usual = settings.CYCLE if in_office_hours else settings.CYCLE_OUTSIDE_HOURS
+    interval = settings.CYCLE if clock.in_office_hours() else settings.CYCLE_OUTSIDE_HOURS
+    if _is_of_this_run(worker):
+        interval = worker.get("interval", interval)
     return {
-        "is_office_hours": in_office_hours,
+        "is_office_hours": clock.exchange_trades(),
         "office_hours_enabled": hours.enabled,
         "timezone": str(hours.zone),
         "office_start_hour": hours.start.hour,
         "office_end_hour": hours.end.hour,
         "trading_hours": f"{hours.start:%H:%M}-{hours.end:%H:%M}",
-        "current_interval_secs": worker.get("interval", usual),
+        "current_interval_secs": max(1, math.ceil(interval)),
     }
+
+
+def _mode() -> str:
+    return "public" if settings.IS_PUBLIC_NODE else "core"
+
+
+def _is_of_this_mode(worker: dict[str, Any]) -> bool:
+    """Whether a worker told this as the node is now: settings may have made another of it since."""
+    return bool(worker.get("mode", _mode()) == _mode())
+
+
+def _is_of_this_run(worker: dict[str, Any]) -> bool:
+    """Whether a worker that still runs told this since this process of the node was started."""
+    return (
+        _is_of_this_mode(worker)
+        and worker.get("told_at", 0.0) >= STARTED_AT
+        and _silent(worker) <= _patience(worker)
+    )
+
+
+def _silent(worker: dict[str, Any]) -> float:
+    """Seconds since a worker told this."""
+    return max(0.0, time.time() - float(worker.get("told_at", 0.0)))
+
+
+def _patience(worker: dict[str, Any]) -> float:
+    """Seconds after which a worker that told this is late."""
+    return LATE_CYCLES * float(worker.get("interval", 0)) + GRACE
 
 
 def memory() -> dict[str, Any]:
@@ -215,6 +266,11 @@ def _git(*arguments: str) -> str:
         [git, *arguments], cwd=settings.BASE_DIR, capture_output=True, text=True, check=False
     )
     return answer.stdout.strip()
+
+
+def _with_z(moment: dt.datetime) -> str:
+    """RFC 3339 in UTC, as existing nodes write it."""
+    return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
 
 
 def _ago(age: float) -> str:

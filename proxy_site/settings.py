@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
+from proxy_site import file_modes
 from proxy_site.cache_settings import cache
 from proxy_site.environment import (
     Environment,
@@ -174,7 +175,11 @@ CACHES = {"default": cache(CACHE_URL, timeout=REDIS_TIMEOUT)}
 _database = env.database("DATABASE_URL", f"sqlite:///{quote(str(DATA_DIR / 'reputation.sqlite3'))}")
 if _database["ENGINE"] == "django.db.backends.sqlite3":
     try:
-        Path(_database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
+        _folder = Path(_database["NAME"]).parent
+        file_modes.make_folder(
+            _folder,
+            file_modes.DATA_FOLDER if _folder == DATA_DIR else file_modes.PRIVATE_FOLDER,
+        )
     except OSError as error:
         raise SettingsError(
             "DATABASE_URL" if env.text("DATABASE_URL") else "DATA_DIR",
@@ -294,6 +299,9 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY
 
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"
+# nginx reads them as another user, whatever the umask of who collected them.
+FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o755
+FILE_UPLOAD_PERMISSIONS = 0o644
 # Outside production nobody runs collectstatic: the files are found where they are.
 WHITENOISE_USE_FINDERS = not env.production
 STORAGES = {

@@ -1,22 +1,25 @@
 """The rules of Vietnam's exchanges that a simulated price keeps: session, tick sizes, daily limits.
 
 Prices here are whole units: VND for a share, hundredths of a point for an index, so that no
-rounding error ever leaves the grid. The rules are those the exchanges publish: HOSE ±7 % with ticks
-by price, HNX ±10 % and UPCOM ±15 % with a tick of 100 VND. An index has no limit; it gets a small
-one here, because a whole market seldom moves further.
+rounding error ever leaves the grid. The exchanges' own limits and price steps are in tickers.bands.
+An index has no limit; it gets a small one here, because a whole market seldom moves further.
 """
 
 import datetime as dt
+import functools
+from decimal import Decimal
 from itertools import chain
 
+from tickers import bands
 from tickers.bar import epoch_of
 from tickers.universe import Exchange
 
 LOT = 100  # shares
 MINUTE = 60  # seconds
+_FINEST = 1_000  # units: no exchange's step changes between two multiples of it
 STEP = 2  # seconds: the finest time at which a simulated price changes
 
-DAILY_LIMIT = {Exchange.HOSE: 7, Exchange.HNX: 10, Exchange.UPCOM: 15, Exchange.INDEX: 3}  # percent
+INDEX_LIMIT = 3  # percent
 UNITS_PER_POINT = 100
 
 _ZONE_OFFSET = 7 * 3600  # Vietnam has kept UTC+7, without summer time, since 1975
@@ -30,11 +33,14 @@ def units_per_price(exchange: Exchange) -> int:
 
 def tick_size(exchange: Exchange, units: int) -> int:
     """The distance, in units, between valid prices at this one."""
-    if exchange is Exchange.HOSE:
-        if units < 10_000:
-            return 10
-        return 50 if units < 50_000 else 100
-    return 1 if exchange is Exchange.INDEX else 100
+    if exchange is Exchange.INDEX:
+        return 1
+    return _share_tick(exchange, units // _FINEST * _FINEST)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _share_tick(exchange: Exchange, units: int) -> int:
+    return int(bands.price_step(exchange, Decimal(units)))
 
 
 def nearest_tick(exchange: Exchange, units: float) -> int:
@@ -44,11 +50,11 @@ def nearest_tick(exchange: Exchange, units: float) -> int:
 
 def daily_limits(exchange: Exchange, reference: int) -> tuple[int, int]:
     """The lowest and highest valid price, in units, on the day after a close of ``reference``."""
-    percent = DAILY_LIMIT[exchange]
-    lowest = -(-reference * (100 - percent) // 100)
-    highest = reference * (100 + percent) // 100
-    low_tick, high_tick = tick_size(exchange, lowest), tick_size(exchange, highest)
-    return -(-lowest // low_tick) * low_tick, highest // high_tick * high_tick
+    if exchange is Exchange.INDEX:
+        lowest = -(-reference * (100 - INDEX_LIMIT) // 100)
+        return lowest, reference * (100 + INDEX_LIMIT) // 100
+    ceiling, floor = bands.ceiling_and_floor(exchange, Decimal(reference))
+    return int(floor), int(ceiling)
 
 
 def session_minutes(day: dt.date) -> list[int]:

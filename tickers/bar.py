@@ -7,7 +7,7 @@ the store, is what every reader gets.
 import datetime as dt
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tickers.market_clock import EXCHANGE_ZONE
 from tickers.universe import looks_like_symbol
@@ -37,6 +37,7 @@ class Bar:
     low: float
     close: float
     volume: int
+    _encoded: bytes = field(default=b"", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ordered = 0 < self.low <= self.close <= self.high <= MAX_PRICE
@@ -77,13 +78,17 @@ class Bar:
     def encode(self, price_texts: tuple[str, str, str, str] | None = None) -> bytes:
         """The wire form: one JSON object, time in RFC 3339 UTC, whole prices without fraction.
 
+        It is made once: what is compared with what is stored is what is merged then.
         Symbol and time stay first: the store finds a bar's day by its place.
         """
-        first, high, low, close = price_texts or self.price_texts
-        return (
-            f'{{"symbol":"{self.symbol}","time":"{self.day.isoformat()}T00:00:00Z",'
-            f'"open":{first},"high":{high},"low":{low},"close":{close},"volume":{self.volume}}}'
-        ).encode()
+        if not self._encoded:
+            first, high, low, close = price_texts or self.price_texts
+            encoded = (
+                f'{{"symbol":"{self.symbol}","time":"{self.day.isoformat()}T00:00:00Z",'
+                f'"open":{first},"high":{high},"low":{low},"close":{close},"volume":{self.volume}}}'
+            ).encode()
+            object.__setattr__(self, "_encoded", encoded)  # of a frozen class
+        return self._encoded
 
 
 def number(value: float) -> str:

@@ -6,18 +6,27 @@ last, which it knows when it serves the same store. Existing Rust nodes have no 
 /tickers/changes; they are followed by reading the whole market, and in between its last bars.
 """
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import requests
-
-from tickers.bar import Bar, BarError, parse
+from tickers import bounded_http, bounded_json
+from tickers.bar import Bar
+from tickers.bounded_http import Limits, new_session
+from tickers.bounded_json import JsonError, Shape
 from tickers.clock_skew import ClockSkew, SourceKind
+from tickers.core_answers import (
+    CoreAnswerError,
+    Dropped,
+    Market,
+    read_age,
+    read_changes,
+    read_market,
+    read_position,
+)
 from tickers.cycle_report import CycleReport
 from tickers.store.records import Position
 from tickers.store.store import Store
@@ -25,9 +34,11 @@ from tickers.verdict import Authority, Verdict
 
 logger = logging.getLogger(__name__)
 
-MAX_ANSWER = 256_000_000  # bytes: 3,000 symbols of 700 bars each
+MAX_MARKET = 256_000_000  # bytes: 3,000 symbols of 700 bars each
+MAX_ANSWER = 64_000_000  # bytes of any other answer: 50 symbols of 10,000 bars each
 SYMBOLS_A_REQUEST = 50
-CHUNK = 65_536
+MOST_REMOVED = 0.05  # of the symbols: more that are removed at once wait for an operator
+_SAYS_LATER = frozenset({408, 425, 429})  # they are about the moment, not about the position
 LATEST = "latest"  # the key, beside those of addresses, of the position read last
 
 
@@ -64,11 +75,9 @@ class Follower:
         self._refresh_interval = refresh_interval
         self._history_start = history_start
         self._stop = stop
-        self._timeout = timeout
-        self._total_timeout = total_timeout
+        self._limits = Limits(*timeout, total_timeout, stop_grace=0)
         self._monotonic = monotonic
-        self._session = requests.Session()
-        self._session.trust_env = False  # no credentials from ~/.netrc
+        self._session = new_session(trust_env=False)
         self._whole_at: float | None = None
         self._clock_skew = clock_skew or ClockSkew()
 
@@ -79,13 +88,16 @@ class Follower:
         """
         cycle = CycleReport()
         position = self._position()
-        changes = self._changes(position, fence, cycle) if position else None
-        if changes is not None:
-            self._merge_changes(changes, fence, cycle)
-        elif position is None and self._read_whole_lately():
-            self._merge_last_bars(fence, cycle)
-        else:
-            self._merge_whole(fence, cycle, progress)
+        try:
+            changes = self._changes(position, fence, cycle) if position else None
+            if changes is not None:
+                self._merge_changes(changes, fence, cycle)
+            elif position is None and self._read_whole_lately():
+                self._merge_last_bars(fence, cycle)
+            else:
+                self._merge_whole(fence, cycle, progress)
+        except CoreAnswerError as error:
+            raise FollowError(f"the core network {error}") from None
         return cycle.finish()
 
     def contact(self, fence: str) -> CycleReport:
@@ -101,26 +113,29 @@ class Follower:
     # --- A node of our kind: what changed -----------------------------------------------------
 
     def _changes(self, position: Position, fence: str, cycle: CycleReport) -> CoreResponse | None:
-        """The core network's changes since ``position``; None when it can't tell."""
+        """The core network's changes since ``position``; None when it can't tell: whatever 4xx it
+        answers, the position is forgotten, or it would be refused for ever."""
         answer = self._get("/tickers/changes", {"since": str(position)}, cycle)
-        if answer.status in (404, 405, 410):
-            logger.info("the core network has no changes since our position; reading it whole")
+        if 400 <= answer.status < 500 and answer.status not in _SAYS_LATER:
+            logger.info(
+                "the core network answered %d to our position; reading it whole", answer.status
+            )
             self._forget(fence)
             return None
-        if answer.status != 200 or not isinstance(answer.body, dict):
+        if answer.status != 200:
             raise FollowError(f"the core network answered {answer.status} to /tickers/changes")
         return answer
 
     def _merge_changes(self, answer: CoreResponse, fence: str, cycle: CycleReport) -> None:
-        position = _position(answer.body.get("position"))
-        replaced = [s for s in answer.body.get("replaced") or () if isinstance(s, str)]
-        for at in range(0, len(replaced), SYMBOLS_A_REQUEST):
-            symbols = replaced[at : at + SYMBOLS_A_REQUEST]
-            self._replace(symbols, position, fence, cycle)
-        bars = _bars(answer.body.get("bars"), cycle)
-        self._merge(bars, fence, answer.age, cycle)
-        self._remember(position, fence)
+        changes = read_changes(answer.body)
+        _count(changes.dropped, len(changes.bars), cycle)
+        for at in range(0, len(changes.replaced), SYMBOLS_A_REQUEST):
+            symbols = changes.replaced[at : at + SYMBOLS_A_REQUEST]
+            self._replace(symbols, changes.position, fence, cycle)
+        self._merge(changes.bars, fence, answer.age, cycle)
         self._complete(fence, answer.age)
+        if self._remove(changes.removed, fence, cycle):
+            self._remember(changes.position, fence)
 
     def _replace(
         self, symbols: Sequence[str], position: Position, fence: str, cycle: CycleReport
@@ -128,10 +143,28 @@ class Follower:
         """Read whole the series that the core network says it replaced."""
         query = {"symbol": list(symbols), "authority": "trusted", "all": "true"}
         answer = self._get("/tickers", query, cycle)
-        current = _position(answer.etag)
+        current = read_position(answer.etag)
         if answer.status != 200 or current.epoch != position.epoch or current < position:
             raise FollowError("the core network's answer is older than what it said before")
-        self._replace_series(_market(answer.body), fence, answer.age, cycle, replace_newest=True)
+        market = read_market(answer.body)
+        self._replace_series(market, fence, answer.age, cycle, replace_newest=True)
+
+    def _remove(self, symbols: Sequence[str], fence: str, cycle: CycleReport) -> bool:
+        """Take symbols out of the market that the core network has removed; False when there are so
+        many at once that an operator must look at it: nothing is removed then."""
+        held = set(self._store.symbols())
+        gone = sorted(held & set(symbols))
+        if len(gone) > max(1, MOST_REMOVED * len(held)):
+            cycle.errors.append(
+                f"the core network has removed {len(gone)} of {len(held)} symbols at once; none is "
+                "removed here until you have looked: manage.py history SYMBOL --forget removes one"
+            )
+            return False
+        for symbol in gone:
+            self._store.forget(symbol, fence=fence)
+        if gone:
+            logger.info("removed, as the core network has: %s", ", ".join(gone[:20]))
+        return True
 
     # --- The whole market ---------------------------------------------------------------------
 
@@ -141,30 +174,33 @@ class Follower:
         answer = self._get("/tickers", {"authority": "trusted", "all": "true"}, cycle)
         if answer.status != 200:
             raise FollowError(f"the core network answered {answer.status} to /tickers")
-        market = _market(answer.body)
-        if not market:
+        market = read_market(answer.body)
+        if not market.series:
             raise FollowError("the core network has no market yet")
-        position = _position(answer.etag) if answer.etag else None
+        position = read_position(answer.etag) if answer.etag else None
         if position:
             self._refuse_to_go_back(position)
         self._replace_series(market, fence, answer.age, cycle, progress=progress)
         self._whole_at = self._monotonic()
-        if position:
-            self._remember(position, fence)
         self._complete(fence, answer.age)
+        absent = set(self._store.symbols()) - market.series.keys() if position else ()
+        if position and self._remove(sorted(absent), fence, cycle):
+            self._remember(position, fence)
 
     def _merge_last_bars(self, fence: str, cycle: CycleReport) -> None:
         """The cheap contact with a node that has no changes to tell: its last bars."""
         answer = self._get("/tickers", {"limit": "1", "all": "false"}, cycle)
         if answer.status != 200:
             raise FollowError(f"the core network answered {answer.status} to /tickers")
-        last = [bars[-1] for bars in _market(answer.body).values() if bars]
-        self._merge(_bars(last, cycle), fence, answer.age, cycle)
+        market = read_market(answer.body)
+        last = [bars[-1] for bars in market.series.values() if bars]
+        _count(market.dropped, len(last), cycle)
+        self._merge(last, fence, answer.age, cycle)
         self._complete(fence, answer.age)
 
     def _replace_series(
         self,
-        market: dict[str, list[Any]],
+        market: Market,
         fence: str,
         age: float,
         cycle: CycleReport,
@@ -172,11 +208,13 @@ class Follower:
         replace_newest: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        for done, (symbol, entries) in enumerate(market.items(), 1):
+        refused: dict[Verdict, list[str]] = {}
+        _count(market.dropped, sum(map(len, market.series.values())), cycle)
+        for done, (symbol, entries) in enumerate(market.series.items(), 1):
             if self._stop.is_set():
                 raise FollowError("stopped while the market was read")
             # A day that stands twice: its last bar counts.
-            by_day = {bar.epoch: bar for bar in _bars(entries, cycle) if bar.symbol == symbol}
+            by_day = {bar.epoch: bar for bar in entries}
             bars = [by_day[day] for day in sorted(by_day) if day >= self._history_start]
             if bars:
                 verdict = self._store.replace_series(
@@ -188,16 +226,17 @@ class Follower:
                     age=age,
                     replace_newest=replace_newest,
                 )
-                self._count(symbol, verdict, len(bars), cycle)
+                if verdict is Verdict.REPLACED:
+                    cycle.series_replaced += 1
+                    cycle.bars_changed += len(bars)
+                elif verdict.refused:
+                    refused.setdefault(verdict, []).append(symbol)
             if progress:
-                progress(done, len(market))
-
-    def _count(self, symbol: str, verdict: Verdict, bars: int, cycle: CycleReport) -> None:
-        if verdict is Verdict.REPLACED:
-            cycle.series_replaced += 1
-            cycle.bars_changed += bars
-        elif verdict.refused:
-            cycle.errors.append(f"{symbol}: the series was refused ({verdict})")
+                progress(done, len(market.series))
+        cycle.errors += [
+            f"{len(symbols)} series were refused ({verdict}): {', '.join(symbols[:10])}"
+            for verdict, symbols in refused.items()
+        ]
 
     # --- Merging ------------------------------------------------------------------------------
 
@@ -215,8 +254,7 @@ class Follower:
     def _position(self) -> Position | None:
         """Where we are at this address; at one that is new, where we are at the last one."""
         held = self._store.followed()
-        text = held.get(self._url, held.get(LATEST))
-        return Position.parse(text) if text else None
+        return _kept(held.get(self._url, held.get(LATEST, "")))
 
     def _remember(self, position: Position, fence: str) -> None:
         place = {**self._store.followed(), self._url: str(position), LATEST: str(position)}
@@ -231,7 +269,7 @@ class Follower:
     def _refuse_to_go_back(self, position: Position) -> None:
         """Leave an address that lags behind what its store has told before for another one."""
         for text in self._store.followed().values():
-            seen = Position.parse(text) if text else None
+            seen = _kept(text)
             if seen and seen.epoch == position.epoch and seen.revision > position.revision:
                 raise FollowError("the core network lags behind what it told before")
 
@@ -239,74 +277,58 @@ class Follower:
 
     def _get(self, path: str, query: dict[str, Any], cycle: CycleReport) -> CoreResponse:
         cycle.requests += 1
-        deadline = self._monotonic() + self._total_timeout
         try:
-            with self._session.get(
+            reply = bounded_http.ask(
+                self._session,
+                "GET",
                 f"{self._url}{path}",
                 params=query,
-                timeout=self._timeout,
-                stream=True,
-                allow_redirects=False,
-            ) as response:
-                self._clock_skew.observe(
-                    kind=SourceKind.CORE_NETWORK,
-                    source=self._url,
-                    date=response.headers.get("Date"),
-                    age=response.headers.get("Age"),
-                )
-                body = self._read(response, deadline)
-                return CoreResponse(
-                    response.status_code,
-                    json.loads(body) if response.status_code == 200 else None,
-                    response.headers.get("ETag", ""),
-                    _age(response.headers.get("X-Data-Age", "")),
-                )
-        except requests.RequestException as error:
-            raise FollowError(f"the core network can't be reached ({_kind(error)})") from error
-        except ValueError as error:
-            raise FollowError("the core network answered with something else than JSON") from error
-
-    def _read(self, response: requests.Response, deadline: float) -> bytes:
-        body = bytearray()
-        for chunk in response.iter_content(CHUNK):
-            body += chunk
-            if len(body) > MAX_ANSWER:
-                raise FollowError(f"the core network's answer is larger than {MAX_ANSWER} bytes")
-            if self._monotonic() > deadline:
-                raise FollowError(f"the core network's answer took over {self._total_timeout:g} s")
-            if self._stop.is_set():
-                raise FollowError("stopped while the core network answered")
-        return bytes(body)
+                limits=replace(self._limits, max_body=_largest(path, query)),
+                stop=self._stop,
+                examine=Shape().feed,
+            )
+            self._clock_skew.observe(
+                kind=SourceKind.CORE_NETWORK,
+                source=self._url,
+                date=reply.headers.get("Date"),
+                age=reply.headers.get("Age"),
+            )
+            return CoreResponse(
+                reply.status,
+                bounded_json.build(reply.body) if reply.status == 200 else None,
+                reply.headers.get("ETag", ""),
+                read_age(reply.headers.get("X-Data-Age", "")),
+            )
+        except bounded_http.StoppedError:
+            raise FollowError("stopped while the core network answered") from None
+        except bounded_http.UnreachableError as error:
+            raise FollowError(f"the core network can't be reached: it {error}") from None
+        except bounded_http.HttpError as error:
+            raise FollowError(f"the core network {error}") from None
+        except JsonError as error:
+            raise FollowError(
+                f"the core network answered with something else than JSON: {error}"
+            ) from None
 
 
-def _kind(error: Exception) -> str:
-    return type(error).__name__
+def _largest(path: str, query: dict[str, Any]) -> int:
+    """The bytes that an answer has at most: only the whole market is large."""
+    whole = path == "/tickers" and query.get("all") == "true" and "symbol" not in query
+    return MAX_MARKET if whole else MAX_ANSWER
 
 
-def _age(header: str) -> float:
-    return float(header) if header.isascii() and header.isdigit() else 0.0
-
-
-def _position(text: object) -> Position:
+def _kept(text: str) -> Position | None:
+    """A position that was kept; None for one that no core network can have given out."""
     try:
-        return Position.parse(str(text))
-    except ValueError:
-        raise FollowError("the core network didn't say its position") from None
+        return read_position(text) if text else None
+    except CoreAnswerError:
+        return None
 
 
-def _market(body: Any) -> dict[str, list[Any]]:
-    if not isinstance(body, dict):
-        raise FollowError("the core network answered with something else than a market")
-    return {s: bars for s, bars in body.items() if isinstance(s, str) and isinstance(bars, list)}
-
-
-def _bars(entries: Any, cycle: CycleReport) -> list[Bar]:
-    """The valid ones; a wrong bar spoils only itself."""
-    bars = []
-    for entry in entries if isinstance(entries, list) else ():
-        cycle.bars_received += 1
-        try:
-            bars.append(parse(entry if isinstance(entry, dict) else {}))
-        except BarError:
-            cycle.bars_dropped += 1
-    return bars
+def _count(dropped: Dropped, bars: int, cycle: CycleReport) -> None:
+    cycle.bars_received += bars + dropped.bars
+    cycle.bars_dropped += dropped.bars
+    cycle.errors += [
+        f"the core network's answer has parts that aren't used: {reason} ({times} times)"
+        for reason, times in dropped.symbols.items()
+    ]

@@ -87,9 +87,12 @@ class MarketClock:
     def in_office_hours(self, *, ago: float = 0) -> bool:
         """Whether the exchange trades, or did ``ago`` seconds ago, as configured; always true when
         office hours are off."""
+        return not self.office_hours.enabled or self.exchange_trades(ago=ago)
+
+    def exchange_trades(self, *, ago: float = 0) -> bool:
+        """Whether it is, or was ``ago`` seconds ago, a trading day within the configured hours, be
+        they on or off."""
         hours = self.office_hours
-        if not hours.enabled:
-            return True
         local = (self.now() - dt.timedelta(seconds=ago)).astimezone(hours.zone)
         return (
             self.calendar.is_trading_day(local.date()) and hours.start <= local.time() < hours.end

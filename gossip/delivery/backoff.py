@@ -6,10 +6,12 @@ same body again, while what a peer lacks is known only when it is sent; what rem
 breaker is a count.
 """
 
-import email.utils
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import Enum, auto
+
+from tickers.retry_after import seconds_asked
 
 
 class ResponseMeaning(Enum):
@@ -46,19 +48,9 @@ def meaning_of(status: int | None, *, bars: int, judged: bool = False) -> Respon
 
 
 def seconds_to_wait(value: str | None, *, wall_time: Callable[[], float] = time.time) -> float:
-    """What a Retry-After header (RFC 9110: seconds, or a date) asks for, at most
-    ``LONGEST_RETRY_AFTER``; 0 when there is none, or none that can be read."""
-    if not value:
-        return 0.0
-    text = value.strip()
-    try:
-        if text.isascii() and text.isdigit():
-            seconds = float(text[:9])
-        else:
-            seconds = email.utils.parsedate_to_datetime(text).timestamp() - wall_time()
-    except (ValueError, OverflowError):
-        return 0.0
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+    """What a Retry-After header asks for, at most ``LONGEST_RETRY_AFTER``; 0 when there is none, or
+    none that can be read."""
+    return min(seconds_asked(value, wall_time=wall_time) or 0.0, LONGEST_RETRY_AFTER)
 
 
 # --- Manners --------------------------------------------------------------------------------------
@@ -88,8 +80,25 @@ class CircuitState(Enum):
     STOPPED = auto()
 
 
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which a peer took nothing, from the answer that opened its circuit to the last one
+    that didn't close it; seconds of the monotonic clock.
+
+    ``stopped_by``: the status with which the peer wants nothing from us; None: it fails.
+    """
+
+    began: float
+    seen_until: float
+    stopped_by: int | None
+
+
 class Backoff:
     """What a peer's answers have taught about it. Times are seconds of one monotonic clock.
+
+    ``circuit`` and ``outage`` (None while the circuit is closed) may be read by other threads. Only
+    an answer that the peer gave after it had understood something closes the circuit: a peer that
+    says 429 between its failures is no better for it.
 
     ``jitter(most)`` draws from 0 to ``most`` evenly (full jitter).
     """
@@ -97,6 +106,7 @@ class Backoff:
     def __init__(self, *, jitter: Callable[[float], float]) -> None:
         self._jitter = jitter
         self.circuit = CircuitState.REACHABLE
+        self.outage: Outage | None = None
         self.not_before = float("-inf")
         self._failures = 0
         self._single_bars_until = float("-inf")
@@ -114,29 +124,38 @@ class Backoff:
         if answer is ResponseMeaning.FAILED:
             self._fail(now)
         elif answer is ResponseMeaning.STOPPED:
-            self.circuit = CircuitState.STOPPED
             self.not_before = now + STOPPED_FOR.get(status or 0, STOPPED_FOR_OTHERS)
+            self._open(CircuitState.STOPPED, now, stopped_by=status)
+        elif answer is ResponseMeaning.BUSY:
+            self._wait_while_busy(now)
         else:
-            self.circuit, self._failures = CircuitState.REACHABLE, 0
-            self._obey(answer, now)
+            self.circuit, self.outage, self._failures = CircuitState.REACHABLE, None, 0
+            if answer is ResponseMeaning.SINGLE_BARS:
+                self._single_bars_until = now + SINGLE_BARS_FOR
+            else:
+                self._keep_pace(now)
+        if self.outage:
+            self.outage = replace(self.outage, seen_until=now)
         self.not_before = max(self.not_before, now + retry_after)
 
     def _fail(self, now: float) -> None:
         self._failures += 1
         if self._failures >= BREAKS_AFTER:
-            self.circuit = CircuitState.FAILING
             self.not_before = now + BREAK
+            self._open(CircuitState.FAILING, now, stopped_by=None)
         else:
             self.not_before = now + self._backoff(self._failures, LONGEST_BACKOFF)
 
-    def _obey(self, answer: ResponseMeaning, now: float) -> None:
-        if answer is ResponseMeaning.SINGLE_BARS:
-            self._single_bars_until = now + SINGLE_BARS_FOR
-        elif answer is ResponseMeaning.BUSY:
-            self._busy += 1
-            self.not_before = now + self._backoff(self._busy, LONGEST_BUSY_BACKOFF)
-        else:
-            self._keep_pace(now)
+    def _open(self, circuit: CircuitState, now: float, *, stopped_by: int | None) -> None:
+        began = self.outage.began if self.outage else now
+        self.circuit, self.outage = circuit, Outage(began, now, stopped_by)
+
+    def _wait_while_busy(self, now: float) -> None:
+        self._busy += 1
+        pause = self._backoff(self._busy, LONGEST_BUSY_BACKOFF)
+        if self.circuit is CircuitState.FAILING:
+            pause = max(pause, BREAK)
+        self.not_before = now + pause
 
     def _backoff(self, count: int, longest: float) -> float:
         return self._jitter(min(longest, FIRST_BACKOFF * 2.0 ** min(count - 1, 30)))

@@ -6,6 +6,7 @@ with a peer's ``ledger``, ``peer_delivery`` posts it over the peer's ``connectio
 hears what the peer makes of it, and the ledger notes that it was taken.
 """
 
+import datetime as dt
 import functools
 import logging
 import random
@@ -14,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import redis
 
-from gossip.delivery.backoff import CircuitState
+from gossip.delivery.backoff import CircuitState, Outage
 from gossip.delivery.connection import ANSWER_WITHIN
 from gossip.delivery.ledger import Changed, delete_others
 from gossip.delivery.peer import Peer, PeerKind
@@ -25,6 +26,9 @@ from tickers.market_clock import MarketClock
 from tickers.store.store import FencedError, Store
 
 logger = logging.getLogger(__name__)
+
+AWAY_AFTER = 300.0  # seconds without a usable answer after which a peer is away
+BANNED = 403  # a public door's answer to a sender that it banned
 
 
 def _full_jitter(most: float) -> float:
@@ -51,6 +55,7 @@ class Delivery:
         clock_skew: ClockSkew | None = None,
     ) -> None:
         self._store = store
+        self._monotonic = monotonic
         self._peers = {peer.id: peer for peer in peers}
         self._counters = {peer_id: DeliveryCounters() for peer_id in self._peers}
         self._to_one = functools.partial(
@@ -101,24 +106,50 @@ class Delivery:
             running.join(max(0.0, deadline - time.monotonic()))
         self._running = {}
 
-    def status(self) -> dict[str, dict[str, int]]:
+    def status(self) -> dict[str, dict[str, int | str | None]]:
         """By kind of peer: how many are reachable, failing (also: refusing us) and idle (no lease);
-        bars sent, refused and lacking, and requests that failed, since this process began."""
+        how many ban us, and how many others have failed or refused us for ``AWAY_AFTER``, each with
+        the time since when (RFC 3339; None: none); bars sent, refused and lacking, and requests
+        that failed, since this process began."""
         return {kind.value: self._status_of(kind) for kind in PeerKind}
 
-    def _status_of(self, kind: PeerKind) -> dict[str, int]:
+    def _status_of(self, kind: PeerKind) -> dict[str, int | str | None]:
         ids = [peer_id for peer_id, peer in self._peers.items() if peer.kind is kind]
         running = [self._running[i] for i in ids if i in self._running]
         alive = [thread for thread in running if thread.is_alive()]
         reachable = sum(thread.circuit is CircuitState.REACHABLE for thread in alive)
+        outages = [outage for thread in alive if (outage := thread.outage)]
+        bans = [outage for outage in outages if _is_ban(outage, kind)]
+        away = [
+            outage
+            for outage in outages
+            # By what was heard: a public peer isn't asked at night, and may be back by then.
+            if outage not in bans and outage.seen_until - outage.began >= AWAY_AFTER
+        ]
         counters = [self._counters[peer_id] for peer_id in ids]
         return {
             "peers": len(ids),
             "reachable": reachable,
             "failing": len(alive) - reachable,
             "idle": len(ids) - len(alive),
+            "banned_by": len(bans),
+            "banned_since": self._since(bans),
+            "away": len(away),
+            "away_since": self._since(away),
             "sent": sum(counter.sent for counter in counters),
             "refused": sum(counter.refused for counter in counters),
             "failures": sum(counter.failures for counter in counters),
             "lacking": sum(counter.lacking for counter in counters),
         }
+
+    def _since(self, outages: Sequence[Outage]) -> str | None:
+        if not outages:
+            return None
+        age = self._monotonic() - min(outage.began for outage in outages)
+        began = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=age)
+        return began.isoformat(timespec="seconds")
+
+
+def _is_ban(outage: Outage, kind: PeerKind) -> bool:
+    """An internal peer's 403 is about the token."""
+    return kind is PeerKind.PUBLIC and outage.stopped_by == BANNED

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import redis
 
 from gossip.delivery.backlog import Backlog, PendingBar
-from gossip.delivery.backoff import Backoff, CircuitState
+from gossip.delivery.backoff import Backoff, CircuitState, Outage
 from gossip.delivery.connection import Connection
 from gossip.delivery.ledger import Changed, Ledger
 from gossip.delivery.peer import Peer
@@ -31,8 +31,8 @@ STORE_PAUSE = 1.0  # seconds, when Redis doesn't answer
 class PeerSender(threading.Thread):
     """Delivery to one peer under the lease named by ``fence``.
 
-    ``wake``, ``end``, ``cut`` and ``circuit`` are for other threads. ``trust_window`` and
-    ``answer_within`` in seconds.
+    ``wake``, ``end``, ``cut``, ``circuit`` and ``outage`` are for other threads. ``trust_window``
+    and ``answer_within`` in seconds.
     """
 
     def __init__(
@@ -80,6 +80,10 @@ class PeerSender(threading.Thread):
     @property
     def circuit(self) -> CircuitState:
         return self._backoff.circuit
+
+    @property
+    def outage(self) -> Outage | None:
+        return self._backoff.outage
 
     def wake(self) -> None:
         self._awake.set()

@@ -50,7 +50,7 @@ class TrustedGossip(QuickViewSet):
         if bars and bearer.is_valid(
             request.META.get("HTTP_AUTHORIZATION", ""), (settings.SECONDARY_TOKEN,)
         ):
-            secondary_use.note(wiring.store())
+            secondary_use.note(wiring.store(), token=settings.SECONDARY_TOKEN)
         return answer(
             gossip,
             [entry if isinstance(entry, BarError) else next(verdicts) for entry in gossip.entries],

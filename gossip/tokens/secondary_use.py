@@ -1,36 +1,47 @@
 """Whether peers still send with the secondary token: until they don't, it can't be replaced.
 
 Noted in the store, which every bar goes to anyway, and only while a rotation is under way: outside
-one, peers send with the primary.
+one, peers send with the primary. A note is of one token, by its fingerprint, so that a new
+secondary isn't taken to be in use by what came with the one before it.
 """
 
 import threading
 import time
 
+from django.views.decorators.debug import sensitive_variables
+
+from gossip.tokens import bearer
 from tickers.store.store import ROOT, Store
 
 NOTE_EVERY = 10.0  # seconds, in one process
 REMEMBERED = 86_400  # seconds
 
-_KEY = f"{ROOT}:secondary_token_used"
 _lock = threading.Lock()
-_noted_at = float("-inf")
+_noted_at: dict[str, float] = {}  # key → monotonic seconds
 
 
-def note(store: Store) -> None:
-    """Bars came with the secondary token. Raises RedisError."""
-    global _noted_at
+@sensitive_variables("token")
+def note(store: Store, *, token: str) -> None:
+    """Bars came with ``token``, the secondary one. Raises RedisError."""
+    key = _key(token)
     with _lock:
-        if time.monotonic() - _noted_at < NOTE_EVERY:
+        if time.monotonic() - _noted_at.get(key, float("-inf")) < NOTE_EVERY:
             return
-        _noted_at = time.monotonic()
-    store.client.set(_KEY, "1", ex=REMEMBERED)
+        _noted_at[key] = time.monotonic()
+    store.client.set(key, "1", ex=REMEMBERED)
 
 
-def seconds_since(store: Store) -> float | None:
-    """Since bars last came with the secondary token, to ``NOTE_EVERY``; None: not for a day.
+@sensitive_variables("token")
+def seconds_since(store: Store, *, token: str) -> float | None:
+    """Since bars last came with ``token`` as the secondary one, to ``NOTE_EVERY``; None: not for a
+    day.
 
     Raises RedisError.
     """
-    left = store.client.ttl(_KEY)
+    left = store.client.ttl(_key(token))
     return None if left < 0 else float(REMEMBERED - left)
+
+
+@sensitive_variables("token")
+def _key(token: str) -> str:
+    return f"{ROOT}:secondary_token_used:{bearer.fingerprint(token)}"

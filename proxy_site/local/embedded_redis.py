@@ -7,6 +7,7 @@ come and go. Data stays in the node's folder. Production never comes here: it ha
 
 import atexit
 import fcntl
+import functools
 import hashlib
 import importlib.util
 import os
@@ -21,6 +22,11 @@ from pathlib import Path
 from typing import IO
 
 import redis
+
+from proxy_site import file_modes
+
+# What the server and its users keep in the node's folder; an older version left it readable.
+PRIVATE = ("appendonlydir", "dump.rdb", "server.lock", "server.log", "server.users")
 
 START_TIMEOUT = 20.0  # seconds; reading a large append-only file back takes some of them
 
@@ -57,10 +63,12 @@ def ensure(data_dir: Path) -> None:
     if use:
         # Forked: the open file, and so its lock, is the parent's. This process takes its own.
         use.users.close()
-    data_dir.mkdir(parents=True, exist_ok=True)
+    file_modes.make_folder(data_dir, file_modes.DATA_FOLDER)
+    for name in PRIVATE:
+        file_modes.close(data_dir / name)
     with ExitStack() as on_failure:
-        users = on_failure.enter_context((data_dir / "server.users").open("a"))
-        with (data_dir / "server.lock").open("a") as lock:
+        users = on_failure.enter_context(_open(data_dir / "server.users"))
+        with _open(data_dir / "server.lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             fcntl.flock(users, fcntl.LOCK_SH)
             if not _listens(data_dir):
@@ -80,7 +88,7 @@ def mend(data_dir: Path) -> bool:
     data_dir = data_dir.resolve()
     if data_dir not in _held or _listens(data_dir):
         return False
-    with (data_dir / "server.lock").open("a") as lock:
+    with _open(data_dir / "server.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _listens(data_dir):
             return False  # another user was faster
@@ -98,7 +106,7 @@ def release(data_dir: Path) -> None:
     if use is None or use.pid != os.getpid():
         return
     del _held[data_dir]
-    with use.users, (data_dir / "server.lock").open("a") as lock:
+    with use.users, _open(data_dir / "server.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             fcntl.flock(use.users, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,6 +151,11 @@ def _socket(data_dir: Path) -> Path:
     # A socket's path may have some 100 bytes, and a checkout may lie deep.
     name = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"aipriceaction-{os.getuid()}" / f"{name}.sock"
+
+
+def _open(file: Path) -> IO[str]:
+    """For a lock, by nobody else."""
+    return open(file, "a", opener=functools.partial(os.open, mode=file_modes.PRIVATE_FILE))
 
 
 def _listens(data_dir: Path) -> bool:
@@ -194,7 +207,7 @@ def _start(data_dir: Path) -> subprocess.Popen[bytes]:
     options = {
         "port": "0",
         "unixsocket": str(path),
-        "unixsocketperm": "700",
+        "unixsocketperm": "600",
         "dir": str(data_dir),
         "logfile": str(_log(data_dir)),
         "appendonly": "yes",
@@ -208,5 +221,6 @@ def _start(data_dir: Path) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        umask=0o077,  # the market and its log are the node's alone
         start_new_session=True,  # Ctrl-C reaches the node; the node stops the server
     )

@@ -150,6 +150,11 @@ class TestNode:
         assert site.front.get("/static/proxy_site/home.css").status_code == 200
         assert site.front.get("/admin/login/").status_code == 200
 
+    @pytest.mark.parametrize("path", ["/tickers%0a", "/tickers/group%0A", "/health%0d", "/%0a"])
+    def test_an_address_with_a_control_character_is_none(self, path: str, site: Site) -> None:
+        for answer in (site.front.get(path), site.node.get(path)):
+            assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
     def test_a_dead_node_is_read_from_the_cache_and_refuses_the_rest(self, site: Site) -> None:
         before = site.front.get("/tickers")
         site.api.stop()

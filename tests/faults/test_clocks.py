@@ -302,13 +302,17 @@ ASKS_THE_WALL_CLOCK = {
     "tickers/market_clock.py": "the market clock itself",
     "tickers/clock_skew.py": "compares it with others'",
     "tickers/cycle_report.py": "when a cycle started, for people",
-    "tickers/vci/upstream.py": "a Retry-After that is a date",
+    "tickers/retry_after.py": "a Retry-After that is a date",
     "gossip/delivery/backoff.py": "a Retry-After that is a date",
+    "gossip/delivery/delivery.py": "since when peers are away, for people",
+    "gossip/doors/views.py": "how long a ban still lasts, for its sender",
+    "gossip/doors/recording.py": "how long a ban still lasts, for its sender",
     "proxy_site/worker.py": "when the worker told, for /health",
     "proxy_site/health.py": "how long ago that was, for people",
     "proxy_site/local/demo.py": "the session that a rehearsal begins with",
     "simulator/__main__.py": "the session that a rehearsal begins with",
     "reputation/actors.py": "when a ban ends, and how far scores have faded",
+    "reputation/appeals.py": "how old a failure is that is appealed",
     "reputation/admin.py": "whether a ban has ended, and how far a chart goes",
     "reputation/update_counts.py": "in which hour bars were counted, for people",
     "reputation/models.py": "when a row was written",
@@ -332,7 +336,7 @@ def asks_the_wall_clock(source: str) -> bool:
 def test_only_the_market_clock_says_which_day_it_is() -> None:
     asking = {
         str(path.relative_to(ROOT))
-        for package in ("tickers", "gossip", "reputation", "proxy_site")
+        for package in ("tickers", "gossip", "reputation", "simulator", "proxy_site")
         for path in (ROOT / package).rglob("*.py")
         if "migrations" not in path.parts and asks_the_wall_clock(path.read_text(encoding="utf-8"))
     }

@@ -1,13 +1,17 @@
 """GET /health, as an operator and the network's existing clients read it."""
 
 import datetime as dt
+import itertools
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import redis
 
+from gossip.delivery.delivery import Delivery
+from gossip.delivery.peer import Peer, PeerKind
 from tests.support.doors import (
     ANCHORS,
     CLIENT,
@@ -34,7 +38,7 @@ pytestmark = pytest.mark.django_db
 # The names that existing clients of the network read, each with what it must be.
 KNOWN_TO_CLIENTS: dict[str, Any] = {
     "is_office_hours": bool,
-    "current_interval_secs": (int, float),
+    "current_interval_secs": int,
     "office_hours_enabled": bool,
     "timezone": str,
     "office_start_hour": int,
@@ -82,9 +86,19 @@ def healthy(node: Store) -> Store:
     return node
 
 
-def tell(store: Store, *, ago: float = 0, interval: float = 5, **cycle: Any) -> None:
+def tell(
+    store: Store,
+    *,
+    ago: float = 0,
+    interval: float = 5,
+    mode: str = "core",
+    delivery: dict[str, Any] | None = None,
+    **cycle: Any,
+) -> None:
     """What a worker leaves after its cycle."""
     status = {
+        "mode": mode,
+        "delivery": delivery or {},
         "told_at": time.time() - ago,
         "iterations": 42,
         "interval": interval,
@@ -171,7 +185,52 @@ class TestHealthyNode:
         settings.OFFICE_HOURS = OfficeHours(enabled=False)
         forget()
         body = health()
+        # Clients show the exchange's hours; the node's pace is the fast one all the same.
+        assert (body["office_hours_enabled"], body["is_office_hours"]) == (False, False)
+        assert body["current_interval_secs"] == settings.CYCLE
+
+    def test_hours_that_are_off_are_told_as_configured(self, node: Store, settings: Any) -> None:
+        settings.OFFICE_HOURS = OfficeHours(enabled=False, start=dt.time(8, 30), end=dt.time(16))
+        forget()
+        body = health()
         assert (body["office_hours_enabled"], body["is_office_hours"]) == (False, True)
+        assert (body["office_start_hour"], body["office_end_hour"]) == (8, 16)
+        assert body["trading_hours"] == "08:30-16:00"
+
+    @pytest.mark.parametrize(("interval", "told"), [(0.1, 1), (1, 1), (2.5, 3), (12.0, 12)])
+    def test_its_pace_is_a_whole_number_of_seconds(
+        self, interval: float, told: int, healthy: Store
+    ) -> None:
+        tell(healthy, interval=interval)
+        pace = health()["current_interval_secs"]
+        assert (pace, type(pace)) == (told, int)
+
+    def test_its_pace_is_of_this_run(
+        self, healthy: Store, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tell(healthy, interval=60)
+        assert health()["current_interval_secs"] == 60
+        tell(healthy, interval=60, mode="public")
+        assert health()["current_interval_secs"] == settings.CYCLE
+        tell(healthy, interval=60, ago=3 * 60 + 31)  # that worker is gone
+        assert health()["current_interval_secs"] == settings.CYCLE
+        tell(healthy, interval=60, ago=10)
+        monkeypatch.setattr("proxy_site.health.STARTED_AT", time.time() - 5)
+        assert health()["current_interval_secs"] == settings.CYCLE
+
+    @pytest.mark.parametrize(
+        ("frozen", "told"),
+        [
+            ("2025-08-15T10:00:00+07:00", "2025-08-15T03:00:00Z"),
+            ("2025-08-15T03:00:00.5+00:00", "2025-08-15T03:00:00.500000Z"),
+        ],
+    )
+    def test_an_override_is_told_in_utc_with_a_z(
+        self, frozen: str, told: str, node: Store, settings: Any
+    ) -> None:
+        settings.DEBUG_SYSTEM_TIME = dt.datetime.fromisoformat(frozen)
+        forget()
+        assert health()["debug_time_override"] == told
 
     def test_without_a_rehearsal_there_is_no_override(self, node: Store, settings: Any) -> None:
         settings.DEBUG_SYSTEM_TIME = None
@@ -224,7 +283,7 @@ class TestHealthyNode:
 
     def test_is_read_only(self, healthy: Store) -> None:
         answer = CLIENT.post("/health")
-        assert (answer.status_code, list(answer.json())) == (405, ["detail"])
+        assert (answer.status_code, list(answer.json())) == (405, ["detail", "code"])
 
 
 class TestProblems:
@@ -285,9 +344,84 @@ class TestProblems:
             assert problem() == "the database can't be reached (OperationalError)"
         assert health()["status"] == "ok"
 
-    def test_the_cache_isnt_needed(self, healthy: Store, settings: Any) -> None:
+    def test_the_cache_is_away(self, healthy: Store, settings: Any) -> None:
         with cache_away(settings):
-            assert health()["status"] == "ok"
+            assert problem() == "the cache can't be reached (ConnectionError)"
+        assert health()["status"] == "ok"
+
+    def test_a_worker_of_another_mode_isnt_this_nodes(self, healthy: Store) -> None:
+        tell(healthy, mode="public", errors=["the core network answered 502"])
+        assert problem().startswith("no worker has told of a cycle yet")
+
+    @pytest.mark.parametrize(
+        ("kind", "banned_by", "away", "words"),
+        [
+            ("public", 1, 0, ["a public peer bans this node, since 10:00: ask its operator"]),
+            ("public", 2, 0, ["2 public peers ban this node, since 10:00: ask its operator"]),
+            ("public", 0, 1, ["a public peer has failed or refused us since 11:00: see the log"]),
+            (
+                "internal",
+                0,
+                1,
+                ["an internal peer has failed or refused us since 11:00: see the log"],
+            ),
+            (
+                "internal",
+                0,
+                3,
+                ["3 internal peers have failed or refused us since 11:00: see the log"],
+            ),
+        ],
+    )
+    def test_peers_that_ban_us_or_are_away(
+        self, kind: str, banned_by: int, away: int, words: list[str], healthy: Store
+    ) -> None:
+        told = {
+            "banned_by": banned_by,
+            "banned_since": "10:00" if banned_by else None,
+            "away": away,
+            "away_since": "11:00" if away else None,
+        }
+        tell(healthy, delivery={kind: told})
+        body = health()
+        assert (body["status"], body["problems"]) == ("degraded", words)
+        assert body["worker"]["delivery"] == {kind: told}
+
+    def test_what_delivery_tells_is_what_is_read_here(self, healthy: Store) -> None:
+        peers = [Peer("http://127.0.0.1:9", PeerKind.PUBLIC)]
+        delivery = Delivery(store=healthy, peers=peers, clock=healthy.clock)
+        told = delivery.status()
+        tell(healthy, delivery=told)
+        assert health()["status"] == "ok"
+        told["public"] |= {"banned_by": 1, "banned_since": "10:00", "away": 1, "away_since": "9"}
+        tell(healthy, delivery=told)
+        assert len(health()["problems"]) == 2
+
+
+FAULTS = ("cycle", "cache", "database", "store")
+
+
+@pytest.mark.parametrize(
+    "wrong", [some for count in range(5) for some in itertools.combinations(FAULTS, count)]
+)
+def test_status_and_problems_never_contradict_each_other(
+    wrong: tuple[str, ...], healthy: Store, settings: Any
+) -> None:
+    """Whichever look finds something, and however many do."""
+    tell(healthy, errors=["it failed"] if "cycle" in wrong else [])
+    health()  # which leaves a snapshot
+    with ExitStack() as faults:
+        if "cache" in wrong:
+            faults.enter_context(cache_away(settings))
+        if "database" in wrong:
+            faults.enter_context(database_away())
+        if "store" in wrong:
+            faults.enter_context(store_lost())
+        body = health()
+    # Without the store nobody knows of the cycle.
+    found = set(wrong) - ({"cycle"} if "store" in wrong else set())
+    assert len(body["problems"]) == len(found)
+    assert body["status"] == ("degraded" if found else "ok")
 
 
 class TestStoreAway:

@@ -49,7 +49,7 @@ def test_a_banned_sender_waits_before_its_next_request(node: Target) -> None:
     assert seconds_to_answer(node, FLOODER) > 1
 
 
-def test_others_dont(node: Target) -> None:
+def test_other_senders_dont_wait_beside_it(node: Target) -> None:
     with connect(node.port, source=FLOODER) as flooder:
         flooder.sendall(PUBLIC + PUBLIC)  # one is refused, the other waits
         assert read_answer(flooder) is not None
@@ -63,6 +63,6 @@ def test_others_dont(node: Target) -> None:
             assert time.monotonic() - began < 1
 
 
-def test_a_proxy_that_the_settings_forgot_doesnt(node: Target) -> None:
+def test_a_proxy_that_the_settings_forgot_doesnt_wait(node: Target) -> None:
     """Others' reads come through it."""
     assert seconds_to_answer(node, FORGOTTEN, "X-Forwarded-For: 203.0.113.9") < 1

@@ -66,11 +66,34 @@ def check_market(store: Store) -> None:
         bar = check_bar(overlay.json)
         assert (bar.symbol, bar.volume) == (symbol, overlay.volume)
         assert overlay.day == bar.epoch == epoch_of(trading_day)
-        is_upcom = node_settings.UNIVERSE.exchange(symbol) is Exchange.UPCOM
-        anchor = Decimal(newest[symbol].anchor)
-        room = anchor * Decimal("0.15" if is_upcom else "0.10")
-        assert all(abs(Decimal(repr(price)) - anchor) <= room for price in bar.prices)
         assert bar.opens_inside
+        [(_, rows)] = store.series([symbol], last=2)
+        check_limits(bar, [parse(json.loads(encoded)) for _, encoded in rows])
+
+
+def check_limits(overlay: Bar, trusted: list[Bar]) -> None:
+    """A public bar that is served lies within the limits of its day, its close near to the last
+    trusted one or to what was traded; ``trusted``: the last two bars."""
+    exchange = node_settings.UNIVERSE.exchange(overlay.symbol)
+    width = Decimal("0.15" if exchange is Exchange.UPCOM else "0.10")
+    todays = [bar for bar in trusted if bar.day == overlay.day]
+    before = [bar for bar in trusted if bar.day < overlay.day] or todays
+    shown = [price for bar in todays for price in bar.prices]
+    upcom = exchange is Exchange.UPCOM
+    reference = [before[-1].low, before[-1].high] if upcom else [before[-1].close]
+    step = Decimal("0.01") if exchange is Exchange.INDEX else Decimal(100)
+    low = Decimal(repr(min(reference))) * (1 - width) - step
+    high = Decimal(repr(max(reference))) * (1 + width) + step
+    for price in overlay.prices:
+        assert low <= Decimal(repr(price)) <= high or min(shown) <= price <= max(shown)
+    around = reference if upcom and not todays else [trusted[-1].close]
+    close = Decimal(repr(overlay.close))
+    nearby = (
+        Decimal(repr(min(around))) * (1 - width)
+        <= close
+        <= Decimal(repr(max(around))) * (1 + width)
+    )
+    assert nearby or min(shown) <= overlay.close <= max(shown)
 
 
 def check_bar(encoded: bytes) -> Bar:

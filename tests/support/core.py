@@ -91,15 +91,21 @@ def settle(core: Core, node: Node, marker: str = "ZZZ") -> list[list[str]]:
     return before
 
 
+def lacking_of(delivery: Delivery) -> int:
+    lacking = delivery.status()["internal"]["lacking"]
+    assert isinstance(lacking, int)
+    return lacking
+
+
 def lacks_more_than(delivery: Delivery, count: int) -> bool:
-    return int(delivery.status()["internal"]["lacking"]) > count
+    return lacking_of(delivery) > count
 
 
 def looks_without_sending(core: Core, node: Node) -> None:
     """Twice the delivery is seen to look at the store, and the node gets nothing of it."""
     count, delivery = len(node.received), core.deliveries[0]
     for _ in range(2):
-        lacking = delivery.status()["internal"]["lacking"]
+        lacking = lacking_of(delivery)
         core.fetch(bar(f"NEW{next(core.numbers)}"))
         until(partial(lacks_more_than, delivery, lacking))
     assert len(node.received) == count, node.symbols

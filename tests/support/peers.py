@@ -22,7 +22,7 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
-    handler: BaseHTTPRequestHandler = field(repr=False)
+    handler: "_Handler" = field(repr=False)
 
     @property
     def bars(self) -> list[dict[str, Any]]:

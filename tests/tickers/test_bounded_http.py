@@ -4,20 +4,26 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from pathlib import Path
 
 import pytest
 import requests
 
 from simulator.loopback import LoopbackServer
-from tickers.bounded_http import Limits, Reply, new_session, post
-from tickers.vci.errors import (
+from tickers import bounded_http
+from tickers.bounded_http import (
+    EncodingError,
+    Limits,
+    Reply,
     StoppedError,
+    TimedOutError,
     TooLargeError,
     TruncatedError,
     UnreachableError,
-    UpstreamTimeoutError,
+    new_session,
 )
 
 Behaviour = Callable[["Handler"], None]
@@ -64,19 +70,40 @@ def session() -> Iterator[requests.Session]:
         yield session
 
 
-@pytest.fixture
-def ask(upstream: Upstream, session: requests.Session) -> Callable[..., Reply]:
-    def ask(stop: threading.Event | None = None, **limits: Any) -> Reply:
-        return post(
-            session,
-            upstream.url,
-            order={"symbols": ["VCB"]},
-            headers={},
-            limits=Limits(**{"read_timeout": 5, "total_timeout": 10, **limits}),
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request to the upstream, as often as it is called; times are seconds."""
+
+    session: requests.Session
+    url: str
+
+    def __call__(
+        self,
+        stop: threading.Event | None = None,
+        *,
+        read_timeout: float = 5,
+        total_timeout: float = 10,
+        stop_grace: float = 3,
+        max_body: int = 64_000_000,
+    ) -> Reply:
+        return bounded_http.ask(
+            self.session,
+            "POST",
+            self.url,
+            json={"symbols": ["VCB"]},
+            limits=Limits(
+                read_timeout=read_timeout,
+                total_timeout=total_timeout,
+                stop_grace=stop_grace,
+                max_body=max_body,
+            ),
             stop=stop or threading.Event(),
         )
 
-    return ask
+
+@pytest.fixture
+def ask(upstream: Upstream, session: requests.Session) -> Ask:
+    return Ask(session, upstream.url)
 
 
 def answer(
@@ -109,7 +136,7 @@ def forever(piece: bytes) -> Iterator[bytes]:
 
 
 def request_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "vci-request"]
+    return [thread for thread in threading.enumerate() if thread.name == "http-exchange"]
 
 
 def threads_end() -> bool:
@@ -119,16 +146,12 @@ def threads_end() -> bool:
 
 
 class TestAnswers:
-    def test_a_reply_comes_with_status_headers_and_body(
-        self, upstream: Upstream, ask: Callable[..., Reply]
-    ) -> None:
+    def test_a_reply_comes_with_status_headers_and_body(self, upstream: Upstream, ask: Ask) -> None:
         upstream.behave = lambda handler: answer(handler, 200, b"[]", X_Test="yes")
         reply = ask()
         assert (reply.status, reply.body, reply.headers["x-test"]) == (200, b"[]", "yes")
 
-    def test_an_answer_in_pieces_is_put_together(
-        self, upstream: Upstream, ask: Callable[..., Reply]
-    ) -> None:
+    def test_an_answer_in_pieces_is_put_together(self, upstream: Upstream, ask: Ask) -> None:
         def behave(handler: Handler) -> None:
             answer(handler, 200, b"", length=200000)
             drip(handler, [b"x" * 50_000] * 4, pause=0.01)
@@ -136,22 +159,18 @@ class TestAnswers:
         upstream.behave = behave
         assert len(ask().body) == 200_000
 
-    def test_the_connection_is_kept_also_after_an_error(
-        self, upstream: Upstream, ask: Callable[..., Reply]
-    ) -> None:
+    def test_the_connection_is_kept_also_after_an_error(self, upstream: Upstream, ask: Ask) -> None:
         statuses = iter([200, 503, 429, 200])
         upstream.behave = lambda handler: answer(handler, next(statuses), b"[]")
         assert [ask().status for _ in range(4)] == [200, 503, 429, 200]
         assert upstream.connections == 1
 
-    def test_a_redirect_is_not_followed(
-        self, upstream: Upstream, ask: Callable[..., Reply]
-    ) -> None:
+    def test_a_redirect_is_not_followed(self, upstream: Upstream, ask: Ask) -> None:
         upstream.behave = lambda handler: answer(handler, 302, b"", Location="/elsewhere")
         assert ask().status == 302
 
     def test_no_cookie_is_kept(
-        self, upstream: Upstream, ask: Callable[..., Reply], session: requests.Session
+        self, upstream: Upstream, ask: Ask, session: requests.Session
     ) -> None:
         upstream.behave = lambda handler: answer(handler, 200, b"[]", Set_Cookie="a=b")
         ask()
@@ -159,9 +178,7 @@ class TestAnswers:
 
 
 class TestBrokenAnswers:
-    def test_a_body_shorter_than_announced_is_truncated(
-        self, upstream: Upstream, ask: Callable[..., Reply]
-    ) -> None:
+    def test_a_body_shorter_than_announced_is_truncated(self, upstream: Upstream, ask: Ask) -> None:
         def behave(handler: Handler) -> None:
             answer(handler, 200, b"[1, 2", length=50)
             handler.close_connection = True
@@ -170,15 +187,15 @@ class TestBrokenAnswers:
         with pytest.raises(TruncatedError, match="broke its answer off"):
             ask()
 
-    def test_a_body_that_claims_to_be_compressed_and_isnt(
-        self, upstream: Upstream, ask: Callable[..., Reply]
+    def test_a_body_that_only_claims_to_be_compressed_is_truncated(
+        self, upstream: Upstream, ask: Ask
     ) -> None:
         upstream.behave = lambda handler: answer(handler, 200, b"[]", Content_Encoding="gzip")
         with pytest.raises(TruncatedError, match="decompressed"):
             ask()
 
-    def test_a_connection_closed_without_an_answer(
-        self, upstream: Upstream, ask: Callable[..., Reply]
+    def test_an_upstream_that_hangs_up_without_an_answer_is_unreachable(
+        self, upstream: Upstream, ask: Ask
     ) -> None:
         def behave(handler: Handler) -> None:
             handler.close_connection = True
@@ -187,16 +204,16 @@ class TestBrokenAnswers:
         with pytest.raises(UnreachableError, match="no answer"):
             ask()
 
-    def test_nobody_listens(self, session: requests.Session) -> None:
+    def test_an_upstream_where_nobody_listens_is_unreachable(
+        self, session: requests.Session
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             url = f"http://127.0.0.1:{free.getsockname()[1]}/"
         stop = threading.Event()
         with pytest.raises(UnreachableError, match="ConnectionRefusedError"):
-            post(session, url, order={}, headers={}, limits=Limits(), stop=stop)
+            bounded_http.ask(session, "POST", url, json={}, limits=Limits(), stop=stop)
 
-    def test_a_body_larger_than_any_answer(
-        self, upstream: Upstream, ask: Callable[..., Reply]
-    ) -> None:
+    def test_a_body_larger_than_any_answer_is_refused(self, upstream: Upstream, ask: Ask) -> None:
         upstream.behave = lambda handler: answer(handler, 200, b"x" * 1_001)
         with pytest.raises(TooLargeError, match="larger than 1000 bytes"):
             ask(max_body=1_000)
@@ -214,44 +231,37 @@ class TestSlowAnswers:
         answer(handler, 200, b"", length=1000000)
         drip(handler, forever(b" "))
 
-    def test_silence_ends_with_the_read_timeout(
-        self, upstream: Upstream, ask: Callable[..., Reply]
-    ) -> None:
+    def test_silence_ends_with_the_read_timeout(self, upstream: Upstream, ask: Ask) -> None:
         upstream.behave = self.silent
-        with pytest.raises(UpstreamTimeoutError, match=r"sent nothing for 0\.1 s"):
+        with pytest.raises(TimedOutError, match=r"sent nothing for 0\.1 s"):
             ask(read_timeout=0.1)
 
     def test_silence_in_the_middle_of_a_body_ends_with_the_read_timeout(
-        self, upstream: Upstream, ask: Callable[..., Reply]
+        self, upstream: Upstream, ask: Ask
     ) -> None:
         def behave(handler: Handler) -> None:
             answer(handler, 200, b"[1,", length=50)
             self.silent(handler)
 
         upstream.behave = behave
-        with pytest.raises(UpstreamTimeoutError, match=r"sent nothing for 0\.1 s"):
+        with pytest.raises(TimedOutError, match=r"sent nothing for 0\.1 s"):
             ask(read_timeout=0.1)
 
     @pytest.mark.parametrize("part", ["slow_headers", "slow_body", "silent"])
     def test_no_answer_takes_longer_than_the_total_timeout(
-        self, upstream: Upstream, ask: Callable[..., Reply], part: str
+        self, upstream: Upstream, ask: Ask, part: str
     ) -> None:
         upstream.behave = getattr(self, part)
         before = time.monotonic()
-        with pytest.raises(UpstreamTimeoutError, match=r"wasn't complete after 0\.3 s"):
+        with pytest.raises(TimedOutError, match=r"wasn't complete after 0\.3 s"):
             ask(total_timeout=0.3)
         assert time.monotonic() - before < 3
         assert threads_end(), "the request goes on in a thread"
 
     @pytest.mark.parametrize("part", ["slow_headers", "slow_body", "silent"])
     def test_a_stopping_node_doesnt_wait_for_a_slow_answer(
-        self,
-        upstream: Upstream,
-        ask: Callable[..., Reply],
-        part: str,
-        monkeypatch: pytest.MonkeyPatch,
+        self, upstream: Upstream, ask: Ask, part: str
     ) -> None:
-        monkeypatch.setattr("tickers.bounded_http.STOP_GRACE", 0.1)
         stop = threading.Event()
         begun = threading.Event()
 
@@ -269,14 +279,12 @@ class TestSlowAnswers:
         stopper.start()
         before = time.monotonic()
         with pytest.raises(StoppedError):
-            ask(stop)
+            ask(stop, stop_grace=0.1)
         assert time.monotonic() - before < 3
         assert threads_end(), "the request goes on in a thread"
         stopper.join()
 
-    def test_a_stopping_node_takes_the_answer_in_hand(
-        self, upstream: Upstream, ask: Callable[..., Reply]
-    ) -> None:
+    def test_a_stopping_node_takes_the_answer_in_hand(self, upstream: Upstream, ask: Ask) -> None:
         stop = threading.Event()
 
         def behave(handler: Handler) -> None:
@@ -286,3 +294,77 @@ class TestSlowAnswers:
 
         upstream.behave = behave
         assert ask(stop).body == b"[]"
+
+    def test_a_name_service_that_doesnt_answer_holds_nobody(
+        self, session: requests.Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        release = threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(20) and [])
+        before = time.monotonic()
+        with pytest.raises(TimedOutError):
+            bounded_http.ask(
+                session,
+                "GET",
+                "http://node.invalid/",
+                limits=Limits(total_timeout=0.2),
+                stop=threading.Event(),
+            )
+        assert time.monotonic() - before < 3
+        release.set()
+        assert threads_end(), "the request goes on in a thread"
+
+
+class TestRequests:
+    """What a session from here doesn't do."""
+
+    def test_netrc_is_not_read(
+        self, upstream: Upstream, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        netrc = tmp_path / ".netrc"
+        netrc.write_text("machine 127.0.0.1 login someone password secret\n")
+        monkeypatch.setenv("NETRC", str(netrc))
+        seen: list[Message] = []
+
+        def behave(handler: Handler) -> None:
+            seen.append(handler.headers)
+            answer(handler, 200, b"[]")
+
+        upstream.behave = behave
+        ask()
+        assert "Authorization" not in seen[0]
+        assert seen[0]["Accept-Encoding"] == "gzip"
+
+    def test_a_long_body_of_an_error_is_not_read_to_its_end(
+        self, upstream: Upstream, ask: Ask
+    ) -> None:
+        upstream.behave = lambda handler: answer(handler, 503, b"x" * 10_000)
+        assert [ask().status for _ in range(2)] == [503, 503]
+        assert upstream.connections == 2
+
+    def test_a_status_is_worth_more_than_the_body_that_never_follows(
+        self, upstream: Upstream, ask: Ask
+    ) -> None:
+        def behave(handler: Handler) -> None:
+            answer(handler, 503, b"", length=100)
+            drip(handler, forever(b"x"), pause=0.2)
+
+        upstream.behave = behave
+        assert ask(total_timeout=0.3).status == 503
+        assert threads_end(), "the request goes on in a thread"
+
+    def test_an_encoding_that_wasnt_asked_for_is_refused(
+        self, upstream: Upstream, ask: Ask
+    ) -> None:
+        upstream.behave = lambda handler: answer(handler, 200, b"[]", Content_Encoding="zstd")
+        with pytest.raises(EncodingError, match="wasn't asked for"):
+            ask()
+
+    def test_it_goes_on_after_an_exchange_that_was_left(self, upstream: Upstream, ask: Ask) -> None:
+        def hang(handler: Handler) -> None:
+            handler.server.over.wait(20)
+
+        upstream.behave = hang
+        with pytest.raises(TimedOutError):
+            ask(total_timeout=0.1)
+        upstream.behave = lambda handler: answer(handler, 200, b"[]")
+        assert ask().body == b"[]"

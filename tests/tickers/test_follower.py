@@ -3,7 +3,9 @@ kind, which has no ETag and no /tickers/changes."""
 
 import datetime as dt
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -15,6 +17,7 @@ import redis
 from django.conf import settings
 
 from simulator.loopback import LoopbackServer
+from tests.support.proxies import BadPeer, bad_peer, hear
 from tickers import wiring
 from tickers.bar import Bar, epoch_of
 from tickers.follower import Follower, FollowError
@@ -50,7 +53,7 @@ class Ours:
             url=url,
             refresh_interval=options.pop("refresh_interval", 300),
             history_start=epoch_of(HISTORY_START),
-            stop=threading.Event(),
+            stop=options.pop("stop", None) or threading.Event(),
             **options,
         )
 
@@ -166,6 +169,48 @@ class TestANodeOfOurKind:
         assert cycle.requests == 2
         assert ours.series("VCB")[-1] == bar(volume=2_000)
 
+    def test_a_symbol_that_the_core_removes_is_removed(self, ours: Ours, core: Core) -> None:
+        follower = ours.follower(core.url)
+        follower.cycle(ours.fence)
+        core.store.forget("FPT")
+        follower.cycle(ours.fence)
+        assert ours.store.symbols() == ["VCB"]
+
+    def test_a_symbol_that_the_core_removed_meanwhile_is_removed(
+        self, ours: Ours, core: Core
+    ) -> None:
+        ours.follower(core.url).cycle(ours.fence)
+        core.store.forget("FPT")
+        ours.store.remember_followed({}, fence=ours.fence)
+        ours.follower(core.url).cycle(ours.fence)
+        assert ours.store.symbols() == ["VCB"]
+
+    def test_many_removals_at_once_wait_for_an_operator(self, ours: Ours, core: Core) -> None:
+        core.replace("PVS", [bar("PVS", day=day) for day in (14, 15)])
+        follower = ours.follower(core.url)
+        follower.cycle(ours.fence)
+        core.merge(bar(volume=2_000))
+        for symbol in ("FPT", "PVS"):
+            core.store.forget(symbol)
+        for _ in range(2):
+            cycle = follower.cycle(ours.fence)
+            assert cycle.errors[0].startswith("the core network has removed 2 of 3 symbols at once")
+            assert ours.store.symbols() == ["FPT", "PVS", "VCB"]
+            assert ours.series("VCB")[-1] == bar(volume=2_000)
+        ours.store.forget("PVS", fence=ours.fence)
+        assert follower.cycle(ours.fence).errors == []
+        assert ours.store.symbols() == ["VCB"]
+
+    @pytest.mark.parametrize(
+        "kept", ["a" * 1_000_000 + "-1", "a-" + "9" * 300, "no position at all"]
+    )
+    def test_a_kept_position_that_no_core_can_have_given_out_is_no_position(
+        self, ours: Ours, core: Core, kept: str
+    ) -> None:
+        ours.store.remember_followed({core.url: kept, "latest": kept}, fence=ours.fence)
+        ours.follower(core.url).cycle(ours.fence)
+        assert ours.series("VCB") == [bar(day=day) for day in (11, 12, 13, 14, 15)]
+
     def test_overlays_never_travel(self, ours: Ours, core: Core) -> None:
         follower = ours.follower(core.url)
         lie = (bar(close=65_000, volume=5_000), "64300")
@@ -215,12 +260,13 @@ class OldNode:
     status: int = 200
     body: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    changes: tuple[int, bytes] = (404, b"")
 
     def answer(self, path: str) -> tuple[int, bytes]:
         parts = urlsplit(path)
         query = parse_qs(parts.query)
         if parts.path != "/tickers":
-            return 404, b""
+            return self.changes
         self.queries.append(query)
         if self.body is not None:
             return self.status, self.body
@@ -289,6 +335,64 @@ class TestAnExistingNode:
         assert follower.cycle(ours.fence).bars_received == 2
         assert [query.get("all") for query in old_node.queries] == [["true"], ["false"], ["true"]]
 
+    @pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 414, 431])
+    def test_any_refusal_of_a_position_means_the_whole_market(
+        self, ours: Ours, old_node: OldNode, status: int
+    ) -> None:
+        old_node.market = {"VCB": [wire("2025-08-15")]}
+        old_node.headers, old_node.changes = {"ETag": 'W/"a-1"'}, (status, b"")
+        follower = ours.follower(old_node.url)
+        for _ in range(2):
+            assert follower.cycle(ours.fence).errors == []
+        assert [query["all"] for query in old_node.queries] == [["true"], ["true"]]
+
+    @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+    def test_a_core_that_has_no_time_is_asked_again_with_the_position(
+        self, ours: Ours, old_node: OldNode, status: int
+    ) -> None:
+        old_node.market = {"VCB": [wire("2025-08-15")]}
+        old_node.headers, old_node.changes = {"ETag": 'W/"a-1"'}, (status, b"")
+        follower = ours.follower(old_node.url)
+        follower.cycle(ours.fence)
+        with pytest.raises(FollowError, match=str(status)):
+            follower.cycle(ours.fence)
+        assert len(old_node.queries) == 1
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"position":"a-2","replaced":7}',
+            b'{"position":"a-2","bars":{}}',
+            b'{"position":"a-%s"}' % (b"9" * 300),
+            b'{"position":"%s-2"}' % (b"a" * 1_000_000),
+            b"[" * 200_000,
+            b'{"position":"a-2","bars":[%s]}' % (b"9" * 5_000),
+            b"[]",
+            b"",
+        ],
+    )
+    def test_changes_that_are_none_make_a_failed_cycle_and_the_next_one_goes_on(
+        self, ours: Ours, old_node: OldNode, body: bytes
+    ) -> None:
+        old_node.market = {"VCB": [wire("2025-08-15")]}
+        old_node.headers = {"ETag": 'W/"a-1"', "X-Data-Age": "9" * 400}
+        follower = ours.follower(old_node.url)
+        follower.cycle(ours.fence)
+        old_node.changes = (200, body)
+        with pytest.raises(FollowError):
+            follower.cycle(ours.fence)
+        good = {"position": "a-2", "bars": [wire("2025-08-15", volume=2_000)], "replaced": []}
+        old_node.changes = (200, json.dumps(good).encode())
+        follower.cycle(ours.fence)
+        assert ours.series("VCB")[-1].volume == 2_000
+
+    def test_symbols_that_are_refused_make_one_line(self, ours: Ours, old_node: OldNode) -> None:
+        ours.store.merge([bar(f"S{n}") for n in range(3_000)], Authority.INTERNAL)
+        old_node.market = {f"T{n}": [{**wire("2025-08-15"), "symbol": f"T{n}"}] for n in range(100)}
+        cycle = ours.follower(old_node.url).cycle(ours.fence)
+        (line,) = cycle.errors
+        assert line.startswith("100 series were refused (full): T0, T1")
+
     def test_one_wrong_bar_spoils_only_itself(self, ours: Ours, old_node: OldNode) -> None:
         old_node.market["VCB"] = [wire("2025-08-14"), wire("yesterday"), wire("2025-08-15")]
         cycle = ours.follower(old_node.url).cycle(ours.fence)
@@ -318,6 +422,46 @@ class TestAnExistingNode:
     def test_a_node_that_is_away_is_an_error(self, ours: Ours) -> None:
         with pytest.raises(FollowError, match="can't be reached"):
             ours.follower("http://127.0.0.1:9").cycle(ours.fence)
+
+
+def drip_headers(peer: BadPeer, connection: socket.socket) -> None:
+    hear(connection)
+    peer.send(connection, b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    while not peer.closing.wait(0.02):
+        peer.send(connection, b"x")
+
+
+def drip_body(peer: BadPeer, connection: socket.socket) -> None:
+    hear(connection)
+    peer.send(connection, b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{")
+    while not peer.closing.wait(0.02):
+        peer.send(connection, b" ")
+
+
+class TestASlowNode:
+    @pytest.mark.parametrize("part", [drip_headers, drip_body])
+    def test_it_is_left_when_its_time_is_over(self, ours: Ours, part: Any) -> None:
+        with bad_peer(part) as core:
+            follower = ours.follower(core.url, total_timeout=0.5)
+            before = time.monotonic()
+            with pytest.raises(FollowError, match=r"wasn't complete after 0\.5 s"):
+                follower.cycle(ours.fence)
+            assert time.monotonic() - before < 1.5
+
+    @pytest.mark.parametrize("part", [drip_headers, drip_body])
+    def test_it_is_left_at_once_when_the_node_stops(self, ours: Ours, part: Any) -> None:
+        stop = threading.Event()
+
+        def begin(peer: BadPeer, connection: socket.socket) -> None:
+            stop.set()
+            part(peer, connection)
+
+        with bad_peer(begin) as core:
+            follower = ours.follower(core.url, total_timeout=30, stop=stop)
+            before = time.monotonic()
+            with pytest.raises(FollowError, match="stopped"):
+                follower.cycle(ours.fence)
+            assert time.monotonic() - before < 2
 
 
 def test_positions_are_ordered_within_an_epoch() -> None:

@@ -7,7 +7,6 @@ Nothing here does I/O.
 """
 
 import datetime as dt
-import json
 import math
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
+from tickers import bounded_json
 from tickers.bar import Bar, BarError, day_of, epoch_of
 from tickers.vci.errors import AnswerError, HtmlError, NotJsonError
 
@@ -123,16 +123,15 @@ def _items(body: bytes) -> list[Any]:
         raise NotJsonError("the upstream answered 200 with an empty body")
     try:
         # NaN and Infinity, which are no JSON, are let through here to spoil one bar each.
-        items = json.loads(body)
-    except json.JSONDecodeError as error:
+        items = bounded_json.loads(body)
+    except bounded_json.JsonError as error:
+        if error.position is None:
+            raise NotJsonError(
+                f"the upstream answered 200 with JSON that can't be read: {error}"
+            ) from None
         raise NotJsonError(
-            f"the upstream answered 200 with broken JSON: it ends or errs at character {error.pos} "
-            f"of {len(error.doc)}"
-        ) from None
-    except (ValueError, RecursionError):
-        raise NotJsonError(
-            "the upstream answered 200 with JSON that can't be read: not UTF-8, a number of "
-            "thousands of digits, or nested too deep"
+            f"the upstream answered 200 with broken JSON: it ends or errs at character "
+            f"{error.position} of {error.length}"
         ) from None
     if not isinstance(items, list):
         kind = "an object" if isinstance(items, dict) else "a single value"

@@ -5,8 +5,6 @@ errors and timeouts, with exponential backoff and full jitter; Retry-After holds
 attempt too, whatever it asks for.
 """
 
-import datetime as dt
-import email.utils
 import itertools
 import logging
 import random
@@ -19,9 +17,24 @@ from typing import Any
 
 import requests
 
-from tickers.bounded_http import Limits, new_session, post
+from tickers import bounded_http
+from tickers.bounded_body import ACCEPT_ENCODING
+from tickers.bounded_http import Limits, Reply, new_session
+from tickers.bounded_json import JsonError, Shape
 from tickers.clock_skew import ClockSkew, SourceKind
-from tickers.vci.errors import StatusError, StoppedError, UpstreamError, status_error
+from tickers.retry_after import seconds_asked
+from tickers.vci.errors import (
+    AnswerError,
+    NotJsonError,
+    StatusError,
+    StoppedError,
+    TooLargeError,
+    TruncatedError,
+    UnreachableError,
+    UpstreamError,
+    UpstreamTimeoutError,
+    status_error,
+)
 from tickers.vci.request_budget import RequestBudget
 
 logger = logging.getLogger(__name__)
@@ -42,7 +55,7 @@ USER_AGENTS = (
 )
 _HEADERS = {
     "Accept": "application/json, text/plain, */*",
-    "Accept-Encoding": "gzip, deflate",  # what requests decodes without further packages
+    "Accept-Encoding": ACCEPT_ENCODING,  # browsers name more, which would then come
     "Accept-Language": "vi-VN,vi;q=0.9,en-US;q=0.8,en;q=0.7",
     "Cache-Control": "no-cache",
     "Origin": SITE,
@@ -52,6 +65,13 @@ _HEADERS = {
     "Sec-Fetch-Site": "same-origin",
 }
 _RANDOM = random.SystemRandom()
+_ERRORS: dict[type[bounded_http.HttpError], type[UpstreamError]] = {
+    bounded_http.UnreachableError: UnreachableError,
+    bounded_http.TimedOutError: UpstreamTimeoutError,
+    bounded_http.TruncatedError: TruncatedError,
+    bounded_http.TooLargeError: TooLargeError,
+    bounded_http.EncodingError: AnswerError,
+}
 
 
 @dataclass(slots=True)
@@ -131,21 +151,35 @@ class Upstream:
         if not self._budget.take(stop=self._stop):
             raise StoppedError("the node is stopping")
         self.counters.requests += 1
-        reply = post(
-            self._session,
-            self._url,
-            order=order,
-            headers={**_HEADERS, "User-Agent": next(self._agents)},
-            limits=self._limits,
-            stop=self._stop,
-        )
+        reply = self._post(order)
         self._clock_skew.observe(
             kind=SourceKind.UPSTREAM, date=reply.headers.get("Date"), age=reply.headers.get("Age")
         )
         if reply.status != 200:
-            retry_after = parse_retry_after(reply.headers.get("Retry-After", ""))
+            retry_after = seconds_asked(reply.headers.get("Retry-After"))
             raise status_error(reply.status, retry_after=retry_after)
         return reply.body
+
+    def _post(self, order: Mapping[str, Any]) -> Reply:
+        try:
+            return bounded_http.ask(
+                self._session,
+                "POST",
+                self._url,
+                json=order,
+                headers={**_HEADERS, "User-Agent": next(self._agents)},
+                limits=self._limits,
+                stop=self._stop,
+                examine=Shape().feed,
+            )
+        except JsonError as error:
+            raise NotJsonError(
+                f"the upstream answered 200 with JSON that can't be read: {error}"
+            ) from None
+        except bounded_http.StoppedError as error:
+            raise StoppedError(str(error)) from None
+        except bounded_http.HttpError as error:
+            raise _ERRORS[type(error)](f"the upstream {error}") from None
 
     def _pause(self, error: UpstreamError, attempt: int) -> None:
         pause = max(self._retries.pause(attempt), self._not_before - time.monotonic())
@@ -161,18 +195,3 @@ class Upstream:
     def _wait(self, seconds: float) -> None:
         if self._stop.wait(max(0.0, seconds)):
             raise StoppedError("the node is stopping")
-
-
-def parse_retry_after(value: str) -> float | None:
-    """Seconds from a Retry-After header (RFC 9110: seconds or a date); None when it is neither."""
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        # No server means a wait of more digits, and int() refuses thousands of them.
-        return float(value[:9])
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    return max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())

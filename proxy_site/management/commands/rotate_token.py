@@ -49,7 +49,7 @@ class Command(BaseCommand):
         looks = rotation.look_at(urls, primary=primary, secondary=secondary)
         self.stdout.write(table(looks) + "\n" + STEPS)
         try:
-            used = secondary_use.seconds_since(wiring.store())
+            used = secondary_use.seconds_since(wiring.store(), token=secondary)
         except redis.RedisError as error:
             self.stdout.write(
                 f"Not safe to go on: the store can't be asked which token peers send with "

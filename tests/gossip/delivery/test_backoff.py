@@ -4,6 +4,8 @@ import email.utils
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gossip.delivery.backoff import (
     BREAK,
@@ -16,6 +18,7 @@ from gossip.delivery.backoff import (
     SINGLE_BARS_FOR,
     Backoff,
     CircuitState,
+    Outage,
     ResponseMeaning,
     meaning_of,
     seconds_to_wait,
@@ -157,11 +160,12 @@ class TestManners:
         [
             ResponseMeaning.TAKEN,
             ResponseMeaning.REFUSED,
-            ResponseMeaning.BUSY,
             ResponseMeaning.SINGLE_BARS,
         ],
     )
-    def test_any_sensible_answer_closes_the_circuit(self, said: ResponseMeaning) -> None:
+    def test_any_answer_that_understood_something_closes_the_circuit(
+        self, said: ResponseMeaning
+    ) -> None:
         peer = new_backoff()
         for _ in range(BREAKS_AFTER):
             hear(peer, ResponseMeaning.FAILED, now=NOW)
@@ -232,3 +236,60 @@ class TestManners:
                 hear(peer, ResponseMeaning.BUSY, now=now)
         assert taken[-1] - taken[0] < 99 * 12
         assert refused < 150
+
+
+class TestBusyBetweenFailures:
+    def test_a_peer_that_alternates_503_and_429_opens_the_circuit(self) -> None:
+        peer, circuits = new_backoff(), []
+        for _ in range(BREAKS_AFTER - 1):
+            hear(peer, ResponseMeaning.FAILED, now=NOW, status=503)
+            hear(peer, ResponseMeaning.BUSY, now=NOW, status=429)
+        circuits.append(peer.circuit)
+        assert hear(peer, ResponseMeaning.FAILED, now=NOW, status=503) == BREAK
+        circuits.append(peer.circuit)
+        assert hear(peer, ResponseMeaning.BUSY, now=NOW, status=429) >= BREAK
+        circuits.append(peer.circuit)
+        assert circuits == [CircuitState.REACHABLE, CircuitState.FAILING, CircuitState.FAILING]
+
+    def test_a_peer_that_is_only_busy_never_opens_it(self) -> None:
+        peer = new_backoff()
+        for _ in range(1000):
+            hear(peer, ResponseMeaning.BUSY, now=NOW, status=429)
+        assert (peer.circuit, peer.outage) == (CircuitState.REACHABLE, None)
+
+    def test_a_ban_isnt_over_because_the_peer_is_busy(self) -> None:
+        peer = new_backoff()
+        hear(peer, ResponseMeaning.STOPPED, now=NOW, status=403)
+        hear(peer, ResponseMeaning.BUSY, now=NOW + 300, status=429)
+        assert peer.circuit is CircuitState.STOPPED
+        assert peer.outage == Outage(NOW, NOW + 300, 403)
+
+
+# Failures and busy answers most of the time: what counts is which of them come in a row.
+OFTEN = (ResponseMeaning.FAILED, ResponseMeaning.BUSY)
+
+
+@given(st.lists(st.sampled_from(OFTEN) | st.sampled_from(ResponseMeaning), max_size=40))
+def test_busy_answers_change_nothing_of_the_circuit_wherever_they_come(
+    answers: list[ResponseMeaning],
+) -> None:
+    with_busy, without = new_backoff(), new_backoff()
+    for number, said in enumerate(answers):
+        now = NOW + number
+        with_busy.record(said, status=500, retry_after=0, now=now)
+        if said is not ResponseMeaning.BUSY:
+            without.record(said, status=500, retry_after=0, now=now)
+        assert with_busy.circuit is without.circuit
+        assert (with_busy.outage is None) is (with_busy.circuit is CircuitState.REACHABLE)
+
+
+class TestOutage:
+    def test_lasts_from_the_answer_that_opened_the_circuit_to_the_last_one(self) -> None:
+        peer = new_backoff()
+        for second in range(10):
+            hear(peer, ResponseMeaning.FAILED, now=NOW + second)
+        assert peer.outage == Outage(NOW + BREAKS_AFTER - 1, NOW + 9, None)
+        hear(peer, ResponseMeaning.STOPPED, now=NOW + 10, status=401)
+        assert peer.outage == Outage(NOW + BREAKS_AFTER - 1, NOW + 10, 401)
+        hear(peer, ResponseMeaning.TAKEN, now=NOW + 11)
+        assert peer.outage is None

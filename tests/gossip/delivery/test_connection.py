@@ -2,13 +2,13 @@
 
 import contextlib
 import socket
+import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gossip.delivery.connection import CONNECT_WITHIN, MAX_ANSWER
+from gossip.delivery.connection import CONNECT_WITHIN, MAX_ANSWER, Connection
 from gossip.delivery.peer import Peer, PeerKind
 from tests.support.core import Core, until
 from tests.support.doors import a_bar
@@ -104,13 +104,15 @@ class TestBadPeers:
     @pytest.mark.parametrize(
         "chunk", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"X"]
     )
-    def test_a_peer_that_drips_its_answer(self, core: Core, nodes: Nodes, chunk: bytes) -> None:
+    def test_a_peer_that_drips_its_answer_is_left_and_holds_no_other(
+        self, core: Core, nodes: Nodes, chunk: bytes
+    ) -> None:
         """Each byte comes in time, the answer never."""
 
         def drip(request: Received) -> None:
             for byte in chunk * 10_000:
                 request.write(bytes([byte]))
-                if request.handler.server.closing.wait(0.01):  # type: ignore[attr-defined]
+                if request.handler.server.closing.wait(0.01):
                     return
 
         dripping, healthy = nodes(drip), nodes()
@@ -123,13 +125,19 @@ class TestBadPeers:
             "reachable": 2,
             "failing": 0,
             "idle": 0,
+            "banned_by": 0,
+            "banned_since": None,
+            "away": 0,
+            "away_since": None,
             "sent": 1,
             "refused": 0,
             "failures": 0,
             "lacking": 1,
         }
 
-    def test_a_peer_that_never_finishes_its_tls_handshake(self, core: Core, nodes: Nodes) -> None:
+    def test_a_peer_that_never_finishes_its_tls_handshake_is_left_in_time(
+        self, core: Core, nodes: Nodes
+    ) -> None:
         healthy = nodes()
         with socket.create_server(("127.0.0.1", 0)) as silent:
             url = f"https://127.0.0.1:{silent.getsockname()[1]}"
@@ -141,18 +149,52 @@ class TestBadPeers:
             until(lambda: delivery.status()["internal"]["failures"] == 1)
             assert time.monotonic() - started < CONNECT_WITHIN
 
-    def test_a_peer_that_never_finishes_its_answer(self, core: Core, nodes: Nodes) -> None:
+    def test_a_peer_whose_name_nobody_tells_is_left_in_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        release = threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(20) and [])
+        connection = Connection(Peer("http://node.invalid", PeerKind.PUBLIC), answer_within=0.2)
+        started = time.monotonic()
+        assert connection.post(b"{}").reason == "no answer in time"
+        assert time.monotonic() - started < CONNECT_WITHIN
+        release.set()
+
+    def test_a_request_is_cut_from_another_thread(self, nodes: Nodes) -> None:
+        begun = threading.Event()
+
+        def hang(request: Received) -> None:
+            begun.set()
+            request.handler.server.closing.wait(PATIENCE)
+
+        connection = Connection(internal(nodes(hang)), answer_within=30)
+
+        def cut() -> None:
+            begun.wait(PATIENCE)
+            connection.cut()
+
+        cutter = threading.Thread(target=cut)
+        cutter.start()
+        started = time.monotonic()
+        assert connection.post(b"{}").status is None
+        assert connection.post(b"{}").status is None, "it is cut for good"
+        assert time.monotonic() - started < PATIENCE
+        cutter.join()
+
+    def test_a_peer_that_never_finishes_its_answer_has_taken_the_bar(
+        self, core: Core, nodes: Nodes
+    ) -> None:
         def begin(request: Received) -> None:
             request.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfoo")
-            request.handler.server.closing.wait(PATIENCE)  # type: ignore[attr-defined]
+            request.handler.server.closing.wait(PATIENCE)
 
         node = nodes(begin)
         delivery = core.deliver(internal(node), answer_within=0.2)
         core.fetch(a_bar("VCB"))
         until(lambda: delivery.status()["internal"]["sent"] == 1)
 
-    def test_a_peer_that_sends_a_gigabyte(self, core: Core, nodes: Nodes) -> None:
-        written = []
+    def test_a_peer_that_sends_a_gigabyte_is_cut_off_early(self, core: Core, nodes: Nodes) -> None:
+        written: list[int] = []
 
         def flood(request: Received) -> None:
             request.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
@@ -175,8 +217,8 @@ class TestBadPeers:
         "garbage",
         [b"", b"\r\n", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 abc\r\n\r\n", b"\xff" * 70_000, b"{}\n"],
     )
-    def test_a_peer_that_answers_with_garbage(
-        self, core: Core, nodes: Nodes, garbage: bytes, caplog: Any
+    def test_a_peer_that_answers_with_garbage_is_asked_again(
+        self, core: Core, nodes: Nodes, garbage: bytes
     ) -> None:
         def babble(request: Received) -> None:
             request.write(garbage)

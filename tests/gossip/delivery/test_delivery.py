@@ -1,13 +1,21 @@
 """Delivery to all peers: none waits for another, and all begin and end with the lead."""
 
+import datetime as dt
 import threading
 import time
+from functools import partial
+
+import pytest
 
 from gossip.delivery.delivery import Delivery
 from tests.support.core import Core, settle, until
 from tests.support.doors import a_bar
-from tests.support.peers import Gate, Nodes, always, internal, public, refuse_lists
+from tests.support.peers import Gate, Nodes, always, in_turn, internal, public, refuse_lists
 from tickers.store.store import ROOT, Store
+
+
+def has_failed(delivery: Delivery, times: int) -> bool:
+    return delivery.status()["internal"]["failures"] == times
 
 
 def test_no_peer_waits_for_one_that_hangs(core: Core, nodes: Nodes) -> None:
@@ -115,6 +123,10 @@ def test_the_status_counts_and_names_no_address(core: Core, nodes: Nodes) -> Non
             "reachable": 1,
             "failing": 1,
             "idle": 0,
+            "banned_by": 0,
+            "banned_since": None,
+            "away": 0,
+            "away_since": None,
             "sent": 2,
             "refused": 0,
             "failures": 1,
@@ -125,6 +137,10 @@ def test_the_status_counts_and_names_no_address(core: Core, nodes: Nodes) -> Non
             "reachable": 1,
             "failing": 0,
             "idle": 0,
+            "banned_by": 0,
+            "banned_since": None,
+            "away": 0,
+            "away_since": None,
             "sent": 2,
             "refused": 0,
             "failures": 0,
@@ -132,3 +148,54 @@ def test_the_status_counts_and_names_no_address(core: Core, nodes: Nodes) -> Non
         },
     }
     until(lambda: delivery.status() == expected)
+
+
+class TestOutages:
+    """What /health makes a problem of."""
+
+    def test_a_public_peer_that_bans_us_is_counted_at_once(self, core: Core, nodes: Nodes) -> None:
+        core.fetch(a_bar("VCB"))
+        delivery = core.deliver(public(nodes(always(403))), public(nodes()))
+        until(lambda: delivery.status()["public"]["banned_by"] == 1)
+        since = dt.datetime.fromisoformat(str(delivery.status()["public"]["banned_since"]))
+        assert abs(dt.datetime.now(dt.UTC) - since) < dt.timedelta(seconds=60)
+        assert delivery.status()["public"]["away"] == 0
+
+    @pytest.mark.parametrize("status", [403, 401, 404, 503])
+    def test_a_peer_is_away_when_it_took_nothing_for_five_minutes(
+        self, core: Core, nodes: Nodes, status: int
+    ) -> None:
+        core.fetch(a_bar("VCB"))
+        delivery = core.deliver(internal(nodes(always(status))))
+
+        failures = 3 if status == 503 else 1  # that open the circuit
+        for times in range(1, failures + 1):
+            until(partial(has_failed, delivery, times))
+            if times < failures:
+                core.after(2.5)
+        until(lambda: delivery.status()["internal"]["failing"] == 1)
+        core.after(299)
+        if status != 403:  # which is tried again after 300 s
+            until(lambda: delivery.status()["internal"]["failures"] == failures + 1)
+        assert delivery.status()["internal"]["away"] == 0
+        core.after(301)
+        until(lambda: delivery.status()["internal"]["away"] == 1)
+        assert delivery.status()["internal"]["banned_by"] == 0
+        since = dt.datetime.fromisoformat(str(delivery.status()["internal"]["away_since"]))
+        assert since <= dt.datetime.now(dt.UTC) - dt.timedelta(seconds=599)
+
+    def test_a_peer_that_alternates_503_and_429_is_told_of(
+        self, core: Core, nodes: Nodes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        core.fetch(a_bar("VCB"))
+        node = nodes(in_turn(*[always(503), always(429)] * 10))
+        delivery = core.deliver(internal(node))
+
+        def asks_again() -> bool:
+            core.after(10)
+            return len(node.received) >= 8
+
+        until(asks_again)
+        until(lambda: delivery.status()["internal"]["failing"] == 1)
+        (line,) = [r.getMessage() for r in caplog.records if "unreachable" in r.getMessage()]
+        assert "503" in line

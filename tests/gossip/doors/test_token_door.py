@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.test import RequestFactory
 from django.views.debug import ExceptionReporter
 from hypothesis import given
@@ -196,20 +197,37 @@ class TestSecondaryUse:
 
     @pytest.fixture(autouse=True)
     def fresh(self, market: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(secondary_use, "_noted_at", float("-inf"))
+        monkeypatch.setattr(secondary_use, "_noted_at", {})
 
     def test_bars_that_came_with_it_are_noted(self, market: Store, settings: Any) -> None:
         assert send_trusted(wire()).status_code == 200
-        assert secondary_use.seconds_since(market) is None
-        assert send_trusted(wire(), token=settings.SECONDARY_TOKEN).status_code == 200
-        since = secondary_use.seconds_since(market)
+        secondary = settings.SECONDARY_TOKEN
+        assert secondary_use.seconds_since(market, token=secondary) is None
+        assert send_trusted(wire(), token=secondary).status_code == 200
+        since = secondary_use.seconds_since(market, token=secondary)
         assert since is not None
         assert 0 <= since < 60
 
     def test_a_request_without_a_bar_isnt(self, market: Store, settings: Any) -> None:
         answer = send_trusted(rotation.PROBE, token=settings.SECONDARY_TOKEN)
         assert answer.status_code == 400
-        assert secondary_use.seconds_since(market) is None
+        assert secondary_use.seconds_since(market, token=settings.SECONDARY_TOKEN) is None
+
+    def test_what_came_with_the_one_before_it_isnt_its_own(
+        self, market: Store, settings: Any
+    ) -> None:
+        """Step 3 of a rotation, seconds after the last bar that came with the old token."""
+        old, new = settings.SECONDARY_TOKEN, "the-new-secondary-of-step-3"
+        assert send_trusted(wire(), token=old).status_code == 200
+        settings.SECONDARY_TOKEN = new
+        output = io.StringIO()
+        call_command("rotate_token", stdout=output)
+        assert "No peer has sent bars with the secondary token for a day" in output.getvalue()
+        assert send_trusted(wire(), token=new).status_code == 200
+        output = io.StringIO()
+        call_command("rotate_token", stdout=output)
+        assert "it isn't time for step 3" in output.getvalue()
+        assert not [key for key in market.client.keys("*") if new.encode() in key]
 
 
 class TestErrorReport:

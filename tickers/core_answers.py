@@ -1,0 +1,130 @@
+"""Core answers: what a core network says, read at one door into values that can be trusted.
+
+A core network is trusted for its prices, not for its software: whatever it sends, a cycle fails or
+goes on without what is wrong, and nothing of it is kept that would stop a follower later. A wrong
+bar spoils only itself, a wrong series only its symbol.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tickers.bar import Bar, BarError, parse
+from tickers.store.records import MAX_SERIES, Position
+from tickers.universe import looks_like_symbol
+
+MAX_SYMBOLS = 10_000  # of a market: three times what a node holds
+MAX_POSITION = 64  # characters, of its ETag too: it has to fit into a request
+MAX_REVISION = 2**53  # what a double, in Lua and in JSON readers, holds exactly
+MAX_AGE_DIGITS = 9  # of X-Data-Age, in seconds: 31 years
+
+
+class CoreAnswerError(Exception):
+    """An answer that is no market and no changes; the message says what it is instead."""
+
+
+@dataclass(slots=True)
+class Dropped:
+    """What of an answer isn't used: bars, and symbols by reason."""
+
+    bars: int = 0
+    symbols: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """``series``: symbol → its bars in the order of the answer, a day maybe several times."""
+
+    series: dict[str, list[Bar]]
+    dropped: Dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changed until ``position``: bars, and symbols to be read whole, or to be removed."""
+
+    position: Position
+    bars: list[Bar]
+    replaced: list[str]
+    removed: list[str]
+    dropped: Dropped
+
+
+def read_position(text: object) -> Position:
+    """A position as the core network writes it; raises CoreAnswerError."""
+    short = text if isinstance(text, str) and len(text) <= MAX_POSITION else ""
+    try:
+        position = Position.parse(short)
+    except ValueError:
+        raise CoreAnswerError("didn't say its position") from None
+    if position.revision >= MAX_REVISION:
+        raise CoreAnswerError("said a position of no revision that can be")
+    return position
+
+
+def read_age(header: str) -> float:
+    """The seconds of an X-Data-Age header; 0 when the node doesn't say."""
+    text = header.strip()
+    return float(text[:MAX_AGE_DIGITS]) if text.isascii() and text.isdigit() else 0.0
+
+
+def read_market(body: Any) -> Market:
+    """{symbol: [bar, ...]}; raises CoreAnswerError."""
+    if not isinstance(body, dict):
+        raise CoreAnswerError("answered with something else than a market")
+    if len(body) > MAX_SYMBOLS:
+        raise CoreAnswerError(f"answered with {len(body)} symbols, more than any market has")
+    dropped = Dropped()
+    series: dict[str, list[Bar]] = {}
+    for symbol, entries in body.items():
+        if not (looks_like_symbol(symbol) and isinstance(entries, list)):
+            dropped.symbols["no symbol with a list of bars"] += 1
+        elif len(entries) > MAX_SERIES:
+            dropped.symbols[f"a series of more than {MAX_SERIES} bars"] += 1
+        else:
+            bars = _bars(entries, dropped)
+            series[symbol] = [bar for bar in bars if bar.symbol == symbol]
+            dropped.bars += len(bars) - len(series[symbol])
+    return Market(series, dropped)
+
+
+def read_changes(body: Any) -> Changes:
+    """{"position", "bars", "replaced", "removed"}; raises CoreAnswerError."""
+    if not isinstance(body, dict):
+        raise CoreAnswerError("answered with something else than changes")
+    dropped = Dropped()
+    return Changes(
+        position=read_position(body.get("position")),
+        bars=_bars(_list(body, "bars"), dropped),
+        replaced=_symbols(_list(body, "replaced"), dropped),
+        removed=_symbols(_list(body, "removed"), dropped),
+        dropped=dropped,
+    )
+
+
+def _list(body: dict[str, Any], name: str) -> list[Any]:
+    value = body.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise CoreAnswerError(f"answered with {name} that is no list")
+    return value
+
+
+def _symbols(entries: list[Any], dropped: Dropped) -> list[str]:
+    symbols = [entry for entry in entries if isinstance(entry, str) and looks_like_symbol(entry)]
+    if len(symbols) > MAX_SYMBOLS:
+        raise CoreAnswerError(f"named {len(symbols)} symbols, more than any market has")
+    if len(symbols) < len(entries):
+        dropped.symbols["no symbol"] += len(entries) - len(symbols)
+    return list(dict.fromkeys(symbols))
+
+
+def _bars(entries: list[Any], dropped: Dropped) -> list[Bar]:
+    bars = []
+    for entry in entries:
+        try:
+            bars.append(parse(entry))
+        except BarError:
+            dropped.bars += 1
+    return bars
