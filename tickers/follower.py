@@ -9,7 +9,7 @@ last, which it knows when it serves the same store. Existing Rust nodes have no 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from tickers.core_answers import (
     read_position,
 )
 from tickers.cycle_report import CycleReport
+from tickers.intake import Intake, Lacking
 from tickers.store.records import Position
 from tickers.store.store import Store
 from tickers.verdict import Authority, Verdict
@@ -80,6 +81,7 @@ class Follower:
         self._session = new_session(trust_env=False)
         self._whole_at: float | None = None
         self._clock_skew = clock_skew or ClockSkew()
+        self._lacking = Lacking()
 
     def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> CycleReport:
         """Read what is new and merge it. Raises FollowError, FencedError, and what redis raises.
@@ -87,18 +89,43 @@ class Follower:
         ``progress`` is told (done, all) while a whole market is merged.
         """
         cycle = CycleReport()
+        intake = self._intake(fence, cycle)
         position = self._position()
         try:
             changes = self._changes(position, fence, cycle) if position else None
             if changes is not None:
-                self._merge_changes(changes, fence, cycle)
+                self._merge_changes(changes, fence, intake)
             elif position is None and self._read_whole_lately():
-                self._merge_last_bars(fence, cycle)
+                self._merge_last_bars(fence, intake)
             else:
-                self._merge_whole(fence, cycle, progress)
+                self._merge_whole(fence, intake, progress)
         except CoreAnswerError as error:
             raise FollowError(f"the core network {error}") from None
+        if intake.shown_days():
+            self._forget(fence)  # what was dropped is read again
         return cycle.finish()
+
+    def read_in_full(self, fence: str, symbols: Sequence[str], *, accept: bool = False) -> Intake:
+        """Read these series in full now, and take what differs; with ``accept`` whatever comes.
+        Returns the intake, which has what became of them. Raises as ``cycle`` does."""
+        intake = self._intake(fence, CycleReport(), accepts=accept)
+        try:
+            for at in range(0, len(symbols), SYMBOLS_A_REQUEST):
+                self._replace(symbols[at : at + SYMBOLS_A_REQUEST], None, intake)
+        except CoreAnswerError as error:
+            raise FollowError(f"the core network {error}") from None
+        return intake
+
+    def _intake(self, fence: str, cycle: CycleReport, *, accepts: bool = False) -> Intake:
+        return Intake(
+            self._store,
+            Authority.FOLLOWED,
+            fence=fence,
+            cycle=cycle,
+            history_start=self._history_start,
+            lacking=self._lacking,
+            accepts=accepts,
+        )
 
     def contact(self, fence: str) -> CycleReport:
         """A cycle: once the market is read, it is a cheap request by itself."""
@@ -126,28 +153,30 @@ class Follower:
             raise FollowError(f"the core network answered {answer.status} to /tickers/changes")
         return answer
 
-    def _merge_changes(self, answer: CoreResponse, fence: str, cycle: CycleReport) -> None:
+    def _merge_changes(self, answer: CoreResponse, fence: str, intake: Intake) -> None:
         changes = read_changes(answer.body)
-        _count(changes.dropped, len(changes.bars), cycle)
-        for at in range(0, len(changes.replaced), SYMBOLS_A_REQUEST):
-            symbols = changes.replaced[at : at + SYMBOLS_A_REQUEST]
-            self._replace(symbols, changes.position, fence, cycle)
-        self._merge(changes.bars, fence, answer.age, cycle)
+        _count(changes.dropped, len(changes.bars), intake.cycle)
+        whole = list(dict.fromkeys([*changes.replaced, *intake.due()]))
+        for at in range(0, len(whole), SYMBOLS_A_REQUEST):
+            self._replace(whole[at : at + SYMBOLS_A_REQUEST], changes.position, intake)
+        intake.finish()
+        self._merge(changes.bars, fence, answer.age, intake)
         self._complete(fence, answer.age)
-        if self._remove(changes.removed, fence, cycle):
+        if self._remove(changes.removed, fence, intake.cycle):
             self._remember(changes.position, fence)
 
-    def _replace(
-        self, symbols: Sequence[str], position: Position, fence: str, cycle: CycleReport
-    ) -> None:
-        """Read whole the series that the core network says it replaced."""
+    def _replace(self, symbols: Sequence[str], position: Position | None, intake: Intake) -> None:
+        """Read series whole: those that the core network says it replaced at ``position``."""
         query = {"symbol": list(symbols), "authority": "trusted", "all": "true"}
-        answer = self._get("/tickers", query, cycle)
-        current = read_position(answer.etag)
-        if answer.status != 200 or current.epoch != position.epoch or current < position:
-            raise FollowError("the core network's answer is older than what it said before")
+        answer = self._get("/tickers", query, intake.cycle)
+        if answer.status != 200:
+            raise FollowError(f"the core network answered {answer.status} to /tickers")
+        if position is not None:
+            current = read_position(answer.etag)
+            if current.epoch != position.epoch or current < position:
+                raise FollowError("the core network's answer is older than what it said before")
         market = read_market(answer.body)
-        self._replace_series(market, fence, answer.age, cycle, replace_newest=True)
+        self._replace_series(market, answer.age, intake, replace_newest=True)
 
     def _remove(self, symbols: Sequence[str], fence: str, cycle: CycleReport) -> bool:
         """Take symbols out of the market that the core network has removed; False when there are so
@@ -169,9 +198,9 @@ class Follower:
     # --- The whole market ---------------------------------------------------------------------
 
     def _merge_whole(
-        self, fence: str, cycle: CycleReport, progress: Callable[[int, int], None] | None
+        self, fence: str, intake: Intake, progress: Callable[[int, int], None] | None
     ) -> None:
-        answer = self._get("/tickers", {"authority": "trusted", "all": "true"}, cycle)
+        answer = self._get("/tickers", {"authority": "trusted", "all": "true"}, intake.cycle)
         if answer.status != 200:
             raise FollowError(f"the core network answered {answer.status} to /tickers")
         market = read_market(answer.body)
@@ -180,70 +209,60 @@ class Follower:
         position = read_position(answer.etag) if answer.etag else None
         if position:
             self._refuse_to_go_back(position)
-        self._replace_series(market, fence, answer.age, cycle, progress=progress)
+        intake.symbols = len(market.series)
+        self._replace_series(market, answer.age, intake, progress=progress)
+        intake.finish()
+        if len(intake.refused) == len(market.series):
+            intake.cycle.errors += _refusals(intake.refused)
         self._whole_at = self._monotonic()
         self._complete(fence, answer.age)
         absent = set(self._store.symbols()) - market.series.keys() if position else ()
-        if position and self._remove(sorted(absent), fence, cycle):
+        if position and self._remove(sorted(absent), fence, intake.cycle):
             self._remember(position, fence)
 
-    def _merge_last_bars(self, fence: str, cycle: CycleReport) -> None:
+    def _merge_last_bars(self, fence: str, intake: Intake) -> None:
         """The cheap contact with a node that has no changes to tell: its last bars."""
-        answer = self._get("/tickers", {"limit": "1", "all": "false"}, cycle)
+        answer = self._get("/tickers", {"limit": "1", "all": "false"}, intake.cycle)
         if answer.status != 200:
             raise FollowError(f"the core network answered {answer.status} to /tickers")
         market = read_market(answer.body)
         last = [bars[-1] for bars in market.series.values() if bars]
-        _count(market.dropped, len(last), cycle)
-        self._merge(last, fence, answer.age, cycle)
+        _count(market.dropped, len(last), intake.cycle)
+        self._merge(last, fence, answer.age, intake)
         self._complete(fence, answer.age)
 
     def _replace_series(
         self,
         market: Market,
-        fence: str,
         age: float,
-        cycle: CycleReport,
+        intake: Intake,
         *,
         replace_newest: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        refused: dict[Verdict, list[str]] = {}
-        _count(market.dropped, sum(map(len, market.series.values())), cycle)
+        """Hand the series to the intake, each beside what is stored of it."""
+        _count(market.dropped, sum(map(len, market.series.values())), intake.cycle)
+        loaded = self._store.loaded()
+        known = [symbol for symbol in market.series if symbol in loaded]
+        stored = self._store.series(known)
         for done, (symbol, entries) in enumerate(market.series.items(), 1):
             if self._stop.is_set():
                 raise FollowError("stopped while the market was read")
+            rows = next(stored)[1] if symbol in loaded else ()
             # A day that stands twice: its last bar counts.
             by_day = {bar.epoch: bar for bar in entries}
             bars = [by_day[day] for day in sorted(by_day) if day >= self._history_start]
-            if bars:
-                verdict = self._store.replace_series(
-                    symbol,
-                    bars,
-                    Authority.FOLLOWED,
-                    fence=fence,
-                    history_start=self._history_start,
-                    age=age,
-                    replace_newest=replace_newest,
-                )
-                if verdict is Verdict.REPLACED:
-                    cycle.series_replaced += 1
-                    cycle.bars_changed += len(bars)
-                elif verdict.refused:
-                    refused.setdefault(verdict, []).append(symbol)
+            intake.series(symbol, bars, rows, age=age, replace_newest=replace_newest)
             if progress:
                 progress(done, len(market.series))
-        cycle.errors += [
-            f"{len(symbols)} series were refused ({verdict}): {', '.join(symbols[:10])}"
-            for verdict, symbols in refused.items()
-        ]
 
     # --- Merging ------------------------------------------------------------------------------
 
-    def _merge(self, bars: Sequence[Bar], fence: str, age: float, cycle: CycleReport) -> None:
-        if bars:
-            merged = self._store.merge(bars, Authority.FOLLOWED, fence=fence, age=age)
-            cycle.bars_changed += merged.changed
+    def _merge(self, bars: Sequence[Bar], fence: str, age: float, intake: Intake) -> None:
+        credible = intake.newest(intake.open_days(bars))
+        if credible:
+            merged = self._store.merge(credible, Authority.FOLLOWED, fence=fence, age=age)
+            intake.cycle.bars_changed += merged.changed
 
     def _complete(self, fence: str, age: float) -> None:
         """A complete contact speaks of every symbol, so overlays end, changed or not."""
@@ -323,6 +342,17 @@ def _kept(text: str) -> Position | None:
         return read_position(text) if text else None
     except CoreAnswerError:
         return None
+
+
+def _refusals(refused: Mapping[str, Verdict]) -> list[str]:
+    """A line for each reason why series were refused."""
+    by_verdict: dict[Verdict, list[str]] = {}
+    for symbol, verdict in refused.items():
+        by_verdict.setdefault(verdict, []).append(symbol)
+    return [
+        f"{len(symbols)} series were refused ({verdict}): {', '.join(symbols[:10])}"
+        for verdict, symbols in by_verdict.items()
+    ]
 
 
 def _count(dropped: Dropped, bars: int, cycle: CycleReport) -> None:

@@ -6,6 +6,7 @@ suspects (tickers/suspects.py), and stored days that a source lacks three times 
 """
 
 import datetime as dt
+import functools
 import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -49,7 +50,7 @@ class Lacking:
 
 
 class Intake:
-    """Takes what one cycle brings, of ``symbols`` in all. Times are the store's.
+    """Takes what one cycle brings, of ``symbols`` in all (0: of those that are stored).
 
     ``how`` is what replace_series is told besides. With ``accepts``, whatever comes is taken: an
     operator has looked at it.
@@ -62,23 +63,34 @@ class Intake:
         *,
         fence: str,
         cycle: CycleReport,
-        symbols: int,
+        symbols: int = 0,
         history_start: int,
         lacking: Lacking | None = None,
         accepts: bool = False,
     ) -> None:
         self._store, self._authority, self._fence = store, authority, fence
-        self.cycle, self._symbols, self._history_start = cycle, symbols, history_start
+        self.cycle, self.symbols, self._history_start = cycle, symbols, history_start
         self._lacking, self._accepts = lacking or Lacking(), accepts
-        self.now = store.now()
-        self.suspects = store.suspects()
-        self._adjusted_at = store.adjusted_at()
         self._closed: dict[dt.date, set[str]] = {}
         # Adjusted series wait for the cycle's end: more than a few of them are no ex-dates.
         self._waiting: dict[str, tuple[list[Bar], dict[str, Any]]] = {}
         self._too_many = False
         self.changed: list[str] = []  # series that were replaced
-        self.refused: list[str] = []
+        self.refused: dict[str, Verdict] = {}
+
+    # Read when they are needed: an answer that never comes needs no store.
+
+    @functools.cached_property
+    def now(self) -> int:
+        return self._store.now()
+
+    @functools.cached_property
+    def suspects(self) -> dict[str, Suspect]:
+        return self._store.suspects()
+
+    @functools.cached_property
+    def _adjusted_at(self) -> dict[str, int]:
+        return self._store.adjusted_at()
 
     # --- Bars -----------------------------------------------------------------------------------
 
@@ -112,6 +124,32 @@ class Intake:
         elif bars and held and held.reason is Reason.BEYOND and not held.fingerprint:
             self._clear(symbol)
         return kept
+
+    def newest(self, bars: Sequence[Bar]) -> list[Bar]:
+        """Those that can be right, of bars of several symbols that came without their histories.
+        Of a suspect none is: what it is read in full for comes first."""
+        stored = self._store.newest({bar.symbol for bar in bars})
+        by_symbol: dict[str, list[Bar]] = {}
+        for bar in sorted(bars, key=lambda bar: bar.day):
+            by_symbol.setdefault(bar.symbol, []).append(bar)
+        kept: list[Bar] = []
+        for symbol, its_bars in by_symbol.items():
+            held, last = self.suspects.get(symbol), stored.get(symbol)
+            if held and held.fingerprint:
+                self.cycle.bars_dropped += len(its_bars)
+            elif last is None:
+                kept += its_bars
+            else:
+                late = [bar for bar in its_bars if bar.epoch < last.day]
+                new = its_bars[len(late) :]
+                kept += [*late, *self.credible(symbol, new, its_bars, float(last.anchor))]
+        return kept
+
+    def due(self) -> list[str]:
+        """Suspects whose series are to be read in full again."""
+        return [
+            s for s, held in self.suspects.items() if held.fingerprint and held.is_due(self.now)
+        ]
 
     # --- Whole series ---------------------------------------------------------------------------
 
@@ -178,7 +216,7 @@ class Intake:
             self._doubt(symbol, bars, Reason.MANY, how)
             return
         self._waiting[symbol] = bars, how
-        if len(self._waiting) > most_adjusted(self._symbols):
+        if len(self._waiting) > most_adjusted(self.symbols or len(self._store.symbols())):
             self._too_many = True
             for waiting, (its_bars, its_how) in self._waiting.items():
                 self._doubt(waiting, its_bars, Reason.MANY, its_how)
@@ -228,7 +266,7 @@ class Intake:
             self.cycle.bars_changed += len(bars)
             self.changed.append(symbol)
         elif verdict.refused:
-            self.refused.append(symbol)
+            self.refused[symbol] = verdict
             self.cycle.symbol_errors[symbol] = f"the full history was refused ({verdict})"
         return verdict
 
@@ -252,7 +290,7 @@ class Intake:
         shown = {
             day
             for day, symbols in self._closed.items()
-            if len(symbols) >= max(SHOWN_BY, self._symbols / 2)
+            if len(symbols) >= max(SHOWN_BY, (self.symbols or len(self._store.symbols())) / 2)
         }
         if shown:
             named = ", ".join(map(str, sorted(shown)))

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,11 +21,12 @@ from tests.support.proxies import BadPeer, bad_peer, hear
 from tickers import wiring
 from tickers.bar import Bar, epoch_of
 from tickers.follower import Follower, FollowError
-from tickers.market_clock import MarketClock
+from tickers.market_clock import MarketClock, is_trading_day
 from tickers.snapshot.series import bar_of
 from tickers.store.records import Position
 from tickers.store.redis_client import connect
 from tickers.store.store import ROOT, FencedError, Store
+from tickers.suspects import Reason
 from tickers.verdict import Authority
 
 TODAY = dt.date(2025, 8, 15)
@@ -466,3 +467,109 @@ class TestASlowNode:
 
 def test_positions_are_ordered_within_an_epoch() -> None:
     assert Position("a", 2) < Position("a", 10)
+
+
+# --- What can't be right --------------------------------------------------------------------------
+
+
+def a_history(symbol: str, factor: float = 1.0) -> list[Bar]:
+    """Closes that wander, differently for each symbol, on trading days until today."""
+    seed, price, bars = sum(map(ord, symbol)), 20_000.0 + 137 * sum(map(ord, symbol)), []
+    days = [TODAY - dt.timedelta(days=back) for back in reversed(range(40))]
+    for at, day in enumerate(filter(is_trading_day, days)):
+        first, price = price, price * (1 + ((seed * (at + 3) * 7_919) % 61 - 30) / 1_500)
+        high, low = max(first, price) + 100, min(first, price) - 100
+        prices = (first * factor, high * factor, low * factor, price * factor)
+        bars.append(Bar(symbol, day, *prices, 100_000 + at))
+    return bars
+
+
+@pytest.mark.django_db(transaction=True)
+class TestSuspects:
+    @pytest.fixture
+    def follower(self, ours: Ours, core: Core) -> Follower:
+        for symbol in ("VCB", "FPT"):
+            core.store.forget(symbol)
+            core.replace(symbol, a_history(symbol))
+        follower = ours.follower(core.url)
+        follower.cycle(ours.fence)
+        return follower
+
+    @pytest.mark.parametrize(
+        ("wrong", "reason"),
+        [
+            (a_history("VCB", 1000), Reason.BEYOND),
+            ([replace(b, symbol="VCB") for b in a_history("FPT")], Reason.UNSTEADY),
+        ],
+    )
+    def test_a_core_that_says_what_cant_be_right_is_not_followed_in_that(
+        self, ours: Ours, core: Core, follower: Follower, wrong: list[Bar], reason: Reason
+    ) -> None:
+        core.replace("VCB", wrong)
+        core.merge(replace(a_history("FPT")[-1], volume=900_000))
+        cycle = follower.cycle(ours.fence)
+        assert cycle.errors == []
+        assert ours.series("VCB") == a_history("VCB")
+        assert ours.series("FPT")[-1].volume == 900_000
+        assert {s: held.reason for s, held in ours.store.suspects().items()} == {"VCB": reason}
+        core.merge(replace(wrong[-1], volume=950_000))
+        follower.cycle(ours.fence)
+        assert ours.series("VCB") == a_history("VCB")
+        core.replace("VCB", a_history("VCB"))
+        follower.cycle(ours.fence)
+        assert ours.store.suspects() == {}
+
+    def test_a_bar_beyond_ten_times_is_not_merged(
+        self, ours: Ours, core: Core, follower: Follower
+    ) -> None:
+        good = a_history("VCB")
+        core.merge(replace(a_history("VCB", 1000)[-1], volume=900_000))
+        follower.cycle(ours.fence)
+        assert ours.series("VCB") == good
+        assert set(ours.store.suspects()) == {"VCB"}
+        core.merge(replace(good[-1], volume=950_000))
+        follower.cycle(ours.fence)
+        assert ours.series("VCB")[-1].volume == 950_000
+        assert ours.store.suspects() == {}
+
+    def test_a_suspect_is_read_again_by_itself_and_taken_when_the_core_stays_with_it(
+        self, ours: Ours, core: Core, follower: Follower, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = [replace(b, symbol="VCB") for b in a_history("FPT")]
+        core.replace("VCB", other)
+        follower.cycle(ours.fence)
+        now = ours.store.now() + 11 * 60_000
+        monkeypatch.setattr(ours.store, "now", lambda: now)
+        follower.cycle(ours.fence)
+        assert ours.series("VCB") == other
+        assert ours.store.suspects() == {}
+
+    def test_an_ordinary_ex_date_is_followed_at_once(
+        self, ours: Ours, core: Core, follower: Follower
+    ) -> None:
+        core.replace("VCB", a_history("VCB", 0.5))
+        follower.cycle(ours.fence)
+        assert ours.series("VCB") == a_history("VCB", 0.5)
+
+
+class TestClosedDays:
+    def test_a_closed_days_bar_of_an_existing_node_is_dropped_and_counted(
+        self, ours: Ours, old_node: OldNode
+    ) -> None:
+        old_node.market["VCB"] = [wire("2025-08-10"), wire("2025-08-14"), wire("2025-08-15")]
+        cycle = ours.follower(old_node.url).cycle(ours.fence)
+        assert cycle.bars_dropped == 1
+        assert [b.day.day for b in ours.series("VCB")] == [14, 15]
+
+    def test_what_half_of_its_market_has_shows_a_trading_day(
+        self, ours: Ours, old_node: OldNode
+    ) -> None:
+        for symbol in (f"S{n:02}" for n in range(12)):
+            old_node.market[symbol] = [
+                {**wire(day), "symbol": symbol} for day in ("2025-08-10", "2025-08-15")
+            ]
+        follower = ours.follower(old_node.url)
+        follower.cycle(ours.fence)
+        assert ours.store.state().trading_days == {dt.date(2025, 8, 10)}
+        follower.cycle(ours.fence)
+        assert [b.day.day for b in ours.series("S00")] == [10, 15]
