@@ -100,6 +100,7 @@ def read_market(problems: list[str]) -> dict[str, Any]:
         problems += clock_skew.complaints(status.get("clock_skew_secs", {}))
     except redis.RedisError as error:
         problems.append(f"the store can't be reached ({type(error).__name__})")
+    problems += keeper.complaints()
     age, memory = keeper.age(), keeper.memory()
     if state or age is not None:  # else nobody knows
         check_trust(age, problems)

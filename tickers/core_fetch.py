@@ -91,7 +91,8 @@ class CoreFetch:
             fresh = [symbol for symbol in self._symbols if symbol not in known]
             whole += self._update(fresh, intake, fence, cycle)
         self._load(whole, held, intake, cycle, progress)
-        if not cycle.errors and not self._stop.is_set():
+        # What brings nothing at all has spoken of no symbol.
+        if cycle.bars_received and not cycle.errors and not self._stop.is_set():
             self._read_all = bool(intake.shown_days())
             if auditing:
                 self._audits.note(intake.audited(whole), fence=fence)

@@ -112,6 +112,7 @@ class Follower:
         try:
             for at in range(0, len(symbols), SYMBOLS_A_REQUEST):
                 self._replace(symbols[at : at + SYMBOLS_A_REQUEST], None, intake)
+            intake.finish()
         except CoreAnswerError as error:
             raise FollowError(f"the core network {error}") from None
         return intake

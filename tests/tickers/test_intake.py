@@ -448,3 +448,45 @@ def test_an_operator_takes_what_is_suspect_and_what_loses_days(node: Node) -> No
     assert node.served("FPT") == node.upstream.series["FPT"]
     node.cycle()
     assert node.served("VCB") == wrong
+
+
+# --- Readiness ------------------------------------------------------------------------------------
+
+
+def is_ready(node: Node) -> bool:
+    state = node.store.state()
+    return state.ready_epoch == state.position.epoch
+
+
+@pytest.mark.parametrize("day", [FRIDAY, dt.date(2025, 8, 17)])
+def test_a_market_of_four_with_one_delisted_is_complete(
+    a_node: Callable[..., Node], day: dt.date
+) -> None:
+    node = a_node(["VCB", "FPT", "ACB", "GONE"], at=exchange_time(day, 11))
+    del node.upstream.series["GONE"]
+    node.cycle()
+    assert is_ready(node)
+    node.store.client.flushdb()
+    node.fence = lead(node.store)
+    assert not is_ready(node)
+    node.cycle()
+    assert is_ready(node)
+
+
+def test_a_cycle_that_brings_nothing_completes_no_market(a_node: Callable[..., Node]) -> None:
+    node = a_node()
+    node.upstream.series.clear()
+    node.cycle()
+    assert not is_ready(node)
+
+
+def test_a_refused_history_keeps_no_market_from_being_complete(
+    a_node: Callable[..., Node],
+) -> None:
+    node = a_node()
+    node.store.merge([bar("VCB", b.day) for b in history("VCB")], Authority.CORE, fence=node.fence)
+    node.say("VCB", [*history("VCB")[:1], *history("VCB")[-10:]])
+    cycle = node.cycle()
+    assert set(cycle.symbol_errors) == {"VCB"}
+    assert cycle.errors == []
+    assert is_ready(node)

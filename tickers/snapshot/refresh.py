@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import redis
 
+from tickers.snapshot.lives import Lives
 from tickers.snapshot.memory_limit import MemoryLimit, MemoryUse
 from tickers.snapshot.series import Series
 from tickers.snapshot.snapshot import Snapshot, StaleError
-from tickers.store.records import Change, Position, State, day_in
+from tickers.store.records import Change, Position, day_in
 from tickers.store.revisions import Revisions
 from tickers.store.store import Store
 from tickers.verdict import Authority
@@ -42,7 +43,7 @@ class SnapshotRefresher:
         self._asked_at = float("-inf")
         self._is_behind = False  # this process has written since it last asked
         self._is_away = False  # so the store was when it was last asked
-        self._is_of_another_life = False  # and has no whole market yet
+        self._lives = Lives(store)
         self._was_read = False  # since the last change that was heard of
         self._age: float | None = None
         self._age_read_at = 0.0
@@ -96,14 +97,18 @@ class SnapshotRefresher:
         """Whether the store may have told others of a later revision of this epoch: it is away, or
         lives another life whose market isn't complete yet. Otherwise the snapshot is where the
         store was when it was last asked."""
-        return self._is_away or self._is_of_another_life
+        return self._is_away or self._lives.is_waiting
 
     def age(self) -> float | None:
-        """Seconds since the node's last trusted update; None: never had one. Grows while the store
-        is away."""
+        """Seconds since the last trusted update of the market that is served; None: never had one.
+        Grows while the store is away, and while another life of it has no complete market."""
         if self._age is None:
             return None
         return self._age + time.monotonic() - self._age_read_at
+
+    def complaints(self) -> list[str]:
+        """What is wrong with the market that is served, for an operator."""
+        return self._lives.complaints(self._snapshot)
 
     def memory(self) -> MemoryUse:
         """What this process holds; nothing before its first snapshot."""
@@ -146,10 +151,9 @@ class SnapshotRefresher:
             state = self._store.state()
         else:
             state, changes = self._store.changes_since(held.position)
-        if state.age is not None:  # a new life that no trusted source has spoken to has none
+        takes_over = self._lives.take_over(state, held)
+        if takes_over:  # else its age isn't that of what is served
             self._age, self._age_read_at = state.age, time.monotonic()
-        takes_over = held is None or _takes_over(state, held)
-        self._is_of_another_life = not takes_over
         if held and (changes == [] or not takes_over):
             return
         if held is None or changes is None:
@@ -172,12 +176,6 @@ class SnapshotRefresher:
                 room.symbols - room.not_held,
                 room.symbols,
             )
-
-
-def _takes_over(state: State, held: Snapshot) -> bool:
-    """A new life of the store takes over once it has a whole market again."""
-    epoch = state.position.epoch
-    return held.position.epoch == epoch or not held.series or state.ready_epoch == epoch
 
 
 def load(store: Store, position: Position, *, memory_limit: int = MEMORY_LIMIT) -> Snapshot:

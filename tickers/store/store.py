@@ -408,6 +408,14 @@ class Store:
                     bars.append(newest.json)
                 yield symbol, [(day_in(bar), bar) for bar in bars[-last:]], newest, revisions
 
+    def lengths(self, symbols: Sequence[str]) -> dict[str, int]:
+        """How many bars each of these symbols has; those without any are left out."""
+        newest = self._fields("last", symbols)
+        with self._reads.pipeline(transaction=False) as pipeline:
+            for symbol in newest:
+                pipeline.llen(f"{_key('bars')}:{symbol}")
+            return {s: n + 1 for s, n in zip(newest, pipeline.execute(), strict=True)}
+
     def removed(self) -> dict[str, int]:
         """symbol → the revision at which it left the market; without those that came back."""
         return {k.decode(): int(v) for k, v in self._reads.hgetall(_key("removed")).items()}

@@ -246,6 +246,7 @@ class TestTheStoreAway:
         """It came back empty: its histories under the old name would be a lie."""
         store = a_store(own_server.client)
         store.merge([bar("A", day) for day in DAYS], INTERNAL)
+        store.complete_cycle(fence=lead(store))
         refresher = limited(store, 0)
         refresher.current()
         own_server.forget()

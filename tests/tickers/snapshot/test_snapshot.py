@@ -551,6 +551,7 @@ class TestTheStoreAway:
         """It comes back empty; gossip comes first, then the worker's cycle."""
         store = a_store(own_server.client)
         store.merge([bar("VCB"), bar("FPT")], INTERNAL)
+        store.complete_cycle(fence=lead(store))
         let_time_pass(own_server.client, seconds=100)
         refresher = SnapshotRefresher(store)
         held = refresher.current()
