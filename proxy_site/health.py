@@ -23,7 +23,7 @@ from rest_framework.viewsets import ViewSet
 
 from gossip.delivery.peer import PeerKind
 from gossip.tokens import failures
-from proxy_site import redis_checks
+from proxy_site import market_health, redis_checks
 from reputation.database_bulkhead import bulkhead
 from tickers import clock_skew, wiring
 from tickers.snapshot.snapshot import StaleError
@@ -90,13 +90,15 @@ def read_market(problems: list[str]) -> dict[str, Any]:
     keeper = wiring.snapshots()
     try:
         snapshot = keeper.current()
-        filled, position, can_serve = len(snapshot.series), snapshot.position, True
+        series, position, can_serve = snapshot.series, snapshot.position, True
     except StaleError:
-        filled, position, can_serve = 0, None, False
-    state, status, server = None, {}, {}
+        series, position, can_serve = {}, None, False
+    filled = len(series)
+    state, status, server, symbols = None, {}, {}, {}
     try:
         state, status, server = store.state(), store.status(), check_server(store, problems)
         check_worker(status, problems)
+        symbols = market_health.of_symbols(store, state, status, series, problems)
         problems += clock_skew.complaints(status.get("clock_skew_secs", {}))
     except redis.RedisError as error:
         problems.append(f"the store can't be reached ({type(error).__name__})")
@@ -112,6 +114,7 @@ def read_market(problems: list[str]) -> dict[str, Any]:
         "symbols_filled": filled,
         "total_tickers_count": len(settings.UNIVERSE),
         "active_tickers_count": filled,
+        **symbols,
         "last_trusted_update_age_secs": None if age is None else round(age, 1),
         "last_update_timestamp": None if age is None else _ago(age),
         "trust_window_secs": settings.TRUST_WINDOW,

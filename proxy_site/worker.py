@@ -250,6 +250,7 @@ class Worker:
                 "errors": cycle.errors[:10],
             },
             "upstream": cycle.upstream,
+            "unseen": dict(sorted(cycle.unseen.items())),
             "delivery": self._delivery.status(),
             "housekeeping_failing": self._housekeeping.failing,
             "clock_skew_secs": self._clock_skew.seconds(),

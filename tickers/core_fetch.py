@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 # symbols the day's final bar differs from its folded minutes), so days before it are compared.
 OVERLAP = 4
 
+# Seconds of open market in which an answer has a symbol, or it is stale.
+UNSEEN = 900.0
+
 # An adjustment shows in prices of closed days that differ by more than this.
 ADJUSTED = 0.001
 
@@ -68,6 +71,7 @@ class CoreFetch:
         # When a full read that settled nothing was made, in milliseconds of the store's clock.
         self._unsettled: dict[str, int] = {}
         self._read_all = False
+        self._seen: dict[str, int] = {}  # when an answer had a bar of it, likewise
         # Its one thread has the client to itself, also when a cycle ended before its last answer.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="fetch")
 
@@ -91,6 +95,8 @@ class CoreFetch:
             fresh = [symbol for symbol in self._symbols if symbol not in known]
             whole += self._update(fresh, intake, fence, cycle)
         self._load(whole, held, intake, cycle, progress)
+        if cycle.bars_received:
+            cycle.unseen = self._unseen(held, intake.now)
         # What brings nothing at all has spoken of no symbol.
         if cycle.bars_received and not cycle.errors and not self._stop.is_set():
             self._read_all = bool(intake.shown_days())
@@ -105,6 +111,15 @@ class CoreFetch:
         intake = self._intake(fence, CycleReport(), accepts=accept)
         self._load(symbols, set(self._store.loaded()), intake, intake.cycle, None)
         return intake
+
+    def full(self, symbol: str) -> list[Bar]:
+        """What the upstream says of a whole series; raises UpstreamError."""
+        days = (self._clock.today() - self._history_start).days
+        answer = self._client.history(
+            [symbol], interval="1D", count_back=days + MARGIN, to=self._end()
+        )
+        bars = answer.series.get(symbol, [])
+        return [bar for bar in bars if bar.day >= self._history_start]
 
     def _intake(self, fence: str, cycle: CycleReport, *, accepts: bool = False) -> Intake:
         return Intake(
@@ -123,6 +138,20 @@ class CoreFetch:
         for symbol in set(loaded).difference(self._symbols):
             if self._store.forget(symbol, fence=fence):
                 logger.warning("%s isn't in the universe any more: it has left the market", symbol)
+
+    def _unseen(self, held: Iterable[str], now: int) -> dict[str, str]:
+        """Symbols that no answer had for 15 min of open market, each with since when."""
+        before = {symbol: self._seen.setdefault(symbol, now) for symbol in held}
+        if not (self._clock.in_office_hours() and self._clock.in_office_hours(ago=UNSEEN)):
+            return {}
+        return {
+            symbol: dt.datetime.fromtimestamp(seen / 1000, dt.UTC).isoformat(timespec="seconds")
+            for symbol, seen in before.items()
+            if now - seen > UNSEEN * 1000
+        }
+
+    def _note_seen(self, answer: Answer[Bar], now: int) -> None:
+        self._seen.update((symbol, now) for symbol, bars in answer.series.items() if bars)
 
     def _may_settle(self, symbol: str, intake: Intake) -> bool:
         """Whether a full read can show something that the last one didn't."""
@@ -162,6 +191,7 @@ class CoreFetch:
         stored = dict(self._store.series(symbols, last=overlap))
         for answer in self._fetch(symbols, overlap, cycle):
             merging: list[Bar] = []
+            self._note_seen(answer, intake.now)
             for symbol, bars in answer.series.items():
                 whole, usable = self._compared(symbol, bars, stored[symbol], intake)
                 merging += usable
@@ -214,6 +244,7 @@ class CoreFetch:
         done = 0
         for answer in self._fetch(symbols, days + MARGIN, cycle):
             stored = dict(self._store.series([s for s in answer.series if s in loaded]))
+            self._note_seen(answer, intake.now)
             for symbol, bars in answer.series.items():
                 since = [bar for bar in bars if bar.day >= self._history_start]
                 intake.series(symbol, since, stored.get(symbol, ()))

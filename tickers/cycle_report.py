@@ -22,6 +22,7 @@ class CycleReport:
     symbols_missing: int = 0
     errors: list[str] = field(default_factory=list)
     symbol_errors: dict[str, str] = field(default_factory=dict)
+    unseen: dict[str, str] = field(default_factory=dict)  # symbol → since when no answer has it
     upstream: dict[str, Any] = field(default_factory=dict)
     duration: float = 0.0  # seconds
     _started: float = field(default_factory=time.monotonic)

@@ -117,6 +117,17 @@ class Follower:
             raise FollowError(f"the core network {error}") from None
         return intake
 
+    def full(self, symbol: str) -> list[Bar]:
+        """What the core network says of a whole series; raises FollowError."""
+        query = {"symbol": [symbol], "authority": "trusted", "all": "true"}
+        answer = self._get("/tickers", query, CycleReport())
+        if answer.status != 200:
+            raise FollowError(f"the core network answered {answer.status} to /tickers")
+        try:
+            return read_market(answer.body).series.get(symbol, [])
+        except CoreAnswerError as error:
+            raise FollowError(f"the core network {error}") from None
+
     def _intake(self, fence: str, cycle: CycleReport, *, accepts: bool = False) -> Intake:
         return Intake(
             self._store,

@@ -22,7 +22,8 @@ from django.test import Client
 from tests.support import environment
 from tickers import wiring
 from tickers.bar import Bar
-from tickers.store.store import Store
+from tickers.store.store import ROOT, Store
+from tickers.suspects import Reason, Suspect
 from tickers.verdict import Authority
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -420,6 +421,33 @@ class TestInABrowser:
         assert browser.evaluate(f"{_row('FPT')}.dataset.flash ?? 'still'") == "still"
         browser.wait_for(f"!{_row('VCB')}.dataset.flash")
         assert browser.complaints() == []
+
+    def test_a_suspect_is_marked(
+        self, market: tuple[Store, str], node: str, browser: Browser
+    ) -> None:
+        store, fence = market
+        fill(store, fence)
+        suspect = Suspect(store.now(), Reason.BEYOND)
+        store.note_suspects({"VCB": suspect}, fence=fence)
+        browser.open(f"{node}/")
+        browser.wait_for("document.querySelectorAll('#rows tr').length === 4")
+        browser.wait_for(f"{_row('VCB')}.classList.contains('suspect')")
+        assert browser.evaluate(f"{_row('FPT')}.classList.contains('suspect')") is False
+        title = browser.evaluate(f"{_row('VCB')}.querySelector('.symbol').title")
+        assert "more than ten times" in title
+
+    def test_one_odd_row_is_no_new_day(
+        self, market: tuple[Store, str], node: str, browser: Browser
+    ) -> None:
+        store, fence = market
+        fill(store, fence)
+        odd = bar("SHS", TODAY + dt.timedelta(days=3), 25_000, 900)
+        text = f"{odd.epoch} CORE {odd.volume} {odd.high} {odd.low} {odd.close} 0 1 "
+        store.client.hset(f"{ROOT}:last", "SHS", text.encode() + odd.encode())
+        browser.open(f"{node}/")
+        browser.wait_for("document.querySelectorAll('#rows tr').length === 4")
+        day = browser.evaluate("document.querySelector('#trading-day').dateTime")
+        assert day == TODAY.isoformat()
 
     def test_an_unchanged_market_costs_a_304(
         self, market: tuple[Store, str], node: str, browser: Browser

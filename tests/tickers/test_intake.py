@@ -490,3 +490,18 @@ def test_a_refused_history_keeps_no_market_from_being_complete(
     assert set(cycle.symbol_errors) == {"VCB"}
     assert cycle.errors == []
     assert is_ready(node)
+
+
+def test_a_symbol_that_no_answer_has_for_a_quarter_of_an_hour_is_unseen(node: Node) -> None:
+    del node.upstream.series["VCB"]
+    assert node.cycle(after=14 * MINUTES).unseen == {}
+    assert set(node.cycle(after=2 * MINUTES).unseen) == {"VCB"}, "the others were unchanged"
+    node.upstream.series.clear()
+    assert node.cycle(after=2 * MINUTES).unseen == {}, "nobody moves"
+
+
+def test_nothing_is_unseen_while_the_market_is_closed(a_node: Callable[..., Node]) -> None:
+    node = a_node(at=exchange_time(FRIDAY, 8))
+    node.cycle()
+    del node.upstream.series["VCB"]
+    assert node.cycle(after=60 * MINUTES).unseen == {}

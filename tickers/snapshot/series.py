@@ -73,6 +73,10 @@ class History:
             low = max(low, high - limit)
         return self._bars(low, high)
 
+    def days_from(self, start: int) -> int:
+        """How many bars it has of that day (epoch seconds) and later ones."""
+        return len(self._days) - self._places(start, None)[0]
+
     def with_bar(self, day: int, bar: bytes) -> "History":
         if not self._days or day // DAY > self._days[-1]:
             return self._spliced(len(self), len(self), day, bar)

@@ -7,10 +7,12 @@ thread renews the lease while the process lives, so a cycle may take longer than
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import redis
 
-from tickers.store.store import Store
+from tickers.store.store import Store, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -77,3 +79,20 @@ class Lease:
                 else:
                     logger.warning("the lease is lost: another worker leads, or the store is new")
                     self._fence = None
+
+
+@contextmanager
+def operators_fence(store: Store) -> Iterator[str]:
+    """A fence for what an operator does by hand: the leader's own, or one for the time being.
+
+    The store's steps are atomic, so the leader and an operator may write under one lease.
+    """
+    lent = store.leaders_fence()
+    if lent is not None:
+        yield lent
+        return
+    with Lease(store) as lease:
+        fence = lease.try_acquire() or store.leaders_fence()
+        if fence is None:
+            raise StoreError("the lease is just changing hands: try again")
+        yield fence

@@ -314,6 +314,11 @@ class Store:
     def release_lease(self, fence: str) -> None:
         self._leasing({"action": "release", "mine": fence})
 
+    def leaders_fence(self) -> str | None:
+        """The fence of the lease that is held now, by whomever."""
+        fence = self._reads.get(_key("lease"))
+        return fence.decode() if fence else None
+
     # --- Reading ------------------------------------------------------------------------------
 
     def state(self) -> State:

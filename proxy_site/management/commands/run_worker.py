@@ -19,7 +19,7 @@ from gossip.doors.claims import Claims
 from proxy_site.housekeeping import Housekeeping, end_standing_of_banned, settle_claims
 from proxy_site.local import embedded_redis
 from proxy_site.serving import process_memory
-from proxy_site.worker import Pace, Source, Worker
+from proxy_site.worker import Pace, Worker
 from reputation import actors
 from tickers import wiring
 from tickers.bar import epoch_of
@@ -95,7 +95,9 @@ def make_worker(stop: threading.Event) -> Worker:
     )
 
 
-def core_fetch(stop: threading.Event, skew: ClockSkew, *, on_change: Callable[[], None]) -> Source:
+def core_fetch(
+    stop: threading.Event, skew: ClockSkew, *, on_change: Callable[[], None]
+) -> CoreFetch:
     store = wiring.store()
     return CoreFetch(
         store=store,
@@ -127,7 +129,7 @@ def housekeeping() -> Housekeeping:
     )
 
 
-def followers(stop: threading.Event, skew: ClockSkew) -> list[Source]:
+def followers(stop: threading.Event, skew: ClockSkew) -> list[Follower]:
     return [
         Follower(
             wiring.store(),

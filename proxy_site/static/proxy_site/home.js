@@ -2,6 +2,7 @@
 // changed. It keeps what it last saw on the page whatever happens to the node.
 
 const POLL = 2_000; // milliseconds between two requests
+const HEALTH_POLL = 60_000; // milliseconds
 const LONGEST_WAIT = 30_000; // milliseconds between two tries while the node doesn't answer
 const ANSWER_TIMEOUT = 10_000; // milliseconds
 const OLD = 60; // seconds since the node's last trusted update
@@ -152,14 +153,28 @@ function showQuote(row, quote) {
   }
   row.element.dataset.direction = direction(quote.change);
   row.element.classList.toggle("behind", behind);
+  markSuspect(row, quote.symbol);
   row.quote = quote;
+}
+
+/** The last day that at least half of the symbols have; one odd row is no new day. */
+function marketsDay(quotes) {
+  const days = quotes.map((quote) => quote.day).sort();
+  return days[Math.floor(days.length / 2)] ?? "";
+}
+
+function markSuspect(row, symbol) {
+  const reason = suspects.get(symbol);
+  row.element.classList.toggle("suspect", reason !== undefined);
+  row.cells.symbol.title = reason ? `The last good bar is shown: ${reason}` : "";
 }
 
 function showMarket(market) {
   const quotes = Object.entries(market)
     .filter(([, bars]) => bars.length)
     .map(([symbol, bars]) => quoteOf(symbol, bars));
-  for (const quote of quotes) if (quote.day > tradingDay) tradingDay = quote.day;
+  const day = marketsDay(quotes);
+  if (day > tradingDay) tradingDay = day;
   for (const [symbol, row] of rows) {
     if (!(symbol in market)) {
       row.element.remove();
@@ -261,6 +276,7 @@ function fillFilters() {
 
 let shownTag = null; // the ETag of the market on the page
 let age = null; // { seconds, at }: the data's age, and when (performance.now()) it was told
+let suspects = new Map(); // symbol -> why its last good bar is shown
 let failures = 0;
 let asking = false;
 let timer = 0;
@@ -314,6 +330,19 @@ async function ask() {
   shownTag = tag ?? "";
 }
 
+/** What the node itself doubts; its answer counts whatever its status is. */
+async function askHealth() {
+  try {
+    const response = await fetch("/health", { signal: AbortSignal.timeout(ANSWER_TIMEOUT) });
+    const health = await response.json();
+    suspects = new Map((health.suspects ?? []).map(({ symbol, reason }) => [symbol, reason]));
+    for (const [symbol, row] of rows) markSuspect(row, symbol);
+  } catch (error) {
+    console.warn(error); // the marks stay as they were
+  }
+  setTimeout(askHealth, HEALTH_POLL);
+}
+
 async function poll() {
   clearTimeout(timer);
   if (asking || document.hidden) return;
@@ -347,3 +376,4 @@ document.addEventListener("visibilitychange", poll);
 window.addEventListener("online", poll);
 setInterval(showAge, 1_000);
 poll();
+askHealth();

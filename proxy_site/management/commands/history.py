@@ -1,0 +1,90 @@
+"""Shows a symbol's stored series beside what its source says, and does what an operator decides."""
+
+import threading
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from proxy_site.management.commands import run_worker
+from tickers import wiring
+from tickers.bar import Bar
+from tickers.clock_skew import ClockSkew
+from tickers.core_fetch import CoreFetch
+from tickers.follower import Follower, FollowError
+from tickers.snapshot.series import bar_of
+from tickers.store.lease import operators_fence
+from tickers.store.store import Store
+from tickers.vci.errors import UpstreamError
+
+SHOWN = 20  # days that differ, the latest first
+
+
+class Command(BaseCommand):
+    help = (
+        "Show what is stored of a symbol beside what the upstream, or the core network, says. "
+        "--accept takes what it says, also what is suspect or loses days; --forget removes the "
+        "symbol from the market."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("symbol", type=str.upper)
+        decision = parser.add_mutually_exclusive_group()
+        decision.add_argument("--accept", action="store_true", help="take what the source says")
+        decision.add_argument("--forget", action="store_true", help="remove the symbol")
+
+    def handle(self, *args: Any, symbol: str, accept: bool, forget: bool, **options: Any) -> None:
+        store = wiring.store()
+        if forget:
+            if not store.forget(symbol):
+                raise CommandError(f"{symbol} isn't in the market")
+            self.stdout.write(f"{symbol} is removed")
+            return
+        try:
+            self.show(symbol, store, source().full(symbol))
+            if accept:
+                self.accept(symbol, store)
+        except (UpstreamError, FollowError) as error:
+            raise CommandError(f"{error}") from None
+
+    def show(self, symbol: str, store: Store, said: list[Bar]) -> None:
+        [(_, rows)] = store.series([symbol])
+        stored = {bar.day: bar for bar in (bar_of(encoded) for _, encoded in rows)}
+        answer = {bar.day: bar for bar in said}
+        days = sorted(stored.keys() | answer.keys(), reverse=True)
+        differing = [day for day in days if stored.get(day) != answer.get(day)]
+        if suspect := store.suspects().get(symbol):
+            self.stdout.write(f"{symbol} is a suspect: {suspect.reason.value}")
+        self.stdout.write(
+            f"{len(stored)} bars are stored, the source has {len(answer)}; "
+            f"{len(differing)} days differ"
+        )
+        for day in differing[:SHOWN]:
+            self.stdout.write(f"{day}  stored  {_figures(stored.get(day))}")
+            self.stdout.write(f"{'':10}  source  {_figures(answer.get(day))}")
+        if len(differing) > SHOWN:
+            self.stdout.write(f"and {len(differing) - SHOWN} earlier days")
+
+    def accept(self, symbol: str, store: Store) -> None:
+        with operators_fence(store) as fence:
+            intake = source().read_in_full(fence, [symbol], accept=True)
+        errors = [*intake.cycle.errors, *intake.cycle.symbol_errors.values()]
+        if errors:
+            raise CommandError(f"{symbol} wasn't taken: {errors[0]}")
+        self.stdout.write(f"{symbol} is taken as its source says it")
+
+
+def source() -> CoreFetch | Follower:
+    """What this node's trusted bars come from: the upstream, or the first core network."""
+    stop, skew = threading.Event(), ClockSkew()
+    if settings.IS_PUBLIC_NODE:
+        return run_worker.followers(stop, skew)[0]
+    return run_worker.core_fetch(stop, skew, on_change=lambda: None)
+
+
+def _figures(bar: Bar | None) -> str:
+    if bar is None:
+        return "-"
+    prices = " ".join(f"{price:>12,.2f}" for price in bar.prices)
+    return f"{prices} {bar.volume:>15,}"
