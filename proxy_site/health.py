@@ -152,8 +152,16 @@ def check_worker(status: dict[str, Any], problems: list[str]) -> None:
     if silent > LATE_CYCLES * status.get("interval", 0) + GRACE:
         problems.append(f"no worker has told of a cycle for {silent:.0f} s")
     problems += [f"{duty} fails" for duty in status.get("housekeeping_failing", [])]
-    if errors := status.get("cycle", {}).get("errors"):
+    cycle = status.get("cycle", {})
+    if errors := cycle.get("errors"):
         problems.append(f"the last cycle had errors: {errors[0]}")
+    if wrong := cycle.get("symbol_errors"):
+        symbol, error = next(iter(wrong.items()))
+        count = cycle.get("symbols_in_error", len(wrong))
+        problems.append(f"symbols in error ({count}), among them {symbol}: {error}")
+    if missing := cycle.get("missing"):
+        count = cycle.get("symbols_missing", len(missing))
+        problems.append(f"symbols missing from the answers ({count}): {', '.join(missing[:5])}")
 
 
 def check_database(problems: list[str]) -> None:

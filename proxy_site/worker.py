@@ -28,6 +28,7 @@ from tickers.store.store import FencedError, Store
 logger = logging.getLogger(__name__)
 
 LONGEST_BACKOFF = 60.0  # seconds between cycles that fail
+NAMED = 20  # symbols, at most, that the status names of each kind
 LONGEST_MESSAGE = 200  # characters of an error that nobody expected
 
 Progress = Callable[[int, int], None]
@@ -174,7 +175,7 @@ class Worker:
         """One cycle, whatever goes wrong in it; returns whether nothing did."""
         cycle = self._attempt(lambda: self._sources[0].cycle(fence, self._progress))
         self._iterations += 1
-        self._failures = self._failures + 1 if cycle.errors else 0
+        self._failures = self._failures + 1 if cycle.brought_nothing else 0
         if cycle.errors and len(self._sources) > 1:
             self._sources.append(self._sources.pop(0))
         self._tell(cycle, fence)
@@ -231,6 +232,15 @@ class Worker:
         """The log line and the status of /health."""
         for error in cycle.errors:
             logger.error("cycle %d: %s", self._iterations, error)
+        if cycle.symbol_errors:
+            symbol, error = min(cycle.symbol_errors.items())
+            logger.warning(
+                "cycle %d: %d symbols in error, among them %s: %s",
+                self._iterations,
+                len(cycle.symbol_errors),
+                symbol,
+                error,
+            )
         logger.info("cycle %d: %s", self._iterations, cycle.summary())
         status = {
             "mode": self._mode,
@@ -247,6 +257,9 @@ class Worker:
                 "bars_dropped": cycle.bars_dropped,
                 "series_replaced": cycle.series_replaced,
                 "symbols_missing": cycle.symbols_missing,
+                "missing": sorted(cycle.missing)[:NAMED],
+                "symbols_in_error": len(cycle.symbol_errors),
+                "symbol_errors": dict(sorted(cycle.symbol_errors.items())[:NAMED]),
                 "errors": cycle.errors[:10],
             },
             "upstream": cycle.upstream,

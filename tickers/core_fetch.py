@@ -20,6 +20,7 @@ from tickers.snapshot.series import bar_of
 from tickers.store.store import Store
 from tickers.vci.answer import Answer
 from tickers.vci.client import Failure, VciClient
+from tickers.vci.errors import RefusedError
 from tickers.verdict import Authority, Verdict
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class CoreFetch:
         whole = [symbol for symbol in self._symbols if symbol not in known]
         whole += self._update(fresh, fence, cycle)
         self._load(whole, fence, cycle, progress)
+        self._sum_up(cycle)
         if not cycle.errors and not self._stop.is_set():
             self._store.complete_cycle(fence=fence, age=None)
         return self._finish(cycle, before)
@@ -87,7 +89,23 @@ class CoreFetch:
         answering = [symbol for symbol in self._symbols if symbol not in silent]
         # A series to be read in full is found again by the next cycle.
         self._update(answering[:1], fence, cycle)
+        self._sum_up(cycle)
         return self._finish(cycle, before)
+
+    def _sum_up(self, cycle: CycleReport) -> None:
+        """Name what was given up, and say whether the cycle brought anything at all."""
+        for symbol in self._client.refused.intersection(self._symbols):
+            told = "the upstream refuses it; it is asked for again later"
+            cycle.symbol_errors.setdefault(symbol, told)
+        if cycle.bars_received or cycle.errors or self._stop.is_set():
+            return
+        if cycle.symbol_errors:
+            symbol, error = min(cycle.symbol_errors.items())
+            cycle.errors.append(f"the upstream brought no usable bar; {symbol}: {error}")
+        elif cycle.missing:
+            cycle.errors.append(
+                f"the upstream brought no usable bar; without any came: {min(cycle.missing)}"
+            )
 
     def _finish(self, cycle: CycleReport, before: int) -> CycleReport:
         counters = self._client.counters
@@ -178,15 +196,27 @@ class CoreFetch:
         answers = self._client.fetch(symbols, count_back=count_back, to=self._end())
         for answer in self._ahead(answers):
             if isinstance(answer, Failure):
-                cycle.errors.append(
-                    f"{len(answer.symbols)} symbols weren't fetched: {answer.error}"
-                )
+                self._note_failure(answer, cycle)
                 continue
             cycle.bars_received += sum(map(len, answer.series.values()))
             cycle.bars_dropped += Counter(answer.dropped).total()
-            cycle.symbols_missing += len(answer.missing)
-            cycle.errors += answer.errors.values()
+            self._note_symbols(answer, cycle)
             yield answer
+
+    def _note_failure(self, failure: Failure, cycle: CycleReport) -> None:
+        if len(failure.symbols) == 1 and isinstance(failure.error, RefusedError):
+            cycle.symbol_errors[failure.symbols[0]] = str(failure.error)
+            return
+        cycle.errors.append(f"{len(failure.symbols)} symbols weren't fetched: {failure.error}")
+
+    def _note_symbols(self, answer: Answer[Bar], cycle: CycleReport) -> None:
+        """What an answer doesn't have. Empty columns are an error of a symbol that has bars."""
+        having = self._store.newest(answer.empty)
+        unlisted = answer.empty - having.keys()
+        cycle.missing |= answer.missing | unlisted
+        for symbol, error in answer.errors.items():
+            if symbol not in unlisted:
+                cycle.symbol_errors[symbol] = error
 
     def _ahead(self, answers: Iterator[Answer[Bar] | Failure]) -> Iterator[Answer[Bar] | Failure]:
         """The same; the next one is asked for while the caller merges the last."""

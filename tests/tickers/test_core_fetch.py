@@ -177,6 +177,73 @@ def test_a_failed_batch_leaves_the_others_and_the_market_is_not_called_complete(
     assert set(bench.store.symbols()) == set(SYMBOLS)
 
 
+@pytest.mark.parametrize(
+    ("fault", "came"),
+    [
+        (BodyFault.MISMATCH, "column c has"),
+        (BodyFault.MISSING_KEY, "column v is missing"),
+        (BodyFault.EMPTY_COLUMNS, "its columns are empty"),
+    ],
+)
+def test_a_symbol_that_comes_without_a_usable_bar_costs_only_itself(
+    bench: Bench, fault: BodyFault, came: str
+) -> None:
+    bench.fetch.cycle(bench.fence)
+    before, completed = bench.series("VNINDEX"), bench.store.seconds_since_cycle()
+    bench.store.client.delete(f"{ROOT}:cycle_at")
+    newest = bench.series("VCB")[-1]
+    bench.exchange.set_bars({"VCB": {"close": newest.high, "volume": newest.volume + 500}})
+    bench.exchange.fail_with_body(fault, times=1)
+    cycle = bench.fetch.cycle(bench.fence)
+    assert completed is not None
+    assert list(cycle.symbol_errors) == ["VNINDEX"]
+    assert came in cycle.symbol_errors["VNINDEX"]
+    assert (cycle.errors, cycle.brought_nothing) == ([], False)
+    assert bench.series("VNINDEX") == before
+    assert bench.series("VCB")[-1].volume == newest.volume + 500
+    assert bench.store.seconds_since_cycle() is not None
+
+
+def test_empty_columns_of_a_symbol_that_has_no_bar_are_no_error(bench: Bench) -> None:
+    bench.exchange.fail_with_body(BodyFault.EMPTY_COLUMNS, times=1)
+    cycle = bench.fetch.cycle(bench.fence)
+    assert (cycle.missing, cycle.symbol_errors, cycle.errors) == ({"VNINDEX"}, {}, [])
+    assert cycle.symbols_missing == 1
+    assert bench.store.state().ready_epoch != ""
+
+
+@pytest.mark.parametrize(
+    ("fault", "came"),
+    [
+        (BodyFault.TEXTS, "open is not a number"),
+        (BodyFault.MILLISECONDS, "time must be epoch seconds"),
+        (BodyFault.NULLS, "open is null"),
+        (BodyFault.EMPTY, "none of the symbols asked for"),
+    ],
+)
+@pytest.mark.parametrize("first_load", [True, False])
+def test_a_cycle_without_a_usable_bar_has_failed_and_says_what_came(
+    bench: Bench, fault: BodyFault, came: str, first_load: bool
+) -> None:
+    if not first_load:
+        bench.fetch.cycle(bench.fence)
+    market = {symbol: bench.series(symbol) for symbol in SYMBOLS}
+    bench.store.client.delete(f"{ROOT}:cycle_at")
+    bench.exchange.fail_with_body(fault)
+    cycle = bench.fetch.cycle(bench.fence)
+    assert cycle.brought_nothing
+    assert came in cycle.errors[0]
+    assert {symbol: bench.series(symbol) for symbol in SYMBOLS} == market
+    assert bench.store.seconds_since_cycle() is None
+
+
+def test_symbols_that_the_exchange_leaves_out_are_named(bench: Bench) -> None:
+    bench.exchange.drop(["ACV"])
+    cycle = bench.fetch.cycle(bench.fence)
+    assert (cycle.missing, cycle.errors) == ({"ACV"}, [])
+    assert bench.store.state().ready_epoch != ""
+
+
 def test_a_fetch_under_a_lost_lease_writes_nothing(bench: Bench) -> None:
     bench.store.release_lease(bench.fence)
     assert bench.store.acquire_lease(60)

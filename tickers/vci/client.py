@@ -8,8 +8,9 @@ decides what a bar is worth: it hands on what is valid and counts the rest.
 import datetime as dt
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal, overload
 
 import requests
@@ -35,7 +36,7 @@ class VciClient:
     ``batch_size`` is symbols a request; timeouts and ``backoff`` (the first retry's longest wait,
     doubled each time up to ``longest_backoff``) are in seconds. Once ``stop`` is set every wait
     ends, and StoppedError is raised. A ``session`` of the caller's own works, but can't be cut in
-    the middle of a read.
+    the middle of a read. ``spellings`` and ``indices`` are the universe's: see answer.read.
     """
 
     def __init__(
@@ -53,7 +54,11 @@ class VciClient:
         longest_backoff: float = 30.0,
         session: requests.Session | None = None,
         clock_skew: ClockSkew | None = None,
+        spellings: Mapping[str, str] = MappingProxyType({}),
+        indices: Collection[str] = (),
     ) -> None:
+        self._spellings = spellings
+        self._indices = indices
         self._upstream = Upstream(
             base_url=base_url,
             budget=budget,
@@ -154,19 +159,25 @@ class VciClient:
         bars = frame(interval)
         order = {
             "timeFrame": bars.source,
-            "symbols": asked,
+            "symbols": [self._spellings.get(symbol, symbol) for symbol in asked],
             "to": int(to.timestamp()),
             # One point more than wanted: the oldest one may lack its first bars.
             "countBack": count_back if bars.ratio == 1 else (count_back + 1) * bars.ratio,
         }
         body = self._upstream.ask(order)
         try:
-            answer = read(body, asked=asked, interval=interval)
+            answer = read(
+                body,
+                asked=asked,
+                interval=interval,
+                spellings=self._spellings,
+                indices=self._indices,
+            )
         except AnswerError as error:
             self.counters.errors[error.kind] += 1
             raise
         self._count(answer)
-        self._batches.answered(answer.series)
+        self._batches.answered([*answer.series, *answer.errors])
         if bars.ratio == 1:
             return answer
         last = {symbol: points[-count_back:] for symbol, points in answer.series.items()}
@@ -177,10 +188,13 @@ class VciClient:
             self.counters.dropped.update(answer.dropped)
             reasons = ", ".join(f"{why} ({n})" for why, n in answer.dropped.most_common(5))
             logger.warning("parts of an answer are dropped, the rest is used: %s", reasons)
-        if answer.errors:
-            self.counters.errors["wrong symbol"] += len(answer.errors)
+        wrong = [error for symbol, error in answer.errors.items() if symbol not in answer.empty]
+        if answer.empty:
+            self.counters.errors["empty symbol"] += len(answer.empty)
+        if wrong:
+            self.counters.errors["wrong symbol"] += len(wrong)
             logger.warning(
                 "symbols of an answer can't be read (%d), the others are used: %s",
-                len(answer.errors),
-                next(iter(answer.errors.values())),
+                len(wrong),
+                wrong[0],
             )

@@ -106,6 +106,8 @@ def core_fetch(stop: threading.Event, skew: ClockSkew, *, on_change: Callable[[]
             batch_size=settings.VCI_BATCH_SIZE,
             stop=stop,
             clock_skew=skew,
+            spellings=settings.UNIVERSE.spellings,
+            indices=settings.UNIVERSE.indices,
         ),
         symbols=settings.UNIVERSE.symbols,
         history_start=settings.HISTORY_START,

@@ -90,6 +90,26 @@ class TestOrders:
             "countBack": 5,
         }
 
+    def test_symbols_are_spelt_as_the_upstream_spells_them(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient]
+    ) -> None:
+        wire.post(URL, json=[item("HNXIndex"), item("VCB")])
+        one = client(spellings={"HNXINDEX": "HNXIndex"})
+        (answer,) = one.fetch(["HNXINDEX", "VCB"], count_back=5, to=TO)
+        assert isinstance(answer, Answer)
+        assert sorted(answer.series) == ["HNXINDEX", "VCB"]
+        assert answer.missing == frozenset()
+        order = json.loads(wire.calls[0].request.body or "")
+        assert order["symbols"] == ["HNXIndex", "VCB"]
+
+    def test_an_indexs_close_is_read_as_rounded_and_a_shares_isnt(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient]
+    ) -> None:
+        wire.post(URL, json=[{**item(symbol), "c": [100.0004]} for symbol in ("VNINDEX", "VCB")])
+        answer = ask(client(indices={"VNINDEX"}), "VNINDEX", "VCB")
+        assert [bar.high for bar in answer.series["VNINDEX"]] == [100.0004]
+        assert "close must lie between low and high" in answer.errors["VCB"]
+
     @pytest.mark.parametrize(
         ("interval", "frame", "count_back"),
         [
