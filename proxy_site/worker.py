@@ -104,6 +104,7 @@ class Worker:
         self._faults: set[Fault] = set()  # of which the log has a traceback
         self._iterations = 0
         self._failures = 0
+        self._least_interval = 0.0  # for the request budget
 
     def run(self) -> None:
         """Lead whenever the lease is free, until ``stop`` is set."""
@@ -176,6 +177,7 @@ class Worker:
         cycle = self._attempt(lambda: self._sources[0].cycle(fence, self._progress))
         self._iterations += 1
         self._failures = self._failures + 1 if cycle.brought_nothing else 0
+        self._least_interval = cycle.least_interval
         if cycle.errors and len(self._sources) > 1:
             self._sources.append(self._sources.pop(0))
         self._tell(cycle, fence)
@@ -222,7 +224,8 @@ class Worker:
             until = min(until, started + self._next_interval())
 
     def _next_interval(self) -> float:
-        interval = self._pace.interval(self._clock)
+        """The longer of the pace and what the request budget allows; more after failures."""
+        interval = max(self._pace.interval(self._clock), self._least_interval)
         if not self._failures:
             return interval
         backoff = min(max(interval, 1.0) * 2.0 ** min(self._failures, 10), LONGEST_BACKOFF)

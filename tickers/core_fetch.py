@@ -61,6 +61,8 @@ class CoreFetch:
         self._history_start = history_start
         self._stop = stop
         self._on_change = on_change
+        self._fence = ""
+        self._noted: dict[str, int] = {}
         # Its one thread has the client to itself, also when a cycle ended before its last answer.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="fetch")
 
@@ -70,6 +72,7 @@ class CoreFetch:
         ``progress`` is told (done, all) of the symbols whose whole history is loaded.
         """
         cycle, before = CycleReport(), self._client.counters.requests
+        self._recall(fence)
         loaded = self._store.loaded()
         start = epoch_of(self._history_start)
         fresh = [symbol for symbol in self._symbols if loaded.get(symbol, start + 1) <= start]
@@ -80,6 +83,7 @@ class CoreFetch:
         self._sum_up(cycle)
         if not cycle.errors and not self._stop.is_set():
             self._store.complete_cycle(fence=fence, age=None)
+        self._remember(fence)
         return self._finish(cycle, before)
 
     def contact(self, fence: str) -> CycleReport:
@@ -91,6 +95,18 @@ class CoreFetch:
         self._update(answering[:1], fence, cycle)
         self._sum_up(cycle)
         return self._finish(cycle, before)
+
+    def _recall(self, fence: str) -> None:
+        """Begin a lead with what the last leader has learned."""
+        if fence != self._fence:
+            self._noted = self._store.batch_size(self._client.source)
+            self._client.recall(self._noted)
+            self._fence = fence
+
+    def _remember(self, fence: str) -> None:
+        if (learned := self._client.learned) != self._noted:
+            self._store.remember_batch_size(self._client.source, learned, fence=fence)
+            self._noted = learned
 
     def _sum_up(self, cycle: CycleReport) -> None:
         """Name what was given up, and say whether the cycle brought anything at all."""
@@ -115,7 +131,9 @@ class CoreFetch:
             "retries": counters.retries,
             "errors": dict(counters.errors),
             "dropped": dict(counters.dropped),
+            "batch_size": self._client.batch_size,
         }
+        cycle.least_interval = self._client.least_interval(self._symbols)
         return cycle.finish()
 
     # --- What is new --------------------------------------------------------------------------

@@ -237,6 +237,16 @@ def test_cycles_that_bring_nothing_slow_down(bench: Bench) -> None:
     assert bench.store.status()["interval"] == SLOW.longest_pause
 
 
+@pytest.mark.parametrize(("allowed", "told"), [(12.2, 12.2), (2.0, 5)])
+def test_the_interval_that_is_told_is_what_the_budget_allows(
+    bench: Bench, allowed: float, told: float
+) -> None:
+    pace = Pace(office_hours=5, otherwise=300, longest_pause=150)
+    report = CycleReport(bars_received=5, least_interval=allowed)
+    bench.worker(bench.script(lambda _: report), pace=pace).run_once()
+    assert bench.store.status()["interval"] == told
+
+
 def test_once_fails_only_with_an_error_of_the_cycle(bench: Bench) -> None:
     spoilt = CycleReport(bars_received=5, symbol_errors={"VCB": "its columns are empty"})
     assert bench.worker(bench.script(lambda _: spoilt, quiet)).run_once()

@@ -244,6 +244,37 @@ def test_symbols_that_the_exchange_leaves_out_are_named(bench: Bench) -> None:
     assert bench.store.state().ready_epoch != ""
 
 
+def test_what_was_learned_of_the_batch_size_outlives_the_worker(bench: Bench) -> None:
+    """With another lease comes another worker, which has learned nothing yet."""
+    bench.exchange.set_limits(max_symbols=2)
+    bench.fetch.cycle(bench.fence)
+    assert bench.client.batch_size == 2
+    assert bench.store.batch_size(bench.client.source) == {"size": 2, "holds": 1}
+    bench.store.release_lease(bench.fence)
+    fence = bench.store.acquire_lease(60)
+    assert fence
+    client = VciClient(
+        base_url=bench.exchange.url,
+        budget=RequestBudget(limit=6_000, server=bench.store.client),
+        batch_size=3,
+        stop=threading.Event(),
+    )
+    fetch = CoreFetch(
+        store=bench.store,
+        clock=bench.store.clock,
+        client=client,
+        symbols=SYMBOLS,
+        history_start=HISTORY_START,
+        stop=threading.Event(),
+    )
+    assert fetch.cycle(fence).requests == 3
+    client.close()
+
+
+def test_a_cycle_says_what_the_budget_allows(bench: Bench) -> None:
+    assert bench.fetch.cycle(bench.fence).least_interval == pytest.approx(2 * 61 / 6_000, rel=0.01)
+
+
 def test_a_fetch_under_a_lost_lease_writes_nothing(bench: Bench) -> None:
     bench.store.release_lease(bench.fence)
     assert bench.store.acquire_lease(60)

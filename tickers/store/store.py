@@ -417,6 +417,21 @@ class Store:
         text = self._reads.get(_key("followed"))
         return dict(json.loads(text)) if text else {}
 
+    def remember_batch_size(self, source: str, note: dict[str, int], *, fence: str) -> None:
+        """Keep what was learned of an upstream's batch size; raises FencedError."""
+        self._noting(
+            {"fence": fence, "name": "batch_size"},
+            [json.dumps({**self._batch_sizes(), source: note})],
+        )
+
+    def batch_size(self, source: str) -> dict[str, int]:
+        """The note of that upstream; empty: there is none."""
+        return dict(self._batch_sizes().get(source, {}))
+
+    def _batch_sizes(self) -> dict[str, dict[str, int]]:
+        text = self._reads.get(_key("batch_size"))
+        return dict(json.loads(text)) if text else {}
+
     def write_status(self, status: dict[str, Any], *, fence: str) -> None:
         """Leave the leader's last cycle where /health reads it; raises FencedError."""
         self._noting({"fence": fence, "name": "worker"}, [json.dumps(status)])

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, overload
+from urllib.parse import urlsplit
 
 import requests
 
@@ -29,11 +30,15 @@ __all__ = ["Answer", "Failure", "UpstreamCounters", "VciClient"]
 
 logger = logging.getLogger(__name__)
 
+# Bars that a batch that has grown asks for at most: 10 MB, which come in 30 s at 3 Mbit/s.
+MOST_BARS = 200_000
+
 
 class VciClient:
     """Asks one upstream, one request at a time; not to be shared between threads.
 
-    ``batch_size`` is symbols a request; timeouts and ``backoff`` (the first retry's longest wait,
+    ``batch_size`` is symbols a request to begin with, and ``largest_batch`` how many it may grow to
+    (by default it doesn't grow); timeouts and ``backoff`` (the first retry's longest wait,
     doubled each time up to ``longest_backoff``) are in seconds. Once ``stop`` is set every wait
     ends, and StoppedError is raised. A ``session`` of the caller's own works, but can't be cut in
     the middle of a read. ``spellings`` and ``indices`` are the universe's: see answer.read.
@@ -45,6 +50,7 @@ class VciClient:
         base_url: str,
         budget: RequestBudget,
         batch_size: int,
+        largest_batch: int = 0,
         stop: threading.Event,
         connect_timeout: float = 5.0,
         read_timeout: float = 15.0,
@@ -68,7 +74,9 @@ class VciClient:
             session=session,
             clock_skew=clock_skew,
         )
-        self._batches = BatchSize(size=batch_size)
+        self._batches = BatchSize(size=batch_size, largest=largest_batch)
+        self._pace = budget.pace
+        self.source = source_name(base_url)
 
     @property
     def counters(self) -> UpstreamCounters:
@@ -78,6 +86,19 @@ class VciClient:
     def batch_size(self) -> int:
         """Symbols a request, as learned so far."""
         return self._batches.size
+
+    @property
+    def learned(self) -> dict[str, int]:
+        """What ``recall`` takes after a restart."""
+        return self._batches.note()
+
+    def recall(self, learned: Mapping[str, int]) -> None:
+        """Go on with the batch size that another process has learned."""
+        self._batches.recall(learned)
+
+    def least_interval(self, symbols: Sequence[str]) -> float:
+        """Seconds that the budget allows between two fetches of the symbols, at the least."""
+        return len(self.batches(symbols)) * self._pace
 
     @property
     def absent(self) -> frozenset[str]:
@@ -148,7 +169,9 @@ class VciClient:
         def ask(batch: Sequence[str]) -> Answer[Any]:
             return self._history(batch, interval=interval, count_back=count_back, to=to)
 
-        return Fetch(ask=ask, batches=self._batches, counters=self.counters).run(wanted)
+        most = max(self._batches.configured, MOST_BARS // count_back)
+        fetch = Fetch(ask=ask, batches=self._batches, counters=self.counters, most=most)
+        return fetch.run(wanted)
 
     def _history(
         self, symbols: Sequence[str], *, interval: Interval, count_back: int, to: dt.datetime
@@ -198,3 +221,11 @@ class VciClient:
                 len(wrong),
                 wrong[0],
             )
+
+
+def source_name(base_url: str) -> str:
+    """An upstream's host, and its port where that isn't the scheme's own."""
+    parts = urlsplit(base_url)
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    host = parts.hostname or ""
+    return host if parts.port in (None, usual) else f"{host}:{parts.port}"

@@ -104,6 +104,7 @@ def core_fetch(stop: threading.Event, skew: ClockSkew, *, on_change: Callable[[]
             base_url=settings.VCI_BASE_URL,
             budget=RequestBudget(limit=settings.VCI_RATE_LIMIT, server=store.client),
             batch_size=settings.VCI_BATCH_SIZE,
+            largest_batch=len(settings.UNIVERSE),
             stop=stop,
             clock_skew=skew,
             spellings=settings.UNIVERSE.spellings,
