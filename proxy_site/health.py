@@ -155,6 +155,7 @@ def check_worker(status: dict[str, Any], problems: list[str]) -> None:
     cycle = status.get("cycle", {})
     if errors := cycle.get("errors"):
         problems.append(f"the last cycle had errors: {errors[0]}")
+    problems += left_upstreams(status.get("upstream", {}))
     if wrong := cycle.get("symbol_errors"):
         symbol, error = next(iter(wrong.items()))
         count = cycle.get("symbols_in_error", len(wrong))
@@ -162,6 +163,17 @@ def check_worker(status: dict[str, Any], problems: list[str]) -> None:
     if missing := cycle.get("missing"):
         count = cycle.get("symbols_missing", len(missing))
         problems.append(f"symbols missing from the answers ({count}): {', '.join(missing[:5])}")
+
+
+def left_upstreams(upstream: dict[str, Any]) -> list[str]:
+    """Those that failed while another one is in use: else the cycle's errors say it."""
+    if not upstream.get("in_use"):
+        return []
+    return [
+        f"the upstream at {each['source']} is left alone for a while: {each['why']}"
+        for each in upstream.get("sources", [])
+        if each["left_for_secs"]
+    ]
 
 
 def check_database(problems: list[str]) -> None:

@@ -62,9 +62,15 @@ class CoreFetch:
         self._stop = stop
         self._on_change = on_change
         self._fence = ""
+        self._spoilt: frozenset[str] = frozenset()  # symbols in error, in the last cycle
         self._noted: dict[str, int] = {}
         # Its one thread has the client to itself, also when a cycle ended before its last answer.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="fetch")
+
+    @property
+    def source(self) -> str:
+        """The name of its upstream."""
+        return self._client.source
 
     def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> CycleReport:
         """Fetch and merge every symbol. Raises FencedError, and what redis raises.
@@ -83,13 +89,14 @@ class CoreFetch:
         self._sum_up(cycle)
         if not cycle.errors and not self._stop.is_set():
             self._store.complete_cycle(fence=fence, age=None)
+        self._spoilt = frozenset(cycle.symbol_errors)
         self._remember(fence)
         return self._finish(cycle, before)
 
     def contact(self, fence: str) -> CycleReport:
         """One request for one symbol: shows the upstream alive and refreshes the trust window."""
         cycle, before = CycleReport(), self._client.counters.requests
-        silent = self._client.absent | self._client.refused
+        silent = self._client.absent | self._client.refused | self._spoilt
         answering = [symbol for symbol in self._symbols if symbol not in silent]
         # A series to be read in full is found again by the next cycle.
         self._update(answering[:1], fence, cycle)
@@ -153,7 +160,9 @@ class CoreFetch:
                 if whole:
                     again.append(symbol)
             if merging:
-                merged = self._store.merge(merging, Authority.CORE, fence=fence)
+                merged = self._store.merge(
+                    merging, authority_of(answer), fence=fence, age=answer.age or 0
+                )
                 cycle.bars_changed += merged.changed
                 if merged.changed:
                     self._on_change()
@@ -179,7 +188,7 @@ class CoreFetch:
         done = 0
         for answer in self._fetch(symbols, days + MARGIN, cycle):
             for symbol, bars in answer.series.items():
-                self._replace(symbol, bars, fence, cycle)
+                self._replace(symbol, bars, answer, fence, cycle)
             self._on_change()
             done += len(answer.series) + len(answer.missing) + len(answer.errors)
             if progress:
@@ -187,15 +196,23 @@ class CoreFetch:
             else:
                 logger.info("history: %d of %d symbols", done, len(symbols))
 
-    def _replace(self, symbol: str, bars: Sequence[Bar], fence: str, cycle: CycleReport) -> None:
+    def _replace(
+        self,
+        symbol: str,
+        bars: Sequence[Bar],
+        answer: Answer[Bar],
+        fence: str,
+        cycle: CycleReport,
+    ) -> None:
         bars = [bar for bar in bars if bar.day >= self._history_start]
         if not bars:
             return
         verdict = self._store.replace_series(
             symbol,
             bars,
-            Authority.CORE,
+            authority_of(answer),
             fence=fence,
+            age=answer.age or 0,
             history_start=epoch_of(self._history_start),
         )
         if verdict is Verdict.REPLACED:
@@ -218,6 +235,7 @@ class CoreFetch:
                 continue
             cycle.bars_received += sum(map(len, answer.series.values()))
             cycle.bars_dropped += Counter(answer.dropped).total()
+            cycle.second_hand = cycle.second_hand or answer.age is not None
             self._note_symbols(answer, cycle)
             yield answer
 
@@ -247,6 +265,11 @@ class CoreFetch:
         """The end of the market clock's day: nothing later can be stored."""
         midnight = dt.datetime.combine(self._clock.today(), dt.time(), dt.UTC)
         return midnight + dt.timedelta(hours=17) - dt.timedelta(seconds=1)
+
+
+def authority_of(answer: Answer[Bar]) -> Authority:
+    """What another node's door serves is followed, not fetched."""
+    return Authority.CORE if answer.age is None else Authority.FOLLOWED
 
 
 def compare(bars: Sequence[Bar], stored: Sequence[tuple[int, bytes]]) -> tuple[bool, list[Bar]]:

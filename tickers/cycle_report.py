@@ -27,6 +27,7 @@ class CycleReport:
     symbol_errors: dict[str, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     least_interval: float = 0.0
+    second_hand: bool = False  # from another node's door
     upstream: dict[str, Any] = field(default_factory=dict)
     duration: float = 0.0  # seconds
     _started: float = field(default_factory=time.monotonic)

@@ -61,7 +61,8 @@ class Answer(Generic[T]):
     time, and sorted. ``missing`` are the symbols that were asked for and left out, ``errors`` says
     of a symbol that came without a usable bar what came instead, and ``dropped`` counts by reason
     what wasn't used. ``empty`` are those of ``errors`` whose columns have no values at all: whether
-    that is an error is for the caller to say, who knows whether the symbol has bars.
+    that is an error is for the caller to say, who knows whether the symbol has bars. ``age`` is how
+    many seconds old the bars of another node's door were; None: they come from an exchange.
     """
 
     series: dict[str, list[T]]
@@ -69,6 +70,7 @@ class Answer(Generic[T]):
     errors: dict[str, str] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
     empty: frozenset[str] = frozenset()
+    age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

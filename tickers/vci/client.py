@@ -8,7 +8,7 @@ decides what a bar is worth: it hands on what is valid and counts the rest.
 import datetime as dt
 import logging
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, overload
@@ -21,7 +21,8 @@ from tickers.bounded_http import Limits
 from tickers.clock_skew import ClockSkew
 from tickers.vci.answer import Answer, Interval, Point, PointInterval, frame, read
 from tickers.vci.batch_size import BatchSize, split
-from tickers.vci.errors import AnswerError
+from tickers.vci.door import Door
+from tickers.vci.errors import AnswerError, DoorError
 from tickers.vci.fetch import Failure, Fetch
 from tickers.vci.request_budget import RequestBudget
 from tickers.vci.upstream import Retries, Upstream, UpstreamCounters
@@ -42,6 +43,8 @@ class VciClient:
     doubled each time up to ``longest_backoff``) are in seconds. Once ``stop`` is set every wait
     ends, and StoppedError is raised. A ``session`` of the caller's own works, but can't be cut in
     the middle of a read. ``spellings`` and ``indices`` are the universe's: see answer.read.
+    Another node's door is asked too, unless its bars came through the node whose id is ``own_id()``
+    or are more than ``oldest`` seconds old.
     """
 
     def __init__(
@@ -62,7 +65,11 @@ class VciClient:
         clock_skew: ClockSkew | None = None,
         spellings: Mapping[str, str] = MappingProxyType({}),
         indices: Collection[str] = (),
+        own_id: Callable[[], str] = lambda: "",
+        oldest: float = 300.0,
     ) -> None:
+        self._own_id = own_id
+        self._oldest = oldest
         self._spellings = spellings
         self._indices = indices
         self._upstream = Upstream(
@@ -187,18 +194,23 @@ class VciClient:
             # One point more than wanted: the oldest one may lack its first bars.
             "countBack": count_back if bars.ratio == 1 else (count_back + 1) * bars.ratio,
         }
-        body = self._upstream.ask(order)
+        reply = self._upstream.ask(order)
         try:
+            door = Door.of(reply.headers)
+            if door:
+                door.admit(own_id=self._own_id(), oldest=self._oldest)
             answer = read(
-                body,
+                reply.body,
                 asked=asked,
                 interval=interval,
                 spellings=self._spellings,
                 indices=self._indices,
             )
-        except AnswerError as error:
+        except (AnswerError, DoorError) as error:
             self.counters.errors[error.kind] += 1
             raise
+        if door:
+            answer = replace(answer, age=door.age)
         self._count(answer)
         self._batches.answered([*answer.series, *answer.errors])
         if bars.ratio == 1:

@@ -19,7 +19,7 @@ from typing import Any
 
 import requests
 
-from tickers.bounded_http import Limits, new_session, post
+from tickers.bounded_http import Limits, Reply, new_session, post
 from tickers.clock_skew import ClockSkew, SourceKind
 from tickers.vci.errors import StatusError, StoppedError, UpstreamError, status_error
 from tickers.vci.request_budget import RequestBudget
@@ -107,8 +107,8 @@ class Upstream:
     def close(self) -> None:
         self._session.close()
 
-    def ask(self, order: Mapping[str, Any]) -> bytes:
-        """The body of the answer with status 200 to ``order``.
+    def ask(self, order: Mapping[str, Any]) -> Reply:
+        """The answer with status 200 to ``order``.
 
         Raises UpstreamError when the last attempt failed, StoppedError when the node is stopping.
         """
@@ -126,7 +126,7 @@ class Upstream:
             attempt += 1
             self.counters.retries += 1
 
-    def _attempt(self, order: Mapping[str, Any]) -> bytes:
+    def _attempt(self, order: Mapping[str, Any]) -> Reply:
         self._wait(self._not_before - time.monotonic())
         if not self._budget.take(stop=self._stop):
             raise StoppedError("the node is stopping")
@@ -145,7 +145,7 @@ class Upstream:
         if reply.status != 200:
             retry_after = parse_retry_after(reply.headers.get("Retry-After", ""))
             raise status_error(reply.status, retry_after=retry_after)
-        return reply.body
+        return reply
 
     def _pause(self, error: UpstreamError, attempt: int) -> None:
         pause = max(self._retries.pause(attempt), self._not_before - time.monotonic())
