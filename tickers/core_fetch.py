@@ -35,6 +35,9 @@ ADJUSTED = 0.001
 # countBack counts bars; asking for every calendar day and some more reaches the history's start.
 MARGIN = 10
 
+# Symbols of a contact: that none of them comes isn't the fault of one.
+A_FEW = 3
+
 
 class CoreFetch:
     """Fetches ``symbols`` from the upstream into ``store``; one thread at a time.
@@ -94,12 +97,13 @@ class CoreFetch:
         return self._finish(cycle, before)
 
     def contact(self, fence: str) -> CycleReport:
-        """One request for one symbol: shows the upstream alive and refreshes the trust window."""
+        """One request for a few symbols: shows the upstream alive, refreshes the trust window."""
         cycle, before = CycleReport(), self._client.counters.requests
         silent = self._client.absent | self._client.refused | self._spoilt
         answering = [symbol for symbol in self._symbols if symbol not in silent]
         # A series to be read in full is found again by the next cycle.
-        self._update(answering[:1], fence, cycle)
+        few = min(A_FEW, self._client.batch_size)
+        self._update(answering[:few], fence, cycle)
         self._sum_up(cycle)
         return self._finish(cycle, before)
 

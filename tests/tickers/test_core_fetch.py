@@ -293,6 +293,18 @@ def test_a_contact_is_one_request_that_refreshes_the_trust_window(bench: Bench) 
     assert age < 60
 
 
+def test_a_contact_doesnt_depend_on_one_symbol(bench: Bench) -> None:
+    bench.fetch.cycle(bench.fence)
+    bench.exchange.fail_with_body(BodyFault.EMPTY_COLUMNS)
+    bench.fetch.cycle(bench.fence)
+    bench.store.client.set(f"{ROOT}:trusted_at", 1)
+    contact = bench.fetch.contact(bench.fence)
+    assert (contact.errors, contact.requests) == ([], 1)
+    age = bench.store.state().age
+    assert age is not None
+    assert age < 60
+
+
 def test_a_gossiped_bar_is_never_taken_for_a_history(bench: Bench) -> None:
     bar = Bar("VCB", dt.date(2025, 8, 15), 60_000, 61_000, 59_000, 60_500, 100)
     bench.store.merge([bar], Authority.INTERNAL)
