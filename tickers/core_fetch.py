@@ -20,6 +20,7 @@ from tickers.snapshot.series import bar_of
 from tickers.store.store import Store
 from tickers.vci.answer import Answer
 from tickers.vci.client import Failure, VciClient
+from tickers.vci.errors import RefusedError
 from tickers.verdict import Authority, Verdict
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,9 @@ ADJUSTED = 0.001
 
 # countBack counts bars; asking for every calendar day and some more reaches the history's start.
 MARGIN = 10
+
+# Symbols of a contact: that none of them comes isn't the fault of one.
+A_FEW = 3
 
 
 class CoreFetch:
@@ -60,8 +64,16 @@ class CoreFetch:
         self._history_start = history_start
         self._stop = stop
         self._on_change = on_change
+        self._fence = ""
+        self._spoilt: frozenset[str] = frozenset()  # symbols in error, in the last cycle
+        self._noted: dict[str, int] = {}
         # Its one thread has the client to itself, also when a cycle ended before its last answer.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="fetch")
+
+    @property
+    def source(self) -> str:
+        """The name of its upstream."""
+        return self._client.source
 
     def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> CycleReport:
         """Fetch and merge every symbol. Raises FencedError, and what redis raises.
@@ -69,6 +81,7 @@ class CoreFetch:
         ``progress`` is told (done, all) of the symbols whose whole history is loaded.
         """
         cycle, before = CycleReport(), self._client.counters.requests
+        self._recall(fence)
         loaded = self._store.loaded()
         start = epoch_of(self._history_start)
         fresh = [symbol for symbol in self._symbols if loaded.get(symbol, start + 1) <= start]
@@ -76,18 +89,50 @@ class CoreFetch:
         whole = [symbol for symbol in self._symbols if symbol not in known]
         whole += self._update(fresh, fence, cycle)
         self._load(whole, fence, cycle, progress)
+        self._sum_up(cycle)
         if not cycle.errors and not self._stop.is_set():
             self._store.complete_cycle(fence=fence, age=None)
+        self._spoilt = frozenset(cycle.symbol_errors)
+        self._remember(fence)
         return self._finish(cycle, before)
 
     def contact(self, fence: str) -> CycleReport:
-        """One request for one symbol: shows the upstream alive and refreshes the trust window."""
+        """One request for a few symbols: shows the upstream alive, refreshes the trust window."""
         cycle, before = CycleReport(), self._client.counters.requests
-        silent = self._client.absent | self._client.refused
+        silent = self._client.absent | self._client.refused | self._spoilt
         answering = [symbol for symbol in self._symbols if symbol not in silent]
         # A series to be read in full is found again by the next cycle.
-        self._update(answering[:1], fence, cycle)
+        few = min(A_FEW, self._client.batch_size)
+        self._update(answering[:few], fence, cycle)
+        self._sum_up(cycle)
         return self._finish(cycle, before)
+
+    def _recall(self, fence: str) -> None:
+        """Begin a lead with what the last leader has learned."""
+        if fence != self._fence:
+            self._noted = self._store.batch_size(self._client.source)
+            self._client.recall(self._noted)
+            self._fence = fence
+
+    def _remember(self, fence: str) -> None:
+        if (learned := self._client.learned) != self._noted:
+            self._store.remember_batch_size(self._client.source, learned, fence=fence)
+            self._noted = learned
+
+    def _sum_up(self, cycle: CycleReport) -> None:
+        """Name what was given up, and say whether the cycle brought anything at all."""
+        for symbol in self._client.refused.intersection(self._symbols):
+            told = "the upstream refuses it; it is asked for again later"
+            cycle.symbol_errors.setdefault(symbol, told)
+        if cycle.bars_received or cycle.errors or self._stop.is_set():
+            return
+        if cycle.symbol_errors:
+            symbol, error = min(cycle.symbol_errors.items())
+            cycle.errors.append(f"the upstream brought no usable bar; {symbol}: {error}")
+        elif cycle.missing:
+            cycle.errors.append(
+                f"the upstream brought no usable bar; without any came: {min(cycle.missing)}"
+            )
 
     def _finish(self, cycle: CycleReport, before: int) -> CycleReport:
         counters = self._client.counters
@@ -97,7 +142,9 @@ class CoreFetch:
             "retries": counters.retries,
             "errors": dict(counters.errors),
             "dropped": dict(counters.dropped),
+            "batch_size": self._client.batch_size,
         }
+        cycle.least_interval = self._client.least_interval(self._symbols)
         return cycle.finish()
 
     # --- What is new --------------------------------------------------------------------------
@@ -117,7 +164,9 @@ class CoreFetch:
                 if whole:
                     again.append(symbol)
             if merging:
-                merged = self._store.merge(merging, Authority.CORE, fence=fence)
+                merged = self._store.merge(
+                    merging, authority_of(answer), fence=fence, age=answer.age or 0
+                )
                 cycle.bars_changed += merged.changed
                 if merged.changed:
                     self._on_change()
@@ -143,7 +192,7 @@ class CoreFetch:
         done = 0
         for answer in self._fetch(symbols, days + MARGIN, cycle):
             for symbol, bars in answer.series.items():
-                self._replace(symbol, bars, fence, cycle)
+                self._replace(symbol, bars, answer, fence, cycle)
             self._on_change()
             done += len(answer.series) + len(answer.missing) + len(answer.errors)
             if progress:
@@ -151,15 +200,23 @@ class CoreFetch:
             else:
                 logger.info("history: %d of %d symbols", done, len(symbols))
 
-    def _replace(self, symbol: str, bars: Sequence[Bar], fence: str, cycle: CycleReport) -> None:
+    def _replace(
+        self,
+        symbol: str,
+        bars: Sequence[Bar],
+        answer: Answer[Bar],
+        fence: str,
+        cycle: CycleReport,
+    ) -> None:
         bars = [bar for bar in bars if bar.day >= self._history_start]
         if not bars:
             return
         verdict = self._store.replace_series(
             symbol,
             bars,
-            Authority.CORE,
+            authority_of(answer),
             fence=fence,
+            age=answer.age or 0,
             history_start=epoch_of(self._history_start),
         )
         if verdict is Verdict.REPLACED:
@@ -178,15 +235,28 @@ class CoreFetch:
         answers = self._client.fetch(symbols, count_back=count_back, to=self._end())
         for answer in self._ahead(answers):
             if isinstance(answer, Failure):
-                cycle.errors.append(
-                    f"{len(answer.symbols)} symbols weren't fetched: {answer.error}"
-                )
+                self._note_failure(answer, cycle)
                 continue
             cycle.bars_received += sum(map(len, answer.series.values()))
             cycle.bars_dropped += Counter(answer.dropped).total()
-            cycle.symbols_missing += len(answer.missing)
-            cycle.errors += answer.errors.values()
+            cycle.second_hand = cycle.second_hand or answer.age is not None
+            self._note_symbols(answer, cycle)
             yield answer
+
+    def _note_failure(self, failure: Failure, cycle: CycleReport) -> None:
+        if len(failure.symbols) == 1 and isinstance(failure.error, RefusedError):
+            cycle.symbol_errors[failure.symbols[0]] = str(failure.error)
+            return
+        cycle.errors.append(f"{len(failure.symbols)} symbols weren't fetched: {failure.error}")
+
+    def _note_symbols(self, answer: Answer[Bar], cycle: CycleReport) -> None:
+        """What an answer doesn't have. Empty columns are an error of a symbol that has bars."""
+        having = self._store.newest(answer.empty)
+        unlisted = answer.empty - having.keys()
+        cycle.missing |= answer.missing | unlisted
+        for symbol, error in answer.errors.items():
+            if symbol not in unlisted:
+                cycle.symbol_errors[symbol] = error
 
     def _ahead(self, answers: Iterator[Answer[Bar] | Failure]) -> Iterator[Answer[Bar] | Failure]:
         """The same; the next one is asked for while the caller merges the last."""
@@ -199,6 +269,11 @@ class CoreFetch:
         """The end of the market clock's day: nothing later can be stored."""
         midnight = dt.datetime.combine(self._clock.today(), dt.time(), dt.UTC)
         return midnight + dt.timedelta(hours=17) - dt.timedelta(seconds=1)
+
+
+def authority_of(answer: Answer[Bar]) -> Authority:
+    """What another node's door serves is followed, not fetched."""
+    return Authority.CORE if answer.age is None else Authority.FOLLOWED
 
 
 def compare(bars: Sequence[Bar], stored: Sequence[tuple[int, bytes]]) -> tuple[bool, list[Bar]]:
