@@ -131,11 +131,14 @@ def test_what_a_door_serves_is_followed_and_as_old_as_it_says(
     age = store.state().age
     assert age is not None
     assert 120 <= age < 180
-    # Again, by the overlap.
+    # Again, by the overlap of a later cycle.
     exchanges[1].set_bars({"VCB": {"volume": 10**9}})
     assert worker.run_once()
     newest = store.newest(["VCB"])["VCB"]
     assert (newest.volume, newest.authority) == (10**9, Authority.FOLLOWED)
+    age = store.state().age
+    assert age is not None
+    assert 120 <= age < 180
     assert health()["worker"]["upstream"]["sources"][1]["second_hand"] is True
 
 
