@@ -20,9 +20,11 @@ import psutil
 import redis
 
 from tickers.store.redis_client import Sentinels, at_database, uses_sentinels
+from tickers.vci.client import source_name
 
 PLACEHOLDER = "change-me"
 MINIMUM_SECRET = 16
+MOST_UPSTREAMS = 8
 _RATE = re.compile(r"([1-9][0-9]*)/([1-9][0-9]*)?[smhd]")
 _POSTGRES = ("postgres", "postgresql", "psql", "pgsql")
 _ENV_LINE = re.compile(r"(export )?[A-Za-z_0-9]+=.*")
@@ -321,6 +323,17 @@ def check_url(name: str, value: str, example: str) -> str:
     if parts.username or parts.password:
         raise SettingsError(name, "must not carry a user or password", example)
     return value
+
+
+def check_upstreams(name: str, urls: Sequence[str]) -> None:
+    """Refuse more upstreams than MOST_UPSTREAMS, and two of one host: each has its own budget."""
+    example = "https://trading.vietcap.com.vn/api/,https://node-b.example.com/api/"
+    if len(urls) > MOST_UPSTREAMS:
+        raise SettingsError(name, f"must name at most {MOST_UPSTREAMS} upstreams", example)
+    if len({source_name(url) for url in urls}) < len(urls):
+        raise SettingsError(
+            name, "names a host twice: it would be asked twice as often as it may be", example
+        )
 
 
 def refuse_self(name: str, urls: Sequence[str], *, port: int, own_hosts: Sequence[str]) -> None:

@@ -163,8 +163,17 @@ def check_worker(status: dict[str, Any], problems: list[str]) -> None:
     if silent > _patience(status):
         problems.append(f"no worker has told of a cycle for {silent:.0f} s")
     problems += [f"{duty} fails" for duty in status.get("housekeeping_failing", [])]
-    if errors := status.get("cycle", {}).get("errors"):
+    cycle = status.get("cycle", {})
+    if errors := cycle.get("errors"):
         problems.append(f"the last cycle had errors: {errors[0]}")
+    problems += left_upstreams(status.get("upstream", {}))
+    if wrong := cycle.get("symbol_errors"):
+        symbol, error = next(iter(wrong.items()))
+        count = cycle.get("symbols_in_error", len(wrong))
+        problems.append(f"symbols in error ({count}), among them {symbol}: {error}")
+    if missing := cycle.get("missing"):
+        count = cycle.get("symbols_missing", len(missing))
+        problems.append(f"symbols missing from the answers ({count}): {', '.join(missing[:5])}")
     for kind in PEER_KINDS:
         check_delivery(kind, status.get("delivery", {}).get(kind, {}), problems)
 
@@ -178,6 +187,17 @@ def check_delivery(kind: PeerKind, status: dict[str, Any], problems: list[str]) 
         one = "an" if kind is PeerKind.INTERNAL else "a"
         who = f"{one} {kind} peer has" if count == 1 else f"{count} {kind} peers have"
         problems.append(f"{who} failed or refused us since {status['away_since']}: see the log")
+
+
+def left_upstreams(upstream: dict[str, Any]) -> list[str]:
+    """Those that failed while another one is in use: else the cycle's errors say it."""
+    if not upstream.get("in_use"):
+        return []
+    return [
+        f"the upstream at {each['source']} is left alone for a while: {each['why']}"
+        for each in upstream.get("sources", [])
+        if each["left_for_secs"]
+    ]
 
 
 def check_database(problems: list[str]) -> None:

@@ -13,6 +13,7 @@ from proxy_site.cache_settings import cache
 from proxy_site.environment import (
     Environment,
     SettingsError,
+    check_upstreams,
     next_database,
     refuse_self,
     same_database,
@@ -52,6 +53,7 @@ if not ALLOWED_HOSTS:
     )
 
 # --- The network ------------------------------------------------------------------------------
+DEFAULT_UPSTREAM = "https://trading.vietcap.com.vn/api/"
 DEFAULT_PUBLIC_PEER = "https://api.aipriceaction.com"
 CORE_NETWORK_URLS = env.urls("CORE_NETWORK_URL", example="https://core.example.com")
 IS_PUBLIC_NODE = bool(CORE_NETWORK_URLS)
@@ -86,13 +88,18 @@ except UniverseError as error:
 MAX_SYMBOLS = env.integer("MAX_SYMBOLS", 3_000, low=1, high=3_000)
 HISTORY_START = env.date("HISTORY_START", "2024-01-01")
 
-VCI_BASE_URL = env.url(
-    "VCI_BASE_URL",
-    "https://trading.vietcap.com.vn/api/",
-    example="https://trading.vietcap.com.vn/api/",
-)
-VCI_BASE_URL = f"{VCI_BASE_URL.rstrip('/')}/"
-VCI_RATE_LIMIT = env.integer("VCI_RATE_LIMIT", 30, low=1, high=6_000)  # requests in any 61 s
+VCI_BASE_URLS = [
+    f"{url}/"
+    for url in env.urls(
+        "VCI_BASE_URL",
+        DEFAULT_UPSTREAM,
+        example=f"{DEFAULT_UPSTREAM},https://node-b.example.com/api/",
+    )
+    or [DEFAULT_UPSTREAM.rstrip("/")]
+]
+check_upstreams("VCI_BASE_URL", VCI_BASE_URLS)
+refuse_self("VCI_BASE_URL", VCI_BASE_URLS, port=PORT, own_hosts=ALLOWED_HOSTS)
+VCI_RATE_LIMIT = env.integer("VCI_RATE_LIMIT", 30, low=1, high=6_000)  # of each, in any 61 s
 VCI_BATCH_SIZE = env.integer("VCI_BATCH_SIZE", 50, low=1, high=1_000)  # symbols a request
 
 # Seconds between the starts of two cycles.

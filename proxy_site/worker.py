@@ -28,6 +28,7 @@ from tickers.store.store import FencedError, Store
 logger = logging.getLogger(__name__)
 
 LONGEST_BACKOFF = 60.0  # seconds between cycles that fail
+NAMED = 20  # symbols, at most, that the status names of each kind
 LONGEST_MESSAGE = 200  # characters of an error that nobody expected
 
 Progress = Callable[[int, int], None]
@@ -103,6 +104,7 @@ class Worker:
         self._faults: set[Fault] = set()  # of which the log has a traceback
         self._iterations = 0
         self._failures = 0
+        self._least_interval = 0.0  # for the request budget
 
     def run(self) -> None:
         """Lead whenever the lease is free, until ``stop`` is set."""
@@ -174,7 +176,8 @@ class Worker:
         """One cycle, whatever goes wrong in it; returns whether nothing did."""
         cycle = self._attempt(lambda: self._sources[0].cycle(fence, self._progress))
         self._iterations += 1
-        self._failures = self._failures + 1 if cycle.errors else 0
+        self._failures = self._failures + 1 if cycle.brought_nothing else 0
+        self._least_interval = cycle.least_interval
         if cycle.errors and len(self._sources) > 1:
             self._sources.append(self._sources.pop(0))
         self._tell(cycle, fence)
@@ -221,7 +224,8 @@ class Worker:
             until = min(until, started + self._next_interval())
 
     def _next_interval(self) -> float:
-        interval = self._pace.interval(self._clock)
+        """The longer of the pace and what the request budget allows; more after failures."""
+        interval = max(self._pace.interval(self._clock), self._least_interval)
         if not self._failures:
             return interval
         backoff = min(max(interval, 1.0) * 2.0 ** min(self._failures, 10), LONGEST_BACKOFF)
@@ -231,6 +235,15 @@ class Worker:
         """The log line and the status of /health."""
         for error in cycle.errors:
             logger.error("cycle %d: %s", self._iterations, error)
+        if cycle.symbol_errors:
+            symbol, error = min(cycle.symbol_errors.items())
+            logger.warning(
+                "cycle %d: %d symbols in error, among them %s: %s",
+                self._iterations,
+                len(cycle.symbol_errors),
+                symbol,
+                error,
+            )
         logger.info("cycle %d: %s", self._iterations, cycle.summary())
         status = {
             "mode": self._mode,
@@ -247,6 +260,9 @@ class Worker:
                 "bars_dropped": cycle.bars_dropped,
                 "series_replaced": cycle.series_replaced,
                 "symbols_missing": cycle.symbols_missing,
+                "missing": sorted(cycle.missing)[:NAMED],
+                "symbols_in_error": len(cycle.symbol_errors),
+                "symbol_errors": dict(sorted(cycle.symbol_errors.items())[:NAMED]),
                 "errors": cycle.errors[:10],
             },
             "upstream": cycle.upstream,

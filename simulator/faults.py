@@ -19,12 +19,17 @@ class BodyFault(StrEnum):
     MISMATCH = "mismatch"  # the first symbol's closes are one short
     MISSING_KEY = "missing_key"  # the first symbol has no volumes
     BAD_TIME = "bad_time"  # the first symbol's last time is a word
+    EMPTY_COLUMNS = "empty_columns"  # the first symbol has columns without values
+    TEXTS = "texts"  # every price of every symbol is a string
+    MILLISECONDS = "milliseconds"  # every time of every symbol
+    NULLS = "nulls"  # every price and volume of every symbol
     SLOW_BODY = "slow_body"  # a drop a second, for a minute
     RESET = "reset"  # the connection ends without an answer
 
 
 # These spoil how an answer is sent, the others what it says.
 IN_SENDING = frozenset({BodyFault.TRUNCATED, BodyFault.SLOW_BODY, BodyFault.RESET})
+_OF_ALL = frozenset({BodyFault.TEXTS, BodyFault.MILLISECONDS, BodyFault.NULLS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,10 @@ def encode(reply: list[dict[str, Any]], fault: BodyFault | None) -> tuple[bytes,
             return b"[]", "application/json"
         case BodyFault.OBJECT:
             return b'{"status": "error"}', "application/json"
-    if fault is not None and reply and reply[0]["t"]:
+    if fault in _OF_ALL:
+        for columns in reply:
+            _spoil_columns(columns, fault)
+    elif fault is not None and reply and reply[0]["t"]:
         _spoil_columns(reply[0], fault)
     return json.dumps(reply, separators=(",", ":")).encode(), "application/json"
 
@@ -70,3 +78,11 @@ def _spoil_columns(columns: dict[str, Any], fault: BodyFault) -> None:
             del columns["v"]
         case BodyFault.BAD_TIME:
             columns["t"][-1] = "not-a-time"
+        case BodyFault.EMPTY_COLUMNS:
+            columns.update({key: [] for key in "tohlcv"})
+        case BodyFault.TEXTS:
+            columns.update({key: [str(price) for price in columns[key]] for key in "ohlc"})
+        case BodyFault.MILLISECONDS:
+            columns["t"] = [f"{time}000" for time in columns["t"]]
+        case BodyFault.NULLS:
+            columns.update({key: [None] * len(columns["t"]) for key in "ohlcv"})

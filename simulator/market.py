@@ -52,7 +52,8 @@ _AnyBar = TypeVar("_AnyBar", WalkBar, SimulatedBar)
 class SimulatedMarket:
     """Daily bars of each listing from ``history_start`` on, and the minutes of the current day.
 
-    The current trading day is the market clock's. Any thread may call any method.
+    Symbols are named as the upstream spells them. The current trading day is the market clock's.
+    Any thread may call any method.
     """
 
     def __init__(
@@ -66,10 +67,10 @@ class SimulatedMarket:
         self.clock = clock
         self._calendar = Calendar(seed=seed, start=history_start)
         self._walks = {
-            entry.symbol: SymbolWalk(entry, seed=seed, calendar=self._calendar)
+            entry.upstream: SymbolWalk(entry, seed=seed, calendar=self._calendar)
             for entry in universe
         }
-        self._units = {entry.symbol: units_per_price(entry.exchange) for entry in universe}
+        self._units = {entry.upstream: units_per_price(entry.exchange) for entry in universe}
         # By symbol: the first day that isn't adjusted (epoch seconds), and the factor.
         self._adjusted: dict[str, tuple[int, float]] = {}
         # By symbol, then by day.

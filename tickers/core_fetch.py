@@ -23,6 +23,7 @@ from tickers.store.store import Store
 from tickers.suspects import APART
 from tickers.vci.answer import Answer
 from tickers.vci.client import Failure, VciClient
+from tickers.vci.errors import RefusedError
 from tickers.verdict import Authority
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,9 @@ ADJUSTED = 0.001
 
 # countBack counts bars; asking for every calendar day and some more reaches the history's start.
 MARGIN = 10
+
+# Symbols of a contact: that none of them comes isn't the fault of one.
+A_FEW = 3
 
 
 class CoreFetch:
@@ -72,8 +76,16 @@ class CoreFetch:
         self._unsettled: dict[str, int] = {}
         self._read_all = False
         self._seen: dict[str, int] = {}  # when an answer had a bar of it, likewise
+        self._fence = ""
+        self._spoilt: frozenset[str] = frozenset()  # symbols in error, in the last cycle
+        self._noted: dict[str, int] = {}
         # Its one thread has the client to itself, also when a cycle ended before its last answer.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="fetch")
+
+    @property
+    def source(self) -> str:
+        """The name of its upstream."""
+        return self._client.source
 
     def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> CycleReport:
         """Fetch and merge every symbol. Raises FencedError, and what redis raises.
@@ -81,6 +93,7 @@ class CoreFetch:
         ``progress`` is told (done, all) of the symbols whose whole history is loaded.
         """
         cycle, before = CycleReport(), self._client.counters.requests
+        self._recall(fence)
         loaded = self._store.loaded()
         self._forget_those_that_left(loaded, fence)
         intake = self._intake(fence, cycle)
@@ -95,6 +108,7 @@ class CoreFetch:
             fresh = [symbol for symbol in self._symbols if symbol not in known]
             whole += self._update(fresh, intake, fence, cycle)
         self._load(whole, held, intake, cycle, progress)
+        self._sum_up(cycle)
         if cycle.bars_received:
             cycle.unseen = self._unseen(held, intake.now)
         # What brings nothing at all has spoken of no symbol.
@@ -103,6 +117,8 @@ class CoreFetch:
             if auditing:
                 self._audits.note(intake.audited(whole), fence=fence)
             self._store.complete_cycle(fence=fence, age=None)
+        self._spoilt = frozenset(cycle.symbol_errors)
+        self._remember(fence)
         return self._finish(cycle, before)
 
     def read_in_full(self, fence: str, symbols: Sequence[str], *, accept: bool = False) -> Intake:
@@ -159,13 +175,42 @@ class CoreFetch:
         return before is None or abs(intake.now - before) >= APART * 1000
 
     def contact(self, fence: str) -> CycleReport:
-        """One request for one symbol: shows the upstream alive and refreshes the trust window."""
+        """One request for a few symbols: shows the upstream alive, refreshes the trust window."""
         cycle, before = CycleReport(), self._client.counters.requests
-        silent = self._client.absent | self._client.refused
+        silent = self._client.absent | self._client.refused | self._spoilt
         answering = [symbol for symbol in self._symbols if symbol not in silent]
         # A series to be read in full is found again by the next cycle.
-        self._update(answering[:1], self._intake(fence, cycle), fence, cycle)
+        few = min(A_FEW, self._client.batch_size)
+        self._update(answering[:few], self._intake(fence, cycle), fence, cycle)
+        self._sum_up(cycle)
         return self._finish(cycle, before)
+
+    def _recall(self, fence: str) -> None:
+        """Begin a lead with what the last leader has learned."""
+        if fence != self._fence:
+            self._noted = self._store.batch_size(self._client.source)
+            self._client.recall(self._noted)
+            self._fence = fence
+
+    def _remember(self, fence: str) -> None:
+        if (learned := self._client.learned) != self._noted:
+            self._store.remember_batch_size(self._client.source, learned, fence=fence)
+            self._noted = learned
+
+    def _sum_up(self, cycle: CycleReport) -> None:
+        """Name what was given up, and say whether the cycle brought anything at all."""
+        for symbol in self._client.refused.intersection(self._symbols):
+            told = "the upstream refuses it; it is asked for again later"
+            cycle.symbol_errors.setdefault(symbol, told)
+        if cycle.bars_received or cycle.errors or self._stop.is_set():
+            return
+        if cycle.symbol_errors:
+            symbol, error = min(cycle.symbol_errors.items())
+            cycle.errors.append(f"the upstream brought no usable bar; {symbol}: {error}")
+        elif cycle.missing:
+            cycle.errors.append(
+                f"the upstream brought no usable bar; without any came: {min(cycle.missing)}"
+            )
 
     def _finish(self, cycle: CycleReport, before: int) -> CycleReport:
         counters = self._client.counters
@@ -175,7 +220,9 @@ class CoreFetch:
             "retries": counters.retries,
             "errors": dict(counters.errors),
             "dropped": dict(counters.dropped),
+            "batch_size": self._client.batch_size,
         }
+        cycle.least_interval = self._client.least_interval(self._symbols)
         return cycle.finish()
 
     # --- What is new --------------------------------------------------------------------------
@@ -198,7 +245,9 @@ class CoreFetch:
                 if whole:
                     again.append(symbol)
             if merging:
-                merged = self._store.merge(merging, Authority.CORE, fence=fence)
+                merged = self._store.merge(
+                    merging, authority_of(answer), fence=fence, age=answer.age or 0
+                )
                 cycle.bars_changed += merged.changed
                 if merged.changed:
                     self._on_change()
@@ -247,7 +296,13 @@ class CoreFetch:
             self._note_seen(answer, intake.now)
             for symbol, bars in answer.series.items():
                 since = [bar for bar in bars if bar.day >= self._history_start]
-                intake.series(symbol, since, stored.get(symbol, ()))
+                intake.series(
+                    symbol,
+                    since,
+                    stored.get(symbol, ()),
+                    authority=authority_of(answer),
+                    age=answer.age or 0,
+                )
             self._on_change()
             done += len(answer.series) + len(answer.missing) + len(answer.errors)
             if progress:
@@ -268,15 +323,28 @@ class CoreFetch:
         answers = self._client.fetch(symbols, count_back=count_back, to=self._end())
         for answer in self._ahead(answers):
             if isinstance(answer, Failure):
-                cycle.errors.append(
-                    f"{len(answer.symbols)} symbols weren't fetched: {answer.error}"
-                )
+                self._note_failure(answer, cycle)
                 continue
             cycle.bars_received += sum(map(len, answer.series.values()))
             cycle.bars_dropped += Counter(answer.dropped).total()
-            cycle.symbols_missing += len(answer.missing)
-            cycle.errors += answer.errors.values()
+            cycle.second_hand = cycle.second_hand or answer.age is not None
+            self._note_symbols(answer, cycle)
             yield answer
+
+    def _note_failure(self, failure: Failure, cycle: CycleReport) -> None:
+        if len(failure.symbols) == 1 and isinstance(failure.error, RefusedError):
+            cycle.symbol_errors[failure.symbols[0]] = str(failure.error)
+            return
+        cycle.errors.append(f"{len(failure.symbols)} symbols weren't fetched: {failure.error}")
+
+    def _note_symbols(self, answer: Answer[Bar], cycle: CycleReport) -> None:
+        """What an answer doesn't have. Empty columns are an error of a symbol that has bars."""
+        having = self._store.newest(answer.empty)
+        unlisted = answer.empty - having.keys()
+        cycle.missing |= answer.missing | unlisted
+        for symbol, error in answer.errors.items():
+            if symbol not in unlisted:
+                cycle.symbol_errors[symbol] = error
 
     def _ahead(self, answers: Iterator[Answer[Bar] | Failure]) -> Iterator[Answer[Bar] | Failure]:
         """The same; the next one is asked for while the caller merges the last."""
@@ -289,6 +357,11 @@ class CoreFetch:
         """The end of the market clock's day: nothing later can be stored."""
         midnight = dt.datetime.combine(self._clock.today(), dt.time(), dt.UTC)
         return midnight + dt.timedelta(hours=17) - dt.timedelta(seconds=1)
+
+
+def authority_of(answer: Answer[Bar]) -> Authority:
+    """What another node's door serves is followed, not fetched."""
+    return Authority.CORE if answer.age is None else Authority.FOLLOWED
 
 
 def compare(bars: Sequence[Bar], stored: Sequence[tuple[int, bytes]]) -> tuple[bool, list[Bar]]:

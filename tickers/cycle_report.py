@@ -10,7 +10,11 @@ from typing import Any
 class CycleReport:
     """Counts of one cycle; ``errors`` are lines that an operator understands.
 
-    ``upstream`` has the client's own counters, since its process began; empty when following.
+    ``symbol_errors`` says what is wrong with single symbols, and ``missing`` names those that
+    didn't come: they cost the others nothing, so they are no errors of the cycle.
+    ``least_interval`` is how many seconds apart two such cycles are at least, for the request
+    budget. ``upstream`` has the client's own counters, since its process began; empty when
+    following.
     """
 
     started_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
@@ -19,13 +23,24 @@ class CycleReport:
     bars_changed: int = 0
     bars_dropped: int = 0
     series_replaced: int = 0
-    symbols_missing: int = 0
     errors: list[str] = field(default_factory=list)
     symbol_errors: dict[str, str] = field(default_factory=dict)
     unseen: dict[str, str] = field(default_factory=dict)  # symbol → since when no answer has it
+    missing: set[str] = field(default_factory=set)
+    least_interval: float = 0.0
+    second_hand: bool = False  # from another node's door
     upstream: dict[str, Any] = field(default_factory=dict)
     duration: float = 0.0  # seconds
     _started: float = field(default_factory=time.monotonic)
+
+    @property
+    def symbols_missing(self) -> int:
+        return len(self.missing)
+
+    @property
+    def brought_nothing(self) -> bool:
+        """Whether it failed as a whole: only then is it worth slowing down."""
+        return bool(self.errors) and not self.bars_received
 
     def finish(self) -> "CycleReport":
         self.duration = time.monotonic() - self._started

@@ -183,9 +183,8 @@ class Intake:
         elif finding.adjusted:
             self._wait(symbol, kept, how)
         elif rows and not how.get("replace_newest") and _only_moves_newest(kept, rows):
-            merged = self._store.merge(
-                kept[-1:], self._authority, fence=self._fence, age=how.get("age", 0)
-            )
+            authority, age = how.get("authority", self._authority), how.get("age", 0)
+            merged = self._store.merge(kept[-1:], authority, fence=self._fence, age=age)
             self.cycle.bars_changed += merged.changed
             self._clear(symbol)
         else:
@@ -256,10 +255,9 @@ class Intake:
         verdict = self._store.replace_series(
             symbol,
             bars,
-            self._authority,
             fence=self._fence,
             history_start=self._history_start,
-            **how,
+            **{"authority": self._authority, **how},
         )
         if verdict is Verdict.REPLACED:
             self.cycle.series_replaced += 1

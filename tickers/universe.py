@@ -12,6 +12,9 @@ DEFAULT_FILE = Path(__file__).with_name("universe.csv")
 # Listed shares have three letters or digits; indices, funds, futures and warrants have more.
 _SYMBOL = re.compile(r"[A-Z0-9]{1,16}")
 
+# The upstream spells some indices in mixed case: HNXIndex, HNXUpcomIndex.
+_SPELLING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+
 
 class Exchange(StrEnum):
     HOSE = "HOSE"
@@ -29,6 +32,12 @@ class Listing:
     symbol: str
     exchange: Exchange
     sector: str
+    spelling: str = ""  # the upstream's name of it, where that isn't the symbol
+
+    @property
+    def upstream(self) -> str:
+        """The name under which the upstream is asked for it."""
+        return self.spelling or self.symbol
 
 
 def looks_like_symbol(text: str) -> bool:
@@ -43,7 +52,8 @@ class Universe:
 
     @classmethod
     def read(cls, path: Path = DEFAULT_FILE) -> "Universe":
-        """Read a CSV file with the columns symbol, exchange and sector."""
+        """Read a CSV file with the columns symbol, exchange and sector, and maybe upstream (the
+        upstream's spelling; empty: the symbol's own)."""
         try:
             # Spreadsheets put a byte order mark before the first column's name.
             with path.open(newline="", encoding="utf-8-sig") as file:
@@ -64,7 +74,7 @@ class Universe:
         return len(self._listings)
 
     def __contains__(self, symbol: object) -> bool:
-        return symbol in self._listings
+        return isinstance(symbol, str) and symbol.upper() in self._listings
 
     @property
     def symbols(self) -> list[str]:
@@ -72,8 +82,17 @@ class Universe:
 
     def exchange(self, symbol: str) -> Exchange | None:
         """The symbol's exchange; None for one that came by gossip and isn't listed here."""
-        entry = self._listings.get(symbol)
+        entry = self._listings.get(symbol.upper())
         return entry.exchange if entry else None
+
+    @property
+    def spellings(self) -> dict[str, str]:
+        """symbol → the upstream's name of it, of those whose names differ."""
+        return {entry.symbol: entry.upstream for entry in self if entry.upstream != entry.symbol}
+
+    @property
+    def indices(self) -> frozenset[str]:
+        return frozenset(entry.symbol for entry in self if entry.exchange is Exchange.INDEX)
 
     def sectors(self) -> dict[str, list[str]]:
         """{sector: [symbol, ...]}, both sorted."""
@@ -87,6 +106,7 @@ def _listings(rows: "csv.DictReader[str]") -> Iterator[Listing]:
     if not {"symbol", "exchange", "sector"} <= set(rows.fieldnames or ()):
         raise UniverseError("needs the columns symbol, exchange and sector")
     lines: dict[str, int] = {}
+    spelt: dict[str, int] = {}
     for row in rows:
         symbol = (row["symbol"] or "").strip().upper()
         if not looks_like_symbol(symbol):
@@ -100,6 +120,21 @@ def _listings(rows: "csv.DictReader[str]") -> Iterator[Listing]:
             raise UniverseError(
                 f"line {rows.line_num}: the exchange must be one of {', '.join(Exchange)}"
             ) from None
-        yield Listing(symbol, exchange, (row["sector"] or "").strip() or "OTHERS")
+        sector = (row["sector"] or "").strip() or "OTHERS"
+        entry = Listing(symbol, exchange, sector, _spelling(row, rows.line_num))
+        # Answers are told apart by these names, whatever their case.
+        line = spelt.setdefault(entry.upstream.upper(), rows.line_num)
+        if line != rows.line_num:
+            raise UniverseError(
+                f"line {rows.line_num}: the upstream's name {entry.upstream} is on line {line} too"
+            )
+        yield entry
     if not lines:
         raise UniverseError("lists no symbol")
+
+
+def _spelling(row: Mapping[str, str | None], line: int) -> str:
+    spelling = (row.get("upstream") or "").strip()
+    if spelling and not _SPELLING.fullmatch(spelling):
+        raise UniverseError(f"line {line}: {spelling!r} doesn't look like an upstream's name")
+    return spelling

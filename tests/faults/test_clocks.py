@@ -89,7 +89,7 @@ def exchange(settings: Any, clean_server: object) -> Iterator[SimulatorServer]:
     settings.VCI_RATE_LIMIT = 6_000
     forget()
     with SimulatorServer(market) as server:
-        settings.VCI_BASE_URL = server.url
+        settings.VCI_BASE_URLS = [server.url]
         yield server
     forget()
 

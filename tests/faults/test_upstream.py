@@ -76,6 +76,12 @@ BODIES: dict[int | BodyFault, Expected] = {
     BodyFault.MISMATCH: Expected("errors", "wrong symbol", "column c has", False),
     BodyFault.MISSING_KEY: Expected("errors", "wrong symbol", "column v is missing", False),
     BodyFault.BAD_TIME: dropped("time must be epoch seconds"),
+    BodyFault.EMPTY_COLUMNS: Expected(
+        "errors", "empty symbol", "symbols in error, among them", False
+    ),
+    BodyFault.TEXTS: Expected("errors", "wrong symbol", "usable: open is not a number"),
+    BodyFault.MILLISECONDS: Expected("errors", "wrong symbol", "usable: time must be epoch"),
+    BodyFault.NULLS: Expected("errors", "wrong symbol", "usable: open is null"),
     BodyFault.SLOW_BODY: Expected("errors", "timeout", "answer wasn't complete after"),
     BodyFault.RESET: Expected("errors", "unreachable", "the upstream gave no answer"),
 }

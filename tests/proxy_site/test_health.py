@@ -305,6 +305,12 @@ class TestProblems:
         fill_market()
         assert problem().startswith("no worker has told of a cycle yet")
 
+    def test_symbols_in_error_and_symbols_missing(self, healthy: Store) -> None:
+        tell(healthy, symbols_in_error=30, symbol_errors={"VCB": "its columns are empty"})
+        assert problem() == "symbols in error (30), among them VCB: its columns are empty"
+        tell(healthy, symbols_missing=2, missing=["FPT", "VCB"])
+        assert problem() == "symbols missing from the answers (2): FPT, VCB"
+
     @pytest.mark.parametrize(("ago", "interval"), [(46, 5), (1_000, 300)])
     def test_a_silent_worker(self, ago: float, interval: float, healthy: Store) -> None:
         tell(healthy, ago=ago, interval=interval)

@@ -31,7 +31,7 @@ def exchange(clean_server: redis.Redis, settings: Any) -> Iterator[SimulatorServ
         Universe.read(), clock=AcceleratedClock(NOW, 0), seed=3, history_start=START
     )
     with SimulatorServer(market) as server:
-        settings.VCI_BASE_URL, settings.HISTORY_START = server.url, START
+        settings.VCI_BASE_URLS, settings.HISTORY_START = [server.url], START
         settings.DEBUG_SYSTEM_TIME = NOW
         settings.UNIVERSE = Universe.read().only(["VCB", "FPT"])
         settings.VCI_RATE_LIMIT = 6_000

@@ -104,7 +104,7 @@ class TestDefaults:
             ("PUBLIC_REFRESH_INTERVAL", 300),
             ("CORE_WORKER_INTERVAL", 5),
             ("NON_OFFICE_HOURS_INTERVAL", 300),
-            ("VCI_BASE_URL", "https://trading.vietcap.com.vn/api/"),
+            ("VCI_BASE_URLS", ["https://trading.vietcap.com.vn/api/"]),
             ("VCI_RATE_LIMIT", 30),
             ("VCI_BATCH_SIZE", 50),
             ("MAX_SYMBOLS", 3000),
@@ -325,6 +325,15 @@ REFUSALS: list[tuple[dict[str, str], str, str]] = [
     ({"INTERNAL_PEER_URLS": "https://a.test,b"}, "INTERNAL_PEER_URLS", "must be an http"),
     ({"PUBLIC_PEER_URLS": "https://a.test b.test"}, "PUBLIC_PEER_URLS", "must be an http"),
     ({"VCI_BASE_URL": "trading"}, "VCI_BASE_URL", "must be an http"),
+    ({"VCI_BASE_URL": "https://a.test/api,b"}, "VCI_BASE_URL", "must be an http"),
+    ({"VCI_BASE_URL": "https://a.test/x,http://A.test/y"}, "VCI_BASE_URL", "names a host twice"),
+    ({"VCI_BASE_URL": "https://u:p@a.test/api"}, "VCI_BASE_URL", "user or password"),
+    ({"VCI_BASE_URL": "http://127.0.0.1:3000/api"}, "VCI_BASE_URL", "names this node itself"),
+    (
+        {"VCI_BASE_URL": ",".join(f"https://{host}.test" for host in "abcdefghi")},
+        "VCI_BASE_URL",
+        "at most 8 upstreams",
+    ),
     ({"CSRF_TRUSTED_ORIGINS": "api.test"}, "CSRF_TRUSTED_ORIGINS", "must be an http"),
     ({"CORE_NETWORK_URL": "https://me:pw@a.test"}, "CORE_NETWORK_URL", "user or password"),
     ({"ADMIN_PATH": ""}, "ADMIN_PATH", "must be a path"),
@@ -624,7 +633,12 @@ class TestValues:
 
     def test_the_upstream_is_a_folder(self) -> None:
         settings = load({"VCI_BASE_URL": "http://127.0.0.1:8000/api"})
-        assert settings["VCI_BASE_URL"] == "http://127.0.0.1:8000/api/"
+        assert settings["VCI_BASE_URLS"] == ["http://127.0.0.1:8000/api/"]
+
+    def test_several_upstreams_are_kept_in_order_and_once(self) -> None:
+        urls = "https://b.test/api/, https://a.test/api,https://b.test/api,"
+        settings = load({"VCI_BASE_URL": urls})
+        assert settings["VCI_BASE_URLS"] == ["https://b.test/api/", "https://a.test/api/"]
 
     def test_what_a_postgres_url_says_is_kept(self) -> None:
         url = "postgres://u:p%40ss@db.test:5433/node?sslmode=require"

@@ -214,6 +214,47 @@ def test_the_next_address_is_tried_after_a_failure(bench: Bench) -> None:
     assert len(alive.fences) == 1
 
 
+SLOW = Pace(office_hours=0.01, otherwise=0.01, longest_pause=0.02)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        CycleReport(bars_received=5, symbol_errors={"VCB": "its columns are empty"}),
+        CycleReport(bars_received=5, missing={"VCB"}),
+        CycleReport(bars_received=5, errors=["50 symbols weren't fetched: status 503"]),
+    ],
+)
+def test_a_cycle_that_brought_something_keeps_the_pace(bench: Bench, report: CycleReport) -> None:
+    pace = Pace(office_hours=0.01, otherwise=0.01, longest_pause=150)
+    bench.worker(bench.script(lambda _: report, lambda _: report), pace=pace).run()
+    assert bench.store.status()["interval"] == 0.01
+
+
+def test_cycles_that_bring_nothing_slow_down(bench: Bench) -> None:
+    report = CycleReport(errors=["the upstream brought no usable bar"])
+    bench.worker(bench.script(lambda _: report, lambda _: report), pace=SLOW).run()
+    assert bench.store.status()["interval"] == SLOW.longest_pause
+
+
+@pytest.mark.parametrize(("allowed", "told"), [(12.2, 12.2), (2.0, 5)])
+def test_the_interval_that_is_told_is_what_the_budget_allows(
+    bench: Bench, allowed: float, told: float
+) -> None:
+    pace = Pace(office_hours=5, otherwise=300, longest_pause=150)
+    report = CycleReport(bars_received=5, least_interval=allowed)
+    bench.worker(bench.script(lambda _: report), pace=pace).run_once()
+    assert bench.store.status()["interval"] == told
+
+
+def test_once_fails_only_with_an_error_of_the_cycle(bench: Bench) -> None:
+    spoilt = CycleReport(bars_received=5, symbol_errors={"VCB": "its columns are empty"})
+    assert bench.worker(bench.script(lambda _: spoilt, quiet)).run_once()
+    status = bench.store.status()["cycle"]
+    assert status["symbol_errors"] == {"VCB": "its columns are empty"}
+    assert status["symbols_in_error"] == 1
+
+
 def test_nothing_is_fetched_while_another_worker_leads(bench: Bench) -> None:
     with Lease(bench.store) as other:
         assert other.try_acquire()

@@ -177,6 +177,104 @@ def test_a_failed_batch_leaves_the_others_and_the_market_is_not_called_complete(
     assert set(bench.store.symbols()) == set(SYMBOLS)
 
 
+@pytest.mark.parametrize(
+    ("fault", "came"),
+    [
+        (BodyFault.MISMATCH, "column c has"),
+        (BodyFault.MISSING_KEY, "column v is missing"),
+        (BodyFault.EMPTY_COLUMNS, "its columns are empty"),
+    ],
+)
+def test_a_symbol_that_comes_without_a_usable_bar_costs_only_itself(
+    bench: Bench, fault: BodyFault, came: str
+) -> None:
+    bench.fetch.cycle(bench.fence)
+    before, completed = bench.series("VNINDEX"), bench.store.seconds_since_cycle()
+    bench.store.client.delete(f"{ROOT}:cycle_at")
+    newest = bench.series("VCB")[-1]
+    bench.exchange.set_bars({"VCB": {"close": newest.high, "volume": newest.volume + 500}})
+    bench.exchange.fail_with_body(fault, times=1)
+    cycle = bench.fetch.cycle(bench.fence)
+    assert completed is not None
+    assert list(cycle.symbol_errors) == ["VNINDEX"]
+    assert came in cycle.symbol_errors["VNINDEX"]
+    assert (cycle.errors, cycle.brought_nothing) == ([], False)
+    assert bench.series("VNINDEX") == before
+    assert bench.series("VCB")[-1].volume == newest.volume + 500
+    assert bench.store.seconds_since_cycle() is not None
+
+
+def test_empty_columns_of_a_symbol_that_has_no_bar_are_no_error(bench: Bench) -> None:
+    bench.exchange.fail_with_body(BodyFault.EMPTY_COLUMNS, times=1)
+    cycle = bench.fetch.cycle(bench.fence)
+    assert (cycle.missing, cycle.symbol_errors, cycle.errors) == ({"VNINDEX"}, {}, [])
+    assert cycle.symbols_missing == 1
+    assert bench.store.state().ready_epoch != ""
+
+
+@pytest.mark.parametrize(
+    ("fault", "came"),
+    [
+        (BodyFault.TEXTS, "open is not a number"),
+        (BodyFault.MILLISECONDS, "time must be epoch seconds"),
+        (BodyFault.NULLS, "open is null"),
+        (BodyFault.EMPTY, "none of the symbols asked for"),
+    ],
+)
+@pytest.mark.parametrize("first_load", [True, False])
+def test_a_cycle_without_a_usable_bar_has_failed_and_says_what_came(
+    bench: Bench, fault: BodyFault, came: str, first_load: bool
+) -> None:
+    if not first_load:
+        bench.fetch.cycle(bench.fence)
+    market = {symbol: bench.series(symbol) for symbol in SYMBOLS}
+    bench.store.client.delete(f"{ROOT}:cycle_at")
+    bench.exchange.fail_with_body(fault)
+    cycle = bench.fetch.cycle(bench.fence)
+    assert cycle.brought_nothing
+    assert came in cycle.errors[0]
+    assert {symbol: bench.series(symbol) for symbol in SYMBOLS} == market
+    assert bench.store.seconds_since_cycle() is None
+
+
+def test_symbols_that_the_exchange_leaves_out_are_named(bench: Bench) -> None:
+    bench.exchange.drop(["ACV"])
+    cycle = bench.fetch.cycle(bench.fence)
+    assert (cycle.missing, cycle.errors) == ({"ACV"}, [])
+    assert bench.store.state().ready_epoch != ""
+
+
+def test_what_was_learned_of_the_batch_size_outlives_the_worker(bench: Bench) -> None:
+    """With another lease comes another worker, which has learned nothing yet."""
+    bench.exchange.set_limits(max_symbols=2)
+    bench.fetch.cycle(bench.fence)
+    assert bench.client.batch_size == 2
+    assert bench.store.batch_size(bench.client.source) == {"size": 2, "holds": 1}
+    bench.store.release_lease(bench.fence)
+    fence = bench.store.acquire_lease(60)
+    assert fence
+    client = VciClient(
+        base_url=bench.exchange.url,
+        budget=RequestBudget(limit=6_000, server=bench.store.client),
+        batch_size=3,
+        stop=threading.Event(),
+    )
+    fetch = CoreFetch(
+        store=bench.store,
+        clock=bench.store.clock,
+        client=client,
+        symbols=SYMBOLS,
+        history_start=HISTORY_START,
+        stop=threading.Event(),
+    )
+    assert fetch.cycle(fence).requests == 3
+    client.close()
+
+
+def test_a_cycle_says_what_the_budget_allows(bench: Bench) -> None:
+    assert bench.fetch.cycle(bench.fence).least_interval == pytest.approx(2 * 61 / 6_000, rel=0.01)
+
+
 def test_a_fetch_under_a_lost_lease_writes_nothing(bench: Bench) -> None:
     bench.store.release_lease(bench.fence)
     assert bench.store.acquire_lease(60)
@@ -190,6 +288,18 @@ def test_a_contact_is_one_request_that_refreshes_the_trust_window(bench: Bench) 
     bench.store.client.set(f"{ROOT}:trusted_at", 1)
     cycle = bench.fetch.contact(bench.fence)
     assert cycle.requests == 1
+    age = bench.store.state().age
+    assert age is not None
+    assert age < 60
+
+
+def test_a_contact_doesnt_depend_on_one_symbol(bench: Bench) -> None:
+    bench.fetch.cycle(bench.fence)
+    bench.exchange.fail_with_body(BodyFault.EMPTY_COLUMNS)
+    bench.fetch.cycle(bench.fence)
+    bench.store.client.set(f"{ROOT}:trusted_at", 1)
+    contact = bench.fetch.contact(bench.fence)
+    assert (contact.errors, contact.requests) == ([], 1)
     age = bench.store.state().age
     assert age is not None
     assert age < 60

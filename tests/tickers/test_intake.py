@@ -48,6 +48,14 @@ class Upstream:
         self.asked: list[tuple[str, ...]] = []  # for whole series
         self.absent: frozenset[str] = frozenset()
         self.refused: frozenset[str] = frozenset()
+        self.source, self.batch_size = "upstream", 50
+        self.learned: dict[str, int] = {}
+
+    def recall(self, learned: dict[str, int]) -> None:
+        self.learned = learned
+
+    def least_interval(self, symbols: Sequence[str]) -> float:
+        return 0.0
 
     def fetch(
         self, symbols: Sequence[str], *, count_back: int, to: dt.datetime

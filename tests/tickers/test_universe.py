@@ -40,6 +40,8 @@ class TestTheNodesOwn:
         assert universe.exchange("VNINDEX") is Exchange.INDEX
         assert universe.exchange("CAMEBYGOSSIP") is None
         assert "VCB" in universe
+        assert "vcb" in universe
+        assert universe.exchange("vnindex") is Exchange.INDEX
         assert "CAMEBYGOSSIP" not in universe
 
     def test_sectors_hold_every_symbol_once_in_order(self, universe: Universe) -> None:
@@ -73,6 +75,28 @@ class TestFiles:
     def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_column(self, tmp_path: Path) -> None:
         file = write(tmp_path, "symbol,exchange,sector", "VCB,HOSE,B", encoding="utf-8-sig")
         assert Universe.read(file).symbols == ["VCB"]
+
+    def test_the_upstreams_spelling_is_kept_as_it_is(self, tmp_path: Path) -> None:
+        lines = ["hnxindex,INDEX,INDEX, HNXIndex ", "VCB,HOSE,BANKS,", "FPT,HOSE,IT,fpt"]
+        universe = Universe.read(write(tmp_path, "symbol,exchange,sector,upstream", *lines))
+        assert [entry.upstream for entry in universe] == ["HNXIndex", "VCB", "fpt"]
+        assert universe.spellings == {"HNXINDEX": "HNXIndex", "FPT": "fpt"}
+        assert universe.indices == {"HNXINDEX"}
+
+    @pytest.mark.parametrize(
+        ("lines", "problem"),
+        [
+            (["A,INDEX,X,VN Index"], "line 2: 'VN Index' doesn't look like an upstream's name"),
+            (["A,INDEX,X,hnx", "HNX,HNX,X,"], "line 3: the upstream's name HNX is on line 2 too"),
+            (["A,INDEX,X,aBc", "B,HNX,X,ABC"], "line 3: the upstream's name ABC is on line 2 too"),
+        ],
+    )
+    def test_a_wrong_spelling_names_its_line(
+        self, tmp_path: Path, lines: list[str], problem: str
+    ) -> None:
+        with pytest.raises(UniverseError) as caught:
+            Universe.read(write(tmp_path, "symbol,exchange,sector,upstream", *lines))
+        assert str(caught.value) == problem
 
     @pytest.mark.parametrize(
         ("lines", "problem"),

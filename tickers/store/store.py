@@ -42,6 +42,7 @@ from tickers.verdict import Authority, Verdict
 
 SCHEMA = 4  # raised with every change of what the keys hold that the code before would misread
 ROOT = f"{{market}}:{SCHEMA}"
+NODE_ID = "{market}:node_id"  # of the node, whichever version of its code runs
 MAX_BARS = 3_000  # a merge: what one Lua call takes (its C stack)
 
 # Symbols that are read at one moment: with 5,000 bars each the server does nothing else for 20 ms.
@@ -467,6 +468,27 @@ class Store:
 
     def followed(self) -> dict[str, str]:
         text = self._reads.get(_key("followed"))
+        return dict(json.loads(text)) if text else {}
+
+    def remember_batch_size(self, source: str, note: dict[str, int], *, fence: str) -> None:
+        """Keep what was learned of an upstream's batch size; raises FencedError."""
+        self._noting(
+            {"fence": fence, "name": "batch_size"},
+            [json.dumps({**self._batch_sizes(), source: note})],
+        )
+
+    def batch_size(self, source: str) -> dict[str, int]:
+        """The note of that upstream; empty: there is none."""
+        return dict(self._batch_sizes().get(source, {}))
+
+    def node_id(self) -> str:
+        """A random id of this node, for the way that bars come: the same for all its processes, as
+        long as the store isn't emptied."""
+        self._reads.set(NODE_ID, secrets.token_hex(8), nx=True)
+        return str(self._reads.get(NODE_ID).decode())
+
+    def _batch_sizes(self) -> dict[str, dict[str, int]]:
+        text = self._reads.get(_key("batch_size"))
         return dict(json.loads(text)) if text else {}
 
     def write_status(self, status: dict[str, Any], *, fence: str) -> None:

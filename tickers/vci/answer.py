@@ -2,16 +2,18 @@
 
 An answer is a list with an object for each symbol: {"symbol", "o", "h", "l", "c", "v", "t"}, the
 last six of equal length, times as strings of epoch seconds. A bad bar is dropped and counted, a
-wrong object spoils its own symbol only, and an answer that is no such list is an AnswerError.
-Nothing here does I/O.
+wrong object, or one without a usable bar, spoils its own symbol only, and an answer that is no such
+list is an AnswerError. Several objects of a symbol are read as one; of two bars of a day the one of
+the larger volume stands, and of equal ones the later. Nothing here does I/O.
 """
 
 import datetime as dt
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Generic, Literal, TypeVar
 
 from tickers import bounded_json
@@ -24,6 +26,11 @@ Interval = Literal["1m", "5m", "15m", "30m", "1H", "1D", "1W", "1M"]
 _COLUMNS = {"t": "time", "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume"}
 # Eleven digits reach the year 5138; what has more is a time in milliseconds.
 _EPOCH = re.compile(r"[0-9]{1,11}")
+
+# An index's close may lie outside its low and high by less than this fraction, which is rounding:
+# VNINDEX closed at 1,630.004 over a high of 1,630.00.
+ROUNDING = 1e-5
+_REASONS_TOLD = 3  # of why no bar of a symbol is usable
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +57,20 @@ T = TypeVar("T", Bar, Point)
 class Answer(Generic[T]):
     """What one request brought.
 
-    ``series`` has, for each symbol in the answer, its bars (1D) or points, one a day or time and
-    sorted. ``missing`` are the symbols that were asked for and left out, ``errors`` says what was
-    wrong with a symbol's object, and ``dropped`` counts by reason what wasn't used.
+    ``series`` has, for each symbol that came, its bars (1D) or points: at least one, one a day or
+    time, and sorted. ``missing`` are the symbols that were asked for and left out, ``errors`` says
+    of a symbol that came without a usable bar what came instead, and ``dropped`` counts by reason
+    what wasn't used. ``empty`` are those of ``errors`` whose columns have no values at all: whether
+    that is an error is for the caller to say, who knows whether the symbol has bars. ``age`` is how
+    many seconds old the bars of another node's door were; None: they come from an exchange.
     """
 
     series: dict[str, list[T]]
     missing: frozenset[str] = frozenset()
     errors: dict[str, str] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
+    empty: frozenset[str] = frozenset()
+    age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,35 +96,47 @@ def frame(interval: Interval) -> Frame:
         raise ValueError(f"interval must be one of {', '.join(_FRAMES)}") from None
 
 
-def read(body: bytes, *, asked: Collection[str], interval: Interval) -> Answer[Any]:
+def read(
+    body: bytes,
+    *,
+    asked: Collection[str],
+    interval: Interval,
+    spellings: Mapping[str, str] = MappingProxyType({}),
+    indices: Collection[str] = (),
+) -> Answer[Any]:
     """The answer to a request for ``asked``: of Bar for 1D, else of Point; raises AnswerError.
 
-    Objects of symbols that weren't asked for are counted in ``dropped``.
+    ``spellings`` has the upstream's names of symbols that it spells differently; case is folded.
+    ``indices`` are the symbols whose closes may be rounded. Objects of symbols that weren't asked
+    for are counted in ``dropped``.
     """
-    asked = frozenset(asked)
     start, fold = frame(interval).start, frame(interval).fold
     dropped: Counter[str] = Counter()
-    errors: dict[str, str] = {}
-    series: dict[str, list[Any]] = {}
+    found = {symbol: _Found(symbol, rounds=symbol in indices) for symbol in asked}
+    by_name = {spellings.get(symbol, symbol).upper(): symbol for symbol in asked}
     for item in _items(body):
-        symbol = item.get("symbol") if isinstance(item, dict) else None
-        if not isinstance(symbol, str) or symbol not in asked:
+        name = item.get("symbol") if isinstance(item, dict) else None
+        # Some letters outside ASCII become ASCII in upper case.
+        if isinstance(name, str) and name.isascii() and name.upper() in by_name:
+            found[by_name[name.upper()]].add(item, start=start)
+        else:
             dropped["an object of no symbol that was asked for"] += 1
-            continue
-        try:
-            columns = _columns(symbol, item)
-        except AnswerError as error:
-            errors[symbol] = str(error)
-            continue
-        bars = _bars(symbol, columns, start=start, dropped=dropped)
-        series[symbol] = (
-            [bars[epoch] for epoch in sorted(bars)] if interval == "1D" else _points(bars, fold)
-        )
+    for each in found.values():
+        dropped.update(each.dropped)
+        if each.bars and each.error:
+            dropped["an object beside another of its symbol that can be read"] += 1
     return Answer(
-        series=series,
-        missing=asked - series.keys() - errors.keys(),
-        errors={symbol: error for symbol, error in errors.items() if symbol not in series},
+        series={
+            each.symbol: [each.bars[epoch] for epoch in sorted(each.bars)]
+            if interval == "1D"
+            else _points(each.bars, fold)
+            for each in found.values()
+            if each.bars
+        },
+        missing=frozenset(each.symbol for each in found.values() if not each.objects),
+        errors={s: each.complaint() for s, each in found.items() if each.objects and not each.bars},
         dropped=dropped,
+        empty=frozenset(each.symbol for each in found.values() if each.is_empty),
     )
 
 
@@ -154,34 +178,60 @@ def _columns(symbol: str, item: Mapping[str, Any]) -> list[list[Any]]:
     return [item[key] for key in _COLUMNS]
 
 
-def _bars(
-    symbol: str,
-    columns: list[list[Any]],
-    *,
-    start: Callable[[int], int],
-    dropped: Counter[str],
-) -> dict[int, Bar]:
-    """The valid bars by their start; of several with one start the last of the answer wins."""
-    bars: dict[int, Bar] = {}
-    for time, opened, high, low, close, volume in zip(*columns, strict=True):
+@dataclass(slots=True)
+class _Found:
+    """What an answer has of one symbol: the valid bars by their start, of all its objects."""
+
+    symbol: str
+    rounds: bool
+    bars: dict[int, Bar] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    objects: int = 0
+    rows: int = 0
+    error: str = ""  # of an object that can't be read
+
+    def add(self, item: Mapping[str, Any], *, start: Callable[[int], int]) -> None:
+        self.objects += 1
         try:
-            instant = _epoch(time)
-            bar = Bar(
-                symbol,
-                day_of(instant),
-                _price("open", opened),
-                _price("high", high),
-                _price("low", low),
-                _price("close", close),
-                _volume(volume),
-            )
-        except BarError as error:
-            dropped[str(error)] += 1
-            continue
-        if (key := start(instant)) in bars:
-            dropped["an earlier bar of the same time"] += 1
-        bars[key] = bar
-    return bars
+            columns = _columns(self.symbol, item)
+        except AnswerError as error:
+            self.error = str(error)
+            return
+        for time, *values in zip(*columns, strict=True):
+            self.rows += 1
+            try:
+                instant = _epoch(time)
+                bar = self._bar(day_of(instant), values)
+            except BarError as error:
+                self.dropped[str(error)] += 1
+                continue
+            stands = self.bars.get(key := start(instant))
+            if stands is not None:
+                self.dropped["another bar of the same time"] += 1
+            if stands is None or bar.volume >= stands.volume:
+                self.bars[key] = bar
+
+    def _bar(self, day: dt.date, values: Sequence[Any]) -> Bar:
+        opened, high, low, close = map(_price, ("open", "high", "low", "close"), values)
+        if self.rounds and low <= high:
+            if high < close < high * (1 + ROUNDING):
+                high = close
+            elif low * (1 - ROUNDING) < close < low:
+                low = close
+        return Bar(self.symbol, day, opened, high, low, close, _volume(values[4]))
+
+    @property
+    def is_empty(self) -> bool:
+        return bool(self.objects) and not self.rows and not self.error
+
+    def complaint(self) -> str:
+        """What came instead of a usable bar."""
+        if self.error:
+            return self.error
+        if not self.rows:
+            return f"its columns are empty (symbol {self.symbol})"
+        reasons = ", ".join(f"{why} ({n})" for why, n in self.dropped.most_common(_REASONS_TOLD))
+        return f"none of its {self.rows} bars is usable: {reasons} (symbol {self.symbol})"
 
 
 def _epoch(value: object) -> int:

@@ -8,9 +8,11 @@ decides what a bar is worth: it hands on what is valid and counts the rest.
 import datetime as dt
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal, overload
+from urllib.parse import urlsplit
 
 import requests
 
@@ -19,7 +21,8 @@ from tickers.bounded_http import Limits
 from tickers.clock_skew import ClockSkew
 from tickers.vci.answer import Answer, Interval, Point, PointInterval, frame, read
 from tickers.vci.batch_size import BatchSize, split
-from tickers.vci.errors import AnswerError
+from tickers.vci.door import Door
+from tickers.vci.errors import AnswerError, DoorError
 from tickers.vci.fetch import Failure, Fetch
 from tickers.vci.request_budget import RequestBudget
 from tickers.vci.upstream import Retries, Upstream, UpstreamCounters
@@ -28,14 +31,20 @@ __all__ = ["Answer", "Failure", "UpstreamCounters", "VciClient"]
 
 logger = logging.getLogger(__name__)
 
+# Bars that a batch that has grown asks for at most: 10 MB, which come in 30 s at 3 Mbit/s.
+MOST_BARS = 200_000
+
 
 class VciClient:
     """Asks one upstream, one request at a time; not to be shared between threads.
 
-    ``batch_size`` is symbols a request; timeouts and ``backoff`` (the first retry's longest wait,
+    ``batch_size`` is symbols a request to begin with, and ``largest_batch`` how many it may grow to
+    (by default it doesn't grow); timeouts and ``backoff`` (the first retry's longest wait,
     doubled each time up to ``longest_backoff``) are in seconds. Once ``stop`` is set every wait
     ends, and StoppedError is raised. A ``session`` of the caller's own works, but can't be cut in
-    the middle of a read.
+    the middle of a read. ``spellings`` and ``indices`` are the universe's: see answer.read.
+    Another node's door is asked too, unless its bars came through the node whose id is ``own_id()``
+    or are more than ``oldest`` seconds old.
     """
 
     def __init__(
@@ -44,6 +53,7 @@ class VciClient:
         base_url: str,
         budget: RequestBudget,
         batch_size: int,
+        largest_batch: int = 0,
         stop: threading.Event,
         connect_timeout: float = 5.0,
         read_timeout: float = 15.0,
@@ -53,7 +63,15 @@ class VciClient:
         longest_backoff: float = 30.0,
         session: requests.Session | None = None,
         clock_skew: ClockSkew | None = None,
+        spellings: Mapping[str, str] = MappingProxyType({}),
+        indices: Collection[str] = (),
+        own_id: Callable[[], str] = lambda: "",
+        oldest: float = 300.0,
     ) -> None:
+        self._own_id = own_id
+        self._oldest = oldest
+        self._spellings = spellings
+        self._indices = indices
         self._upstream = Upstream(
             base_url=base_url,
             budget=budget,
@@ -63,7 +81,9 @@ class VciClient:
             session=session,
             clock_skew=clock_skew,
         )
-        self._batches = BatchSize(size=batch_size)
+        self._batches = BatchSize(size=batch_size, largest=largest_batch)
+        self._pace = budget.pace
+        self.source = source_name(base_url)
 
     @property
     def counters(self) -> UpstreamCounters:
@@ -73,6 +93,19 @@ class VciClient:
     def batch_size(self) -> int:
         """Symbols a request, as learned so far."""
         return self._batches.size
+
+    @property
+    def learned(self) -> dict[str, int]:
+        """What ``recall`` takes after a restart."""
+        return self._batches.note()
+
+    def recall(self, learned: Mapping[str, int]) -> None:
+        """Go on with the batch size that another process has learned."""
+        self._batches.recall(learned)
+
+    def least_interval(self, symbols: Sequence[str]) -> float:
+        """Seconds that the budget allows between two fetches of the symbols, at the least."""
+        return len(self.batches(symbols)) * self._pace
 
     @property
     def absent(self) -> frozenset[str]:
@@ -143,7 +176,9 @@ class VciClient:
         def ask(batch: Sequence[str]) -> Answer[Any]:
             return self._history(batch, interval=interval, count_back=count_back, to=to)
 
-        return Fetch(ask=ask, batches=self._batches, counters=self.counters).run(wanted)
+        most = max(self._batches.configured, MOST_BARS // count_back)
+        fetch = Fetch(ask=ask, batches=self._batches, counters=self.counters, most=most)
+        return fetch.run(wanted)
 
     def _history(
         self, symbols: Sequence[str], *, interval: Interval, count_back: int, to: dt.datetime
@@ -154,19 +189,30 @@ class VciClient:
         bars = frame(interval)
         order = {
             "timeFrame": bars.source,
-            "symbols": asked,
+            "symbols": [self._spellings.get(symbol, symbol) for symbol in asked],
             "to": int(to.timestamp()),
             # One point more than wanted: the oldest one may lack its first bars.
             "countBack": count_back if bars.ratio == 1 else (count_back + 1) * bars.ratio,
         }
-        body = self._upstream.ask(order)
+        reply = self._upstream.ask(order)
         try:
-            answer = read(body, asked=asked, interval=interval)
-        except AnswerError as error:
+            door = Door.of(reply.headers)
+            if door:
+                door.admit(own_id=self._own_id(), oldest=self._oldest)
+            answer = read(
+                reply.body,
+                asked=asked,
+                interval=interval,
+                spellings=self._spellings,
+                indices=self._indices,
+            )
+        except (AnswerError, DoorError) as error:
             self.counters.errors[error.kind] += 1
             raise
+        if door:
+            answer = replace(answer, age=door.age)
         self._count(answer)
-        self._batches.answered(answer.series)
+        self._batches.answered([*answer.series, *answer.errors])
         if bars.ratio == 1:
             return answer
         last = {symbol: points[-count_back:] for symbol, points in answer.series.items()}
@@ -177,10 +223,21 @@ class VciClient:
             self.counters.dropped.update(answer.dropped)
             reasons = ", ".join(f"{why} ({n})" for why, n in answer.dropped.most_common(5))
             logger.warning("parts of an answer are dropped, the rest is used: %s", reasons)
-        if answer.errors:
-            self.counters.errors["wrong symbol"] += len(answer.errors)
+        wrong = [error for symbol, error in answer.errors.items() if symbol not in answer.empty]
+        if answer.empty:
+            self.counters.errors["empty symbol"] += len(answer.empty)
+        if wrong:
+            self.counters.errors["wrong symbol"] += len(wrong)
             logger.warning(
                 "symbols of an answer can't be read (%d), the others are used: %s",
-                len(answer.errors),
-                next(iter(answer.errors.values())),
+                len(wrong),
+                wrong[0],
             )
+
+
+def source_name(base_url: str) -> str:
+    """An upstream's host, and its port where that isn't the scheme's own."""
+    parts = urlsplit(base_url)
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    host = parts.hostname or ""
+    return host if parts.port in (None, usual) else f"{host}:{parts.port}"

@@ -80,6 +80,12 @@ class NotJsonError(AnswerError):
     kind = "not json"
 
 
+class DoorError(UpstreamError):
+    """Another node's door that leads back to this one, is too old, or doesn't say what it is."""
+
+    kind = "door"
+
+
 class NothingAnsweredError(UpstreamError):
     """Request after request, in ever smaller batches, brought no symbol at all."""
 

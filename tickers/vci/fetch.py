@@ -5,6 +5,9 @@
 - A batch that comes back short has the missing symbols asked for once more, in a batch of half the
   size at most. Those that come show that it was too large; those that don't are absent.
 - A batch whose size has worked before may fail once without a search: chance is likelier.
+- A symbol that was refused alone is asked for alone when its time is over, so that it spoils no
+  other's request again.
+- An upstream that fails twice in a row, all attempts spent, is left alone until the next fetch.
 - An upstream that brings nothing, not even in the fetch before, shows nobody absent.
 - Absent symbols go on being asked for, first of all, so that they go along in batches with others:
   that costs no request, and whoever was taken for absent wrongly is back with the next answer.
@@ -13,6 +16,7 @@
 """
 
 import logging
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +27,8 @@ from tickers.vci.errors import NothingAnsweredError, RefusedError, StoppedError,
 from tickers.vci.upstream import UpstreamCounters
 
 logger = logging.getLogger(__name__)
+
+FAILURES_IN_A_ROW = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,8 @@ BatchResult = Answer[Any] | Failure
 
 
 class Fetch:
-    """``ask`` makes one request for a batch; ``batches`` outlives the fetch."""
+    """``ask`` makes one request for a batch; ``batches`` outlives the fetch. ``most``: symbols that
+    a batch has at most, whatever was learned, so that the answer is no larger than it may be."""
 
     def __init__(
         self,
@@ -45,13 +52,15 @@ class Fetch:
         ask: Callable[[Sequence[str]], Answer[Any]],
         batches: BatchSize,
         counters: UpstreamCounters,
+        most: int = sys.maxsize,
     ) -> None:
         self._request = ask
         self._batches = batches
         self._counters = counters
-        # A search comes down from the largest batch to one symbol, and may meet a few bad ones.
-        self._patience = batches.size.bit_length() + 4
+        self._most = most
+        self._patience = _patience(batches.size)
         self._barren = 0  # requests in a row that brought no symbol
+        self._failing = 0  # batches in a row that failed for another reason than what was asked
         self._suspects: list[str] = []  # refused alone since the last request that brought some
         self._given_up: UpstreamError | None = None
         self._left: list[str] = []
@@ -61,15 +70,20 @@ class Fetch:
         absent = self._batches.absent.current()
         given_up = self._batches.given_up
         waiting = sorted(symbols, key=lambda symbol: (symbol not in absent, symbol not in given_up))
+        on_trial = [symbol for symbol in waiting if self._batches.refused.remembers([symbol])]
+        waiting = [symbol for symbol in waiting if symbol not in on_trial]
         self._batches.begin_fetch()
         try:
+            while on_trial and self._given_up is None:
+                yield from self._ask([on_trial.pop(0)], excusable=False)
             while waiting and self._given_up is None:
-                size = self._batches.size
+                size = min(self._batches.size, self._most)
+                self._patience = max(self._patience, _patience(size))
                 batch, waiting = waiting[:size], waiting[size:]
                 yield from self._ask(batch, excusable=True)
         except StoppedError:
             return
-        left = self._left + waiting
+        left = self._left + on_trial + waiting
         if self._given_up is not None and left:
             self._batches.given_up = frozenset(left)
             yield self._failure(left, self._given_up)
@@ -81,8 +95,10 @@ class Fetch:
         except RefusedError as error:
             return (yield from self._search(batch, error, excusable=excusable))
         except UpstreamError as error:
+            self._saw_failure(batch, error)
             yield self._failure(batch, error)
             return False
+        self._failing = 0
         if answer.series or answer.errors:
             self._barren = 0
             self._batches.refused.note(self._suspects)
@@ -130,6 +146,12 @@ class Fetch:
             self._batches.too_many(len(batch))
         return worked
 
+    def _saw_failure(self, batch: list[str], error: UpstreamError) -> None:
+        self._batches.failed(batch)
+        self._failing += 1
+        if self._failing >= FAILURES_IN_A_ROW:
+            self._given_up = error
+
     def _saw_nothing(self, error: UpstreamError) -> None:
         self._barren += 1
         if self._barren >= self._patience:
@@ -144,7 +166,7 @@ class Fetch:
         left = [symbol for symbol in batch if symbol in short]
         came = yield from self._look_for(left, len(batch) // 2)
         if not came:
-            self._batches.worked(batch)
+            self._batches.worked(batch, came=len(answer.series))
         elif not (excusable and self._batches.excuse(batch)):
             self._batches.too_many(len(batch))
 
@@ -180,3 +202,9 @@ class Fetch:
     def _failure(self, symbols: Sequence[str], error: UpstreamError) -> Failure:
         logger.warning("%s; symbols left for the next fetch: %d", error, len(symbols))
         return Failure(tuple(symbols), error)
+
+
+def _patience(size: int) -> int:
+    """Barren requests in a row: a search comes down from the largest batch to one symbol, and may
+    meet a few bad ones."""
+    return size.bit_length() + 4

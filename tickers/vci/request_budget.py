@@ -31,10 +31,11 @@ _TAKE = Path(__file__).with_name("lua") / "request_budget.lua"
 
 
 class RequestBudget:
-    """Grants requests, one at a time; safe to share between threads.
+    """Grants requests to one upstream, one at a time; safe to share between threads.
 
     ``limit`` is requests in any ``window`` seconds; ``clock`` gives monotonic seconds. The grants
-    are kept in Redis under ``key_prefix``, which all workers of the node must share.
+    are kept in Redis under ``key_prefix``, which all workers of the node must share, and for each
+    ``source`` (an upstream's name; empty: the first) apart.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class RequestBudget:
         server: redis.Redis,
         *,
         limit: int,
+        source: str = "",
         key_prefix: str = "{market}:",
         window: float = WINDOW,
         clock: Callable[[], float] = time.monotonic,
@@ -52,7 +54,7 @@ class RequestBudget:
         self.window = window
         # Rounded up, or limit + 1 grants would fit into a window.
         self.pace = math.ceil(window * 1e6 / limit) / 1e6
-        self._key = f"{key_prefix}upstream_requests"
+        self._key = f"{key_prefix}upstream_requests" + (f":{source}" if source else "")
         self._script = Script(server, _TAKE, key=self._key)
         self._clock = clock
         self._lock = threading.Lock()

@@ -127,8 +127,8 @@ class Upstream:
     def close(self) -> None:
         self._session.close()
 
-    def ask(self, order: Mapping[str, Any]) -> bytes:
-        """The body of the answer with status 200 to ``order``.
+    def ask(self, order: Mapping[str, Any]) -> Reply:
+        """The answer with status 200 to ``order``.
 
         Raises UpstreamError when the last attempt failed, StoppedError when the node is stopping.
         """
@@ -146,7 +146,7 @@ class Upstream:
             attempt += 1
             self.counters.retries += 1
 
-    def _attempt(self, order: Mapping[str, Any]) -> bytes:
+    def _attempt(self, order: Mapping[str, Any]) -> Reply:
         self._wait(self._not_before - time.monotonic())
         if not self._budget.take(stop=self._stop):
             raise StoppedError("the node is stopping")
@@ -158,7 +158,7 @@ class Upstream:
         if reply.status != 200:
             retry_after = seconds_asked(reply.headers.get("Retry-After"))
             raise status_error(reply.status, retry_after=retry_after)
-        return reply.body
+        return reply
 
     def _post(self, order: Mapping[str, Any]) -> Reply:
         try:

@@ -80,7 +80,7 @@ def source() -> CoreFetch | Follower:
     stop, skew = threading.Event(), ClockSkew()
     if settings.IS_PUBLIC_NODE:
         return run_worker.followers(stop, skew)[0]
-    return run_worker.core_fetch(stop, skew, on_change=lambda: None)
+    return run_worker.core_fetch(stop, skew, url=settings.VCI_BASE_URLS[0], on_change=lambda: None)
 
 
 def _figures(bar: Bar | None) -> str:

@@ -26,7 +26,8 @@ from tickers.bar import epoch_of
 from tickers.clock_skew import ClockSkew
 from tickers.core_fetch import CoreFetch
 from tickers.follower import Follower
-from tickers.vci.client import VciClient
+from tickers.upstream_choice import UpstreamChoice
+from tickers.vci.client import VciClient, source_name
 from tickers.vci.request_budget import RequestBudget
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def make_worker(stop: threading.Event) -> Worker:
         clock=clock,
         sources=followers(stop, skew)
         if settings.IS_PUBLIC_NODE
-        else [core_fetch(stop, skew, on_change=delivery.wake)],
+        else [upstreams(stop, skew, on_change=delivery.wake)],
         delivery=delivery,
         housekeeping=housekeeping(),
         pace=Pace(
@@ -95,19 +96,36 @@ def make_worker(stop: threading.Event) -> Worker:
     )
 
 
-def core_fetch(
+def upstreams(
     stop: threading.Event, skew: ClockSkew, *, on_change: Callable[[], None]
+) -> UpstreamChoice:
+    return UpstreamChoice(
+        [core_fetch(stop, skew, url=url, on_change=on_change) for url in settings.VCI_BASE_URLS]
+    )
+
+
+def core_fetch(
+    stop: threading.Event, skew: ClockSkew, *, url: str, on_change: Callable[[], None]
 ) -> CoreFetch:
     store = wiring.store()
     return CoreFetch(
         store=store,
         clock=wiring.market_clock(),
         client=VciClient(
-            base_url=settings.VCI_BASE_URL,
-            budget=RequestBudget(limit=settings.VCI_RATE_LIMIT, server=store.client),
+            base_url=url,
+            budget=RequestBudget(
+                limit=settings.VCI_RATE_LIMIT,
+                server=store.client,
+                source="" if url == settings.VCI_BASE_URLS[0] else source_name(url),
+            ),
             batch_size=settings.VCI_BATCH_SIZE,
+            largest_batch=len(settings.UNIVERSE),
             stop=stop,
             clock_skew=skew,
+            spellings=settings.UNIVERSE.spellings,
+            indices=settings.UNIVERSE.indices,
+            own_id=store.node_id,
+            oldest=settings.TRUST_WINDOW,
         ),
         symbols=settings.UNIVERSE.symbols,
         history_start=settings.HISTORY_START,

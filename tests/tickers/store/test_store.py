@@ -83,6 +83,9 @@ WRITES: dict[str, Write] = {
     "replace_series": lambda store, fence: replace(store, [bar(volume=2_000)], fence=fence),
     "complete_cycle": lambda store, fence: store.complete_cycle(fence=fence, ends_overlays=True),
     "remember_followed": lambda store, fence: store.remember_followed({"": "1"}, fence=fence),
+    "remember_batch_size": lambda store, fence: store.remember_batch_size(
+        "a.test", {"size": 100}, fence=fence
+    ),
     "write_status": lambda store, fence: store.write_status({"iterations": 1}, fence=fence),
 }
 
@@ -887,3 +890,17 @@ class TestReading:
         store.write_status(status, fence=fence)
         assert store.followed() == place
         assert store.status() == status
+
+    def test_what_was_learned_of_each_upstream(self, store: Store, fence: str) -> None:
+        assert store.batch_size("a.test") == {}
+        store.remember_batch_size("a.test", {"size": 100, "holds": 0}, fence=fence)
+        store.remember_batch_size("b.test", {"size": 25, "holds": 1}, fence=fence)
+        assert store.batch_size("a.test") == {"size": 100, "holds": 0}
+        assert store.batch_size("b.test") == {"size": 25, "holds": 1}
+
+    def test_a_node_has_one_id(self, store: Store, store_client: redis.Redis) -> None:
+        first = store.node_id()
+        assert store.node_id() == first
+        assert first.isalnum()
+        store_client.flushdb()
+        assert store.node_id() != first

@@ -56,14 +56,19 @@ class TestDailyBars:
         times = [str(MONDAY + 17 * 3_600 - 1), str(MONDAY + 17 * 3_600)]
         assert [bar.day.day for bar in bars(item(times=times))] == [11, 12]
 
-    def test_of_two_bars_of_one_day_the_later_wins(self) -> None:
+    @pytest.mark.parametrize(
+        ("volumes", "close"), [([7, 7], 102), ([8, 7], 101), ([7, 8], 102), ([0, 0], 102)]
+    )
+    def test_of_two_bars_of_one_day_the_larger_volume_stands_and_of_equal_ones_the_later(
+        self, volumes: list[int], close: float
+    ) -> None:
         answer = read(
-            body(item(times=[str(MONDAY), str(MONDAY + 60)], c=[101, 102])),
+            body(item(times=[str(MONDAY), str(MONDAY + 60)], c=[101, 102], v=volumes)),
             asked=["VCB"],
             interval="1D",
         )
-        assert [bar.close for bar in answer.series["VCB"]] == [102]
-        assert answer.dropped == {"an earlier bar of the same time": 1}
+        assert [bar.close for bar in answer.series["VCB"]] == [close]
+        assert answer.dropped == {"another bar of the same time": 1}
 
     def test_an_open_outside_low_and_high_is_kept(self) -> None:
         assert [bar.open for bar in bars(item(times=[MONDAY], o=[120]))] == [120]
@@ -71,10 +76,128 @@ class TestDailyBars:
     def test_whole_volumes_may_be_written_with_a_fraction(self) -> None:
         assert [bar.volume for bar in bars(item(times=[MONDAY], v=[7.0]))] == [7]
 
-    def test_a_symbol_without_bars_is_not_missing(self) -> None:
-        answer = read(body(item(times=[])), asked=["VCB"], interval="1D")
-        assert answer.series == {"VCB": []}
+
+class TestSymbolsWithoutAUsableBar:
+    @pytest.mark.parametrize(
+        ("odd", "came"),
+        [
+            (item(times=[]), "its columns are empty (symbol VCB)"),
+            (
+                item(times=[f"{MONDAY}000", f"{MONDAY + DAY}000"]),
+                "none of its 2 bars is usable: time must be epoch seconds (2) (symbol VCB)",
+            ),
+            (
+                item(c=["105", "105"]),
+                "none of its 2 bars is usable: close is not a number (2) (symbol VCB)",
+            ),
+            (
+                item(c=[None, 105], v=[7, None]),
+                "none of its 2 bars is usable: close is null (1), volume is null (1) (symbol VCB)",
+            ),
+            ({**item(), "t": None}, "column t is not a list (symbol VCB)"),
+        ],
+    )
+    @pytest.mark.parametrize("interval", ["1D", "1m", "1W"])
+    def test_they_are_errors_that_say_what_came(
+        self, odd: dict[str, Any], came: str, interval: Any
+    ) -> None:
+        answer = read(body(odd, item("FPT")), asked=["VCB", "FPT"], interval=interval)
+        assert list(answer.series) == ["FPT"]
+        assert answer.errors == {"VCB": came}
         assert answer.missing == frozenset()
+
+    def test_one_whose_columns_have_no_values_is_told_apart(self) -> None:
+        """Nobody but the caller knows whether it should have some."""
+        nothing, nulls = item(times=[]), item("FPT", c=[None, None])
+        answer = read(body(nothing, nulls, item("TCB")), asked=["VCB", "FPT", "TCB"], interval="1D")
+        assert answer.empty == {"VCB"}
+        assert set(answer.errors) == {"VCB", "FPT"}
+
+
+class TestSeveralObjectsOfASymbol:
+    @pytest.mark.parametrize(
+        "second", [item(times=[]), {"symbol": "VCB"}, item(c=[None, None]), {**item(), "v": []}]
+    )
+    def test_one_without_bars_takes_nothing_from_the_full_one(self, second: Any) -> None:
+        for order in ([item(), second], [second, item()]):
+            answer = read(body(*order), asked=["VCB"], interval="1D")
+            assert len(answer.series["VCB"]) == 2
+            assert answer.errors == {}
+            assert answer.empty == frozenset()
+
+    def test_their_bars_are_read_as_one_series(self) -> None:
+        first = item(times=[MONDAY, MONDAY + DAY], v=[7, 7], c=[101, 102])
+        second = item(times=[MONDAY + DAY, MONDAY + 2 * DAY], v=[6, 5], c=[103, 104])
+        assert [(bar.day.day, bar.close) for bar in bars(first, second)] == [
+            (11, 101),
+            (12, 102),
+            (13, 104),
+        ]
+
+    @given(data=st.data())
+    def test_however_rows_are_spread_over_objects_the_same_bars_come_out(
+        self, data: st.DataObject
+    ) -> None:
+        rows = data.draw(
+            st.lists(
+                st.tuples(st.integers(0, 5), st.integers(0, 9)),
+                min_size=1,
+                max_size=8,
+                unique=True,
+            )
+        )
+        cut = data.draw(st.integers(0, len(rows)))
+
+        def of(part: list[tuple[int, int]]) -> dict[str, Any]:
+            return item(times=[MONDAY + day * DAY for day, _ in part], v=[v for _, v in part])
+
+        whole = bars(of(rows))
+        assert bars(of(rows[:cut]), of(rows[cut:])) == whole
+        assert [bar.volume for bar in whole] == [
+            max(v for at, v in rows if at == day) for day in sorted({day for day, _ in rows})
+        ]
+
+
+class TestRoundedIndices:
+    def index(self, *, indices: tuple[str, ...] = ("VNINDEX",), **columns: list[Any]) -> list[Bar]:
+        odd = {**item("VNINDEX", times=[MONDAY], o=[1_625], h=[1_630], l=[1_620]), **columns}
+        answer = read(body(odd), asked=["VNINDEX"], interval="1D", indices=indices)
+        return answer.series.get("VNINDEX", [])
+
+    def test_its_high_and_low_are_widened_to_a_close_a_rounding_away(self) -> None:
+        (bar,) = self.index(c=[1_630.004])
+        assert (bar.low, bar.close, bar.high) == (1_620, 1_630.004, 1_630.004)
+        (bar,) = self.index(c=[1_619.996])
+        assert (bar.low, bar.close, bar.high) == (1_619.996, 1_619.996, 1_630)
+
+    @pytest.mark.parametrize("close", [1_630.02, 1_619.98, 1_700, 5])
+    def test_what_is_further_away_is_no_rounding(self, close: float) -> None:
+        assert self.index(c=[close]) == []
+
+    def test_a_share_isnt_rounded(self) -> None:
+        assert self.index(c=[1_630.004], indices=()) == []
+
+    def test_low_above_high_is_no_rounding(self) -> None:
+        assert self.index(c=[1_630.004], l=[1_630.003]) == []
+
+
+class TestSpellings:
+    @pytest.mark.parametrize("said", ["HNXIndex", "HNXINDEX", "hnxindex"])
+    def test_an_answer_maps_back_whatever_its_case(self, said: str) -> None:
+        spellings = {"HNXINDEX": "HNXIndex", "VN": "VNAll"}
+        answer = read(body(item(said)), asked=["HNXINDEX"], interval="1D", spellings=spellings)
+        assert [bar.symbol for bar in answer.series["HNXINDEX"]] == ["HNXINDEX"] * 2
+
+    def test_another_name_maps_back_to_its_symbol_only(self) -> None:
+        answer = read(
+            body(item("VNAll"), item("VN")), asked=["VN"], interval="1D", spellings={"VN": "VNAll"}
+        )
+        assert len(answer.series["VN"]) == 2
+        assert answer.dropped == {"an object of no symbol that was asked for": 1}
+
+    def test_letters_outside_ascii_are_no_spelling(self) -> None:
+        answer = read(body(item("\u00df")), asked=["SS"], interval="1D")
+        assert answer.missing == {"SS"}
 
 
 class TestBadBars:
@@ -318,7 +441,7 @@ class TestAnything:
             asked=["VCB"],
             interval=interval,
         )
-        points = answer.series["VCB"]
+        points = answer.series.get("VCB", [])
         assert sum(point.volume for point in points) == sum(volumes)
         assert max((point.high for point in points), default=0) == max(highs, default=0)
         assert min((point.low for point in points), default=0) == min(lows, default=0)

@@ -14,7 +14,7 @@ import responses
 
 from tickers.bar import Bar
 from tickers.vci.answer import Answer
-from tickers.vci.client import VciClient
+from tickers.vci.client import MOST_BARS, VciClient, source_name
 from tickers.vci.errors import (
     HtmlError,
     NotJsonError,
@@ -89,6 +89,26 @@ class TestOrders:
             "to": 1_755_252_000,
             "countBack": 5,
         }
+
+    def test_symbols_are_spelt_as_the_upstream_spells_them(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient]
+    ) -> None:
+        wire.post(URL, json=[item("HNXIndex"), item("VCB")])
+        one = client(spellings={"HNXINDEX": "HNXIndex"})
+        (answer,) = one.fetch(["HNXINDEX", "VCB"], count_back=5, to=TO)
+        assert isinstance(answer, Answer)
+        assert sorted(answer.series) == ["HNXINDEX", "VCB"]
+        assert answer.missing == frozenset()
+        order = json.loads(wire.calls[0].request.body or "")
+        assert order["symbols"] == ["HNXIndex", "VCB"]
+
+    def test_an_indexs_close_is_read_as_rounded_and_a_shares_isnt(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient]
+    ) -> None:
+        wire.post(URL, json=[{**item(symbol), "c": [100.0004]} for symbol in ("VNINDEX", "VCB")])
+        answer = ask(client(indices={"VNINDEX"}), "VNINDEX", "VCB")
+        assert [bar.high for bar in answer.series["VNINDEX"]] == [100.0004]
+        assert "close must lie between low and high" in answer.errors["VCB"]
 
     @pytest.mark.parametrize(
         ("interval", "frame", "count_back"),
@@ -321,6 +341,40 @@ class TestOddAnswers:
 def came(result: BatchResult) -> list[str]:
     assert isinstance(result, Answer)
     return list(result.series)
+
+
+class TestPace:
+    @pytest.mark.parametrize(("size", "seconds"), [(50, 12), (100, 6), (287, 2)])
+    def test_what_the_budget_allows_is_told(
+        self, clean_server: redis.Redis, stop: threading.Event, size: int, seconds: float
+    ) -> None:
+        budget = RequestBudget(clean_server, limit=30)
+        one = VciClient(base_url=BASE, budget=budget, batch_size=size, stop=stop)
+        symbols = [f"S{number}" for number in range(287)]
+        assert one.least_interval(symbols) == pytest.approx(seconds, rel=0.02)
+        one.close()
+
+    @pytest.mark.parametrize(
+        ("url", "name"),
+        [
+            ("https://Trading.vietcap.com.vn/api/", "trading.vietcap.com.vn"),
+            ("https://a.test:443/api", "a.test"),
+            ("http://127.0.0.1:9200/api/", "127.0.0.1:9200"),
+        ],
+    )
+    def test_an_upstream_is_known_by_its_host(self, url: str, name: str) -> None:
+        assert source_name(url) == name
+
+    def test_a_batch_that_has_grown_asks_for_a_bounded_answer(
+        self, wire: responses.RequestsMock, client: Callable[..., VciClient]
+    ) -> None:
+        wire.post(URL, json=[])
+        one = client(batch_size=2, largest_batch=500)
+        one.recall({"size": 500})
+        symbols = [f"S{number}" for number in range(500)]
+        next(one.fetch(symbols, count_back=1_000, to=TO))
+        order = json.loads(wire.calls[0].request.body or "")
+        assert len(order["symbols"]) == MOST_BARS // 1_000
 
 
 class TestFetching:

@@ -14,8 +14,10 @@ from tickers.vci.errors import (
     NothingAnsweredError,
     RefusedError,
     StoppedError,
+    TooLargeError,
     UnreachableError,
     UpstreamError,
+    UpstreamTimeoutError,
 )
 from tickers.vci.fetch import BatchResult, Failure, Fetch
 from tickers.vci.upstream import UpstreamCounters
@@ -24,12 +26,16 @@ SYMBOLS = [f"S{number:03}" for number in range(100)]
 
 
 class Upstream:
-    """Knows all symbols but ``unknown``; refuses requests with a ``poison`` or of more symbols than
-    ``refuses_above``; answers with the first ``cuts_at`` or with none when more are named."""
+    """Knows all symbols but ``unknown``, and has no usable bar of those ``spoilt``.
+
+    It refuses requests with a ``poison`` or of more symbols than ``refuses_above``, and answers
+    with the first ``cuts_at`` or with none when more are named.
+    """
 
     def __init__(self) -> None:
         self.unknown: set[str] = set()
         self.poison: set[str] = set()
+        self.spoilt: set[str] = set()
         self.refuses_above = self.cuts_at = self.empty_above = 1_000
         self.trouble: list[UpstreamError] = []
         self.asked: list[list[str]] = []
@@ -44,17 +50,19 @@ class Upstream:
         if len(batch) > self.empty_above:
             known = []
         return Answer(
-            series={symbol: [] for symbol in known}, missing=frozenset(batch) - set(known)
+            series={symbol: [] for symbol in known if symbol not in self.spoilt},
+            errors={symbol: "odd" for symbol in known if symbol in self.spoilt},
+            missing=frozenset(batch) - set(known),
         )
 
 
 class Node:
     """Fetches from an upstream, cycle after cycle, on a clock that is moved by hand."""
 
-    def __init__(self, upstream: Upstream, size: int = 50) -> None:
+    def __init__(self, upstream: Upstream, size: int = 50, largest: int = 0) -> None:
         self.now = 1_000.0
         self.upstream = upstream
-        self.batches = BatchSize(size=size, clock=lambda: self.now)
+        self.batches = BatchSize(size=size, largest=largest, clock=lambda: self.now)
         self.counters = UpstreamCounters()
 
     def fetch(self, symbols: Sequence[str] = SYMBOLS) -> list[BatchResult]:
@@ -62,7 +70,7 @@ class Node:
 
         def ask(batch: Sequence[str]) -> Answer[Bar]:
             answer = self.upstream(batch)
-            self.batches.answered(answer.series)
+            self.batches.answered([*answer.series, *answer.errors])
             return answer
 
         refused = self.batches.refused.current()
@@ -197,6 +205,115 @@ class TestBatchesThatAreTooLarge:
         assert came(outcomes) == sorted(set(SYMBOLS) - unknown)
 
 
+class TestBatchesThatGrow:
+    @pytest.fixture
+    def node(self, upstream: Upstream) -> Node:
+        return Node(upstream, size=10, largest=100)
+
+    def sizes(self, node: Node) -> list[int]:
+        assert came(node.fetch()) == SYMBOLS
+        return [len(batch) for batch in node.upstream.asked]
+
+    def test_they_double_while_whole_answers_come_up_to_the_number_of_symbols(
+        self, node: Node
+    ) -> None:
+        assert self.sizes(node) == [10, 20, 40, 30]
+        assert self.sizes(node) == [80, 20]
+        assert self.sizes(node) == [100]
+        assert self.sizes(node) == [100]
+
+    @LIMITS
+    def test_a_size_that_fails_is_halved_and_left_alone_for_an_hour(
+        self, upstream: Upstream, node: Node, limit: str
+    ) -> None:
+        setattr(upstream, limit, 50)
+        for _ in range(3):
+            self.sizes(node)
+        assert node.batches.size == 40
+        assert self.sizes(node) == [40, 40, 20]
+        node.now += RELEARN_AFTER - 1
+        assert self.sizes(node) == [40, 40, 20]
+        node.now += 1
+        assert self.sizes(node)[:2] == [40, 60]  # it was too large again
+        assert node.batches.size == 40
+        setattr(upstream, limit, 1_000)
+        node.now += RELEARN_AFTER
+        for _ in range(3):
+            self.sizes(node)
+        assert self.sizes(node) == [100]
+
+    def test_absent_symbols_and_symbols_in_error_dont_keep_them_small(
+        self, upstream: Upstream, node: Node
+    ) -> None:
+        upstream.unknown = {"S001", "S050"}
+        upstream.spoilt = {"S002", "S080"}
+        for _ in range(4):
+            node.fetch()
+        assert node.batches.size == 100
+        assert node.requests == 1
+
+    def test_an_answer_without_bars_proves_no_size(self, upstream: Upstream, node: Node) -> None:
+        upstream.spoilt = set(SYMBOLS)
+        node.fetch()
+        assert node.batches.size == 10
+
+    def test_a_smaller_last_batch_proves_no_size(self, node: Node) -> None:
+        node.fetch(SYMBOLS[:9])
+        assert node.batches.size == 10
+
+    @pytest.mark.parametrize("error", [UpstreamTimeoutError("slow"), TooLargeError("large")])
+    def test_what_they_have_grown_by_is_given_back_when_answers_fail(
+        self, upstream: Upstream, node: Node, error: UpstreamError
+    ) -> None:
+        for _ in range(3):
+            node.fetch()
+        upstream.trouble = [error]
+        node.fetch()
+        assert node.batches.size == 100  # chance is likelier
+        upstream.trouble = [error]
+        node.fetch()
+        assert node.batches.size == 50
+        for _ in range(20):
+            upstream.trouble = [error] * 3
+            node.fetch()
+        assert node.batches.size == 10
+
+    def test_what_was_learned_outlives_the_process(self, upstream: Upstream, node: Node) -> None:
+        upstream.refuses_above = 50
+        for _ in range(3):
+            node.fetch()
+        after = Node(upstream, size=10, largest=100)
+        after.batches.recall(node.batches.note())
+        assert self.sizes(after) == [40, 40, 20]
+        after.now += RELEARN_AFTER
+        assert self.sizes(after)[:2] == [40, 60]
+
+    @pytest.mark.parametrize("size", [0, -1, 101])
+    def test_a_note_that_cant_be_is_not_recalled(self, node: Node, size: int) -> None:
+        node.batches.recall({"size": size})
+        node.batches.recall({})
+        assert node.batches.size == 10
+
+    @given(
+        limit=st.sampled_from(["refuses_above", "cuts_at", "empty_above"]),
+        most=st.integers(1, 120),
+        size=st.integers(1, 60),
+        largest=st.integers(1, 100),
+    )
+    def test_every_symbol_comes_and_the_size_settles_within_twice_of_what_is_taken(
+        self, limit: str, most: int, size: int, largest: int
+    ) -> None:
+        upstream = Upstream()
+        setattr(upstream, limit, most)
+        node = Node(upstream, size=size, largest=largest)
+        for _ in range(12):
+            outcomes = node.fetch()
+            assert sorted(came(outcomes) + missing(outcomes) + failed(outcomes)) == SYMBOLS
+        assert came(outcomes) == SYMBOLS
+        settled = min(node.batches.size, len(SYMBOLS))
+        assert min(most, largest, size) // 4 <= settled <= most
+
+
 class TestSymbolsThatNeverCome:
     def test_unknown_symbols_cost_one_request_a_batch_and_not_the_size(
         self, upstream: Upstream, node: Node
@@ -250,6 +367,20 @@ class TestSymbolsThatNeverCome:
         node.now += FIRST_ABSENCE
         assert came(node.fetch()) == SYMBOLS
 
+    def test_one_that_goes_on_being_refused_costs_one_request_now_and_then_and_no_other_symbol(
+        self, upstream: Upstream, node: Node
+    ) -> None:
+        upstream.poison = {"S033"}
+        node.fetch()
+        for doubled in range(3):
+            node.now += FIRST_ABSENCE * 2**doubled
+            outcomes = node.fetch()
+            assert failed(outcomes) == ["S033"]
+            assert came(outcomes) == sorted(set(SYMBOLS) - {"S033"})
+            assert node.requests == 3
+            node.fetch()
+            assert node.requests == 2
+
     def test_a_symbol_that_begins_to_be_refused_is_found_too(
         self, upstream: Upstream, node: Node
     ) -> None:
@@ -292,6 +423,14 @@ class TestAnUpstreamInTrouble:
         assert failed(outcomes) == SYMBOLS[:50]
         assert came(outcomes) == SYMBOLS[50:]
         assert (node.requests, node.batches.size) == (2, 50)
+
+    def test_one_that_fails_twice_in_a_row_is_left_alone(self, upstream: Upstream) -> None:
+        node = Node(upstream, size=10)
+        upstream.trouble = [UnreachableError("the upstream gave no answer")] * 10
+        assert failed(node.fetch()) == SYMBOLS
+        assert node.requests == 2
+        upstream.trouble.clear()
+        assert came(node.fetch()) == SYMBOLS
 
     def test_a_search_that_fails_for_another_reason_teaches_nothing(
         self, upstream: Upstream, node: Node

@@ -235,3 +235,12 @@ class TestWaiting:
     ) -> None:
         with pytest.raises(ValueError, match="above 0"):
             RequestBudget(nowhere, limit=limit, window=window)
+
+
+def test_each_upstream_has_a_budget_of_its_own(clean_server: redis.Redis) -> None:
+    first = RequestBudget(clean_server, limit=1)
+    other = RequestBudget(clean_server, limit=1, source="b.test")
+    assert first.try_take() == other.try_take() == 0
+    assert RequestBudget(clean_server, limit=1).try_take() > 60
+    assert RequestBudget(clean_server, limit=1, source="b.test").try_take() > 60
+    assert RequestBudget(clean_server, limit=1, source="c.test").try_take() == 0
