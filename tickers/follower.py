@@ -2,10 +2,14 @@
 
 A core network may have several addresses, tried in turn by the worker. The position at each is kept
 in the store, beside the bars that it names; an address that is new starts from the position read
-last, which it knows when it serves the same store. Existing Rust nodes have no ETag and no
-/tickers/changes; they are followed by reading the whole market, and in between its last bars.
+last, which it knows when it serves the same store.
+
+Older nodes (Rust) have no ETag and no /tickers/changes; they are followed by reading the whole
+market, and in between its latest days. They append strangers' bars behind their own, so a day's
+first bar is the trusted one, and what they serve as the last bar is never asked for.
 """
 
+import datetime as dt
 import logging
 import threading
 import time
@@ -22,6 +26,7 @@ from tickers.core_answers import (
     CoreAnswerError,
     Dropped,
     Market,
+    first_of_each_day,
     read_age,
     read_changes,
     read_market,
@@ -39,6 +44,8 @@ MAX_ANSWER = 64_000_000  # bytes of any other answer: 50 symbols of 10,000 bars 
 SYMBOLS_A_REQUEST = 50
 MOST_REMOVED = 0.05  # of the symbols: more that are removed at once wait for an operator
 _SAYS_LATER = frozenset({408, 425, 429})  # they are about the moment, not about the position
+LATEST_DAYS = dt.timedelta(days=14)  # longer than any holiday: each has a trading day
+MOST_NEWER = 20  # bars of a refused series: a longer absence isn't made up for
 LATEST = "latest"  # the key, beside those of addresses, of the position read last
 
 
@@ -93,7 +100,7 @@ class Follower:
             if changes is not None:
                 self._merge_changes(changes, fence, cycle)
             elif position is None and self._read_whole_lately():
-                self._merge_last_bars(fence, cycle)
+                self._merge_latest_days(fence, cycle)
             else:
                 self._merge_whole(fence, cycle, progress)
         except CoreAnswerError as error:
@@ -129,25 +136,28 @@ class Follower:
     def _merge_changes(self, answer: CoreResponse, fence: str, cycle: CycleReport) -> None:
         changes = read_changes(answer.body)
         _count(changes.dropped, len(changes.bars), cycle)
+        taken = not (changes.bars or changes.replaced)  # what hasn't changed is confirmed
         for at in range(0, len(changes.replaced), SYMBOLS_A_REQUEST):
             symbols = changes.replaced[at : at + SYMBOLS_A_REQUEST]
-            self._replace(symbols, changes.position, fence, cycle)
-        self._merge(changes.bars, fence, answer.age, cycle)
-        self._complete(fence, answer.age)
+            taken |= self._replace(symbols, changes.position, fence, cycle)
+        taken |= self._merge(changes.bars, fence, answer.age, cycle)
+        if taken:
+            self._complete(fence, answer.age)
         if self._remove(changes.removed, fence, cycle):
             self._remember(changes.position, fence)
 
     def _replace(
         self, symbols: Sequence[str], position: Position, fence: str, cycle: CycleReport
-    ) -> None:
-        """Read whole the series that the core network says it replaced."""
+    ) -> bool:
+        """Read whole the series that the core network says it replaced; False when all of them were
+        refused."""
         query = {"symbol": list(symbols), "authority": "trusted", "all": "true"}
         answer = self._get("/tickers", query, cycle)
         current = read_position(answer.etag)
         if answer.status != 200 or current.epoch != position.epoch or current < position:
             raise FollowError("the core network's answer is older than what it said before")
         market = read_market(answer.body)
-        self._replace_series(market, fence, answer.age, cycle, replace_newest=True)
+        return self._replace_series(market, fence, answer.age, cycle, replace_newest=True)
 
     def _remove(self, symbols: Sequence[str], fence: str, cycle: CycleReport) -> bool:
         """Take symbols out of the market that the core network has removed; False when there are so
@@ -180,23 +190,33 @@ class Follower:
         position = read_position(answer.etag) if answer.etag else None
         if position:
             self._refuse_to_go_back(position)
-        self._replace_series(market, fence, answer.age, cycle, progress=progress)
+        if not self._replace_series(market, fence, answer.age, cycle, progress=progress):
+            # That makes no data fresh, and is no position to go on from.
+            cycle.bars_received = 0
+            return
         self._whole_at = self._monotonic()
         self._complete(fence, answer.age)
         absent = set(self._store.symbols()) - market.series.keys() if position else ()
         if position and self._remove(sorted(absent), fence, cycle):
             self._remember(position, fence)
 
-    def _merge_last_bars(self, fence: str, cycle: CycleReport) -> None:
-        """The cheap contact with a node that has no changes to tell: its last bars."""
-        answer = self._get("/tickers", {"limit": "1", "all": "false"}, cycle)
+    def _merge_latest_days(self, fence: str, cycle: CycleReport) -> None:
+        """The cheap contact with a node that has no changes to tell: its latest bars, each the
+        first of its day. With a start_date older nodes answer with all bars of a day."""
+        clock = self._store.clock
+        since = clock.trading_day() - LATEST_DAYS
+        query = {"authority": "trusted", "all": "true", "start_date": since.isoformat()}
+        answer = self._get("/tickers", query, cycle)
         if answer.status != 200:
             raise FollowError(f"the core network answered {answer.status} to /tickers")
         market = read_market(answer.body)
-        last = [bars[-1] for bars in market.series.values() if bars]
-        _count(market.dropped, len(last), cycle)
-        self._merge(last, fence, answer.age, cycle)
-        self._complete(fence, answer.age)
+        latest = []
+        for bars in market.series.values():
+            known = [bar for bar in first_of_each_day(bars) if bar.day <= clock.today()]
+            latest += known[-1:]
+        _count(market.dropped, len(latest), cycle)
+        if self._merge(latest, fence, answer.age, cycle):
+            self._complete(fence, answer.age)
 
     def _replace_series(
         self,
@@ -207,15 +227,16 @@ class Follower:
         *,
         replace_newest: bool = False,
         progress: Callable[[int, int], None] | None = None,
-    ) -> None:
+    ) -> bool:
+        """Replace these series; False when nothing of them was taken."""
         refused: dict[Verdict, list[str]] = {}
+        shorter: list[Bar] = []
+        taken = False
         _count(market.dropped, sum(map(len, market.series.values())), cycle)
         for done, (symbol, entries) in enumerate(market.series.items(), 1):
             if self._stop.is_set():
                 raise FollowError("stopped while the market was read")
-            # A day that stands twice: its last bar counts.
-            by_day = {bar.epoch: bar for bar in entries}
-            bars = [by_day[day] for day in sorted(by_day) if day >= self._history_start]
+            bars = [b for b in first_of_each_day(entries) if b.epoch >= self._history_start]
             if bars:
                 verdict = self._store.replace_series(
                     symbol,
@@ -229,24 +250,38 @@ class Follower:
                 if verdict is Verdict.REPLACED:
                     cycle.series_replaced += 1
                     cycle.bars_changed += len(bars)
-                elif verdict.refused:
+                if verdict.refused:
                     refused.setdefault(verdict, []).append(symbol)
+                else:
+                    taken = True
+                if verdict is Verdict.LOSES_DAYS:
+                    shorter += bars[-MOST_NEWER:]
             if progress:
                 progress(done, len(market.series))
         cycle.errors += [
             f"{len(symbols)} series were refused ({verdict}): {', '.join(symbols[:10])}"
             for verdict, symbols in refused.items()
         ]
+        return self._merge(self._newer(shorter), fence, age, cycle) or taken
+
+    def _newer(self, bars: Sequence[Bar]) -> list[Bar]:
+        """Those of the newest day that is stored of their symbol, or of a later one."""
+        stored = self._store.newest({bar.symbol for bar in bars})
+        return [bar for bar in bars if bar.symbol in stored and bar.epoch >= stored[bar.symbol].day]
 
     # --- Merging ------------------------------------------------------------------------------
 
-    def _merge(self, bars: Sequence[Bar], fence: str, age: float, cycle: CycleReport) -> None:
-        if bars:
-            merged = self._store.merge(bars, Authority.FOLLOWED, fence=fence, age=age)
-            cycle.bars_changed += merged.changed
+    def _merge(self, bars: Sequence[Bar], fence: str, age: float, cycle: CycleReport) -> bool:
+        """Merge bars; False when none was taken."""
+        if not bars:
+            return False
+        merged = self._store.merge(bars, Authority.FOLLOWED, fence=fence, age=age)
+        cycle.bars_changed += merged.changed
+        return not all(verdict.refused for verdict in merged.verdicts)
 
     def _complete(self, fence: str, age: float) -> None:
-        """A complete contact speaks of every symbol, so overlays end, changed or not."""
+        """A complete contact speaks of every symbol, so overlays end, changed or not. Only what was
+        taken makes the data as fresh as the core network says."""
         self._store.complete_cycle(fence=fence, age=age, ends_overlays=True)
 
     # --- The position in the core network -----------------------------------------------------
