@@ -187,6 +187,13 @@ def check_delivery(kind: PeerKind, status: dict[str, Any], problems: list[str]) 
         one = "an" if kind is PeerKind.INTERNAL else "a"
         who = f"{one} {kind} peer has" if count == 1 else f"{count} {kind} peers have"
         problems.append(f"{who} failed or refused us since {status['away_since']}: see the log")
+    if count := status.get("frozen"):
+        one = "an" if kind is PeerKind.INTERNAL else "a"
+        who = f"{one} {kind} peer is" if count == 1 else f"{count} {kind} peers are"
+        problems.append(
+            f"{who} frozen: settled bars only, since {status['frozen_since']} (an older node that "
+            "keeps the first bar of a day and fetches none itself)"
+        )
 
 
 def left_upstreams(upstream: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@
 business (tickers.core_fetch or tickers.follower), sending is delivery's.
 """
 
+import functools
 import logging
 import os
 import threading
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 import redis
 
 from proxy_site import redis_checks
+from proxy_site.addresses import Addresses, backoff
 from proxy_site.housekeeping import Housekeeping
 from tickers.clock_skew import ClockSkew
 from tickers.cycle_report import CycleReport
@@ -27,7 +29,6 @@ from tickers.store.store import FencedError, Store
 
 logger = logging.getLogger(__name__)
 
-LONGEST_BACKOFF = 60.0  # seconds between cycles that fail
 NAMED = 20  # symbols, at most, that the status names of each kind
 LONGEST_MESSAGE = 200  # characters of an error that nobody expected
 
@@ -67,6 +68,18 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One request to a source; ``is_ours``: what went wrong is our store's or lease's fault."""
+
+    cycle: CycleReport
+    is_ours: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return self.cycle.brought_nothing
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """A kind of error: its class, and the function that raised it."""
 
@@ -92,7 +105,7 @@ class Worker:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._sources = list(sources)
+        self._addresses = Addresses(sources)
         self._delivery = delivery
         self._housekeeping = housekeeping
         self._pace = pace
@@ -103,8 +116,10 @@ class Worker:
         self._server_was_checked = False
         self._faults: set[Fault] = set()  # of which the log has a traceback
         self._iterations = 0
-        self._failures = 0
         self._least_interval = 0.0  # for the request budget
+        self._own_failures = 0  # cycles in a row that our store or lease has failed
+        self._started = 0.0  # when the last cycle was; seconds of the monotonic clock
+        self._resumes_at: float | None = None  # after a cycle in which all addresses failed
 
     def run(self) -> None:
         """Lead whenever the lease is free, until ``stop`` is set."""
@@ -165,37 +180,63 @@ class Worker:
         self._housekeeping.start()
         try:
             while lease.fence == fence and not self._stop.is_set():
-                started = time.monotonic()
                 self._cycle(fence)
-                self._wait(lease, fence, started=started)
+                self._wait(lease, fence)
         finally:
             self._delivery.stop(timeout=2)
             self._housekeeping.stop(timeout=2)
 
     def _cycle(self, fence: str) -> bool:
         """One cycle, whatever goes wrong in it; returns whether nothing did."""
-        cycle = self._attempt(lambda: self._sources[0].cycle(fence, self._progress))
+        self._started = time.monotonic()
+        cycle, self._resumes_at = self._ask(lambda source: source.cycle(fence, self._progress))
         self._iterations += 1
-        self._failures = self._failures + 1 if cycle.brought_nothing else 0
         self._least_interval = cycle.least_interval
-        if cycle.errors and len(self._sources) > 1:
-            self._sources.append(self._sources.pop(0))
         self._tell(cycle, fence)
         return not cycle.errors
 
-    def _attempt(self, work: Callable[[], CycleReport]) -> CycleReport:
+    def _ask(self, request: Callable[[Source], CycleReport]) -> tuple[CycleReport, float | None]:
+        """Ask one address, and when it fails the next at once. Returns the report of the one that
+        was asked last, with the errors of those before; and if all failed, when to go on."""
+        errors: list[str] = []
+        interval = self._usual_interval()
+        for address in self._addresses.to_ask(time.monotonic()):
+            attempt = self._attempt(functools.partial(request, address.source))
+            now = time.monotonic()
+            errors += attempt.cycle.errors
+            attempt.cycle.errors = errors
+            if attempt.is_ours:
+                self._own_failures += 1
+                return attempt.cycle, now + self._pause(self._own_failures, interval)
+            self._own_failures = 0
+            if not attempt.failed:
+                self._addresses.answered(address)
+                return attempt.cycle, None
+            pause = self._pause(address.failures + 1, interval)
+            self._addresses.failed(address, now=now, pause=pause)
+            if self._stop.is_set():
+                break
+        return attempt.cycle, self._addresses.due_at
+
+    def _pause(self, failures: int, interval: float) -> float:
+        return min(backoff(failures, interval=interval), self._pace.longest_pause)
+
+    def _attempt(self, work: Callable[[], CycleReport]) -> Attempt:
         failed = CycleReport()
+        is_ours = True
         try:
-            return work()
+            return Attempt(work())
         except FencedError:
             failed.errors.append("the lease was lost in the cycle; what it fetched late is dropped")
-        except FollowError as error:
-            failed.errors.append(str(error))
         except redis.RedisError as error:
             failed.errors.append(f"the store can't be written ({error})")
+        except FollowError as error:
+            is_ours = False
+            failed.errors.append(str(error))
         except Exception as error:  # noqa: BLE001 - nothing that others send may end the worker
+            is_ours = False
             failed.errors.append(self._tell_fault(error))
-        return failed.finish()
+        return Attempt(failed.finish(), is_ours)
 
     def _tell_fault(self, error: Exception) -> str:
         """A fault of our own, in a line; the first of its kind has its traceback in the log."""
@@ -208,28 +249,31 @@ class Worker:
         text = f"{kind.error.__name__} in {code.co_name} ({Path(code.co_filename).name})"
         return f"{text}: {str(error)[:LONGEST_MESSAGE]!r}"
 
-    def _wait(self, lease: Lease, fence: str, *, started: float) -> None:
+    def _wait(self, lease: Lease, fence: str) -> None:
         """Wait for the next cycle, an interval after the last one's start (less, when office hours
         begin meanwhile); in a long wait, contact the source often enough for trust."""
         contact_at = time.monotonic() + self._pace.longest_pause
-        until = started + self._next_interval()
+        until = self._started + self._next_interval()
         while (now := time.monotonic()) < until and lease.fence == fence:
             if now >= contact_at:
-                contact = self._attempt(lambda: self._sources[0].contact(fence))
+                contact, _ = self._ask(lambda source: source.contact(fence))
                 for error in contact.errors:
                     logger.warning("the contact between cycles failed: %s", error)
                 contact_at = time.monotonic() + self._pace.longest_pause
             if self._stop.wait(min(TRY_AGAIN, max(0.0, until - now))):
                 return
-            until = min(until, started + self._next_interval())
+            until = min(until, self._started + self._next_interval())
+
+    def _usual_interval(self) -> float:
+        """The longer of the pace and what the request budget allows, in seconds."""
+        return max(self._pace.interval(self._clock), self._least_interval)
 
     def _next_interval(self) -> float:
-        """The longer of the pace and what the request budget allows; more after failures."""
-        interval = max(self._pace.interval(self._clock), self._least_interval)
-        if not self._failures:
+        """Seconds from the last cycle's start to the next one's."""
+        interval = self._usual_interval()
+        if self._resumes_at is None:
             return interval
-        backoff = min(max(interval, 1.0) * 2.0 ** min(self._failures, 10), LONGEST_BACKOFF)
-        return min(max(interval, backoff), self._pace.longest_pause)
+        return min(max(interval, self._resumes_at - self._started), self._pace.longest_pause)
 
     def _tell(self, cycle: CycleReport, fence: str) -> None:
         """The log line and the status of /health."""
@@ -265,6 +309,7 @@ class Worker:
                 "symbol_errors": dict(sorted(cycle.symbol_errors.items())[:NAMED]),
                 "errors": cycle.errors[:10],
             },
+            "addresses": {"count": len(self._addresses), "failing": self._addresses.failing},
             "upstream": cycle.upstream,
             "unseen": dict(sorted(cycle.unseen.items())),
             "delivery": self._delivery.status(),

@@ -5,7 +5,9 @@ goes on without what is wrong, and nothing of it is kept that would stop a follo
 bar spoils only itself, a wrong series only its symbol.
 """
 
+import datetime as dt
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,6 +88,17 @@ def read_market(body: Any) -> Market:
             series[symbol] = [bar for bar in bars if bar.symbol == symbol]
             dropped.bars += len(bars) - len(series[symbol])
     return Market(series, dropped)
+
+
+def first_of_each_day(bars: Iterable[Bar]) -> list[Bar]:
+    """Of each day the bar that came first, sorted by day.
+
+    Older nodes append what strangers send behind their own, which their own fetch keeps right.
+    """
+    by_day: dict[dt.date, Bar] = {}
+    for bar in bars:
+        by_day.setdefault(bar.day, bar)
+    return [by_day[day] for day in sorted(by_day)]
 
 
 def read_changes(body: Any) -> Changes:

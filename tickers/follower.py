@@ -2,10 +2,14 @@
 
 A core network may have several addresses, tried in turn by the worker. The position at each is kept
 in the store, beside the bars that it names; an address that is new starts from the position read
-last, which it knows when it serves the same store. Existing Rust nodes have no ETag and no
-/tickers/changes; they are followed by reading the whole market, and in between its last bars.
+last, which it knows when it serves the same store.
+
+Older nodes (Rust) have no ETag and no /tickers/changes; they are followed by reading the whole
+market, and in between its latest days. They append strangers' bars behind their own, so a day's
+first bar is the trusted one, and what they serve as the last bar is never asked for.
 """
 
+import datetime as dt
 import logging
 import threading
 import time
@@ -22,6 +26,7 @@ from tickers.core_answers import (
     CoreAnswerError,
     Dropped,
     Market,
+    first_of_each_day,
     read_age,
     read_changes,
     read_market,
@@ -40,6 +45,8 @@ MAX_ANSWER = 64_000_000  # bytes of any other answer: 50 symbols of 10,000 bars 
 SYMBOLS_A_REQUEST = 50
 MOST_REMOVED = 0.05  # of the symbols: more that are removed at once wait for an operator
 _SAYS_LATER = frozenset({408, 425, 429})  # they are about the moment, not about the position
+LATEST_DAYS = dt.timedelta(days=14)  # longer than any holiday: each has a trading day
+MOST_NEWER = 20  # bars of a refused series: a longer absence isn't made up for
 LATEST = "latest"  # the key, beside those of addresses, of the position read last
 
 
@@ -96,7 +103,7 @@ class Follower:
             if changes is not None:
                 self._merge_changes(changes, fence, intake)
             elif position is None and self._read_whole_lately():
-                self._merge_last_bars(fence, intake)
+                self._merge_latest_days(fence, intake)
             else:
                 self._merge_whole(fence, intake, progress)
         except CoreAnswerError as error:
@@ -169,15 +176,21 @@ class Follower:
         changes = read_changes(answer.body)
         _count(changes.dropped, len(changes.bars), intake.cycle)
         whole = list(dict.fromkeys([*changes.replaced, *intake.due()]))
+        handed: dict[str, list[Bar]] = {}
         for at in range(0, len(whole), SYMBOLS_A_REQUEST):
-            self._replace(whole[at : at + SYMBOLS_A_REQUEST], changes.position, intake)
+            handed |= self._replace(whole[at : at + SYMBOLS_A_REQUEST], changes.position, intake)
         intake.finish()
-        self._merge(changes.bars, fence, answer.age, intake)
-        self._complete(fence, answer.age)
+        taken = not (changes.bars or whole)  # what hasn't changed is confirmed
+        taken |= self._settle(handed, fence, answer.age, intake)
+        taken |= self._merge(changes.bars, fence, answer.age, intake)
+        if taken:
+            self._complete(fence, answer.age)
         if self._remove(changes.removed, fence, intake.cycle):
             self._remember(changes.position, fence)
 
-    def _replace(self, symbols: Sequence[str], position: Position | None, intake: Intake) -> None:
+    def _replace(
+        self, symbols: Sequence[str], position: Position | None, intake: Intake
+    ) -> dict[str, list[Bar]]:
         """Read series whole: those that the core network says it replaced at ``position``."""
         query = {"symbol": list(symbols), "authority": "trusted", "all": "true"}
         answer = self._get("/tickers", query, intake.cycle)
@@ -188,7 +201,7 @@ class Follower:
             if current.epoch != position.epoch or current < position:
                 raise FollowError("the core network's answer is older than what it said before")
         market = read_market(answer.body)
-        self._replace_series(market, answer.age, intake, replace_newest=True)
+        return self._replace_series(market, answer.age, intake, replace_newest=True)
 
     def _remove(self, symbols: Sequence[str], fence: str, cycle: CycleReport) -> bool:
         """Take symbols out of the market that the core network has removed; False when there are so
@@ -222,26 +235,36 @@ class Follower:
         if position:
             self._refuse_to_go_back(position)
         intake.symbols = len(market.series)
-        self._replace_series(market, answer.age, intake, progress=progress)
+        handed = self._replace_series(market, answer.age, intake, progress=progress)
         intake.finish()
-        if len(intake.refused) == len(market.series):
+        if not self._settle(handed, fence, answer.age, intake):
+            # That makes no data fresh, and is no position to go on from.
             intake.cycle.errors += _refusals(intake.refused)
+            intake.cycle.bars_received = 0
+            return
         self._whole_at = self._monotonic()
         self._complete(fence, answer.age)
         absent = set(self._store.symbols()) - market.series.keys() if position else ()
         if position and self._remove(sorted(absent), fence, intake.cycle):
             self._remember(position, fence)
 
-    def _merge_last_bars(self, fence: str, intake: Intake) -> None:
-        """The cheap contact with a node that has no changes to tell: its last bars."""
-        answer = self._get("/tickers", {"limit": "1", "all": "false"}, intake.cycle)
+    def _merge_latest_days(self, fence: str, intake: Intake) -> None:
+        """The cheap contact with a node that has no changes to tell: its latest bars, each the
+        first of its day. With a start_date older nodes answer with all bars of a day."""
+        clock = self._store.clock
+        since = clock.trading_day() - LATEST_DAYS
+        query = {"authority": "trusted", "all": "true", "start_date": since.isoformat()}
+        answer = self._get("/tickers", query, intake.cycle)
         if answer.status != 200:
             raise FollowError(f"the core network answered {answer.status} to /tickers")
         market = read_market(answer.body)
-        last = [bars[-1] for bars in market.series.values() if bars]
-        _count(market.dropped, len(last), intake.cycle)
-        self._merge(last, fence, answer.age, intake)
-        self._complete(fence, answer.age)
+        latest = []
+        for bars in market.series.values():
+            known = [bar for bar in first_of_each_day(bars) if bar.day <= clock.today()]
+            latest += known[-1:]
+        _count(market.dropped, len(latest), intake.cycle)
+        if self._merge(latest, fence, answer.age, intake):
+            self._complete(fence, answer.age)
 
     def _replace_series(
         self,
@@ -251,33 +274,55 @@ class Follower:
         *,
         replace_newest: bool = False,
         progress: Callable[[int, int], None] | None = None,
-    ) -> None:
-        """Hand the series to the intake, each beside what is stored of it."""
+    ) -> dict[str, list[Bar]]:
+        """Hand the series to the intake, each beside what is stored of it; returns their bars."""
         _count(market.dropped, sum(map(len, market.series.values())), intake.cycle)
         loaded = self._store.loaded()
         known = [symbol for symbol in market.series if symbol in loaded]
         stored = self._store.series(known)
+        handed: dict[str, list[Bar]] = {}
         for done, (symbol, entries) in enumerate(market.series.items(), 1):
             if self._stop.is_set():
                 raise FollowError("stopped while the market was read")
             rows = next(stored)[1] if symbol in loaded else ()
-            # A day that stands twice: its last bar counts.
-            by_day = {bar.epoch: bar for bar in entries}
-            bars = [by_day[day] for day in sorted(by_day) if day >= self._history_start]
+            bars = [bar for bar in first_of_each_day(entries) if bar.epoch >= self._history_start]
             intake.series(symbol, bars, rows, age=age, replace_newest=replace_newest)
+            handed[symbol] = bars
             if progress:
                 progress(done, len(market.series))
+        return handed
+
+    def _settle(self, handed: dict[str, list[Bar]], fence: str, age: float, intake: Intake) -> bool:
+        """Merge the newest bars of those series that were refused for being shorter than ours;
+        returns whether anything of what was handed to the intake is taken."""
+        shorter = [
+            bar
+            for symbol, verdict in intake.refused.items()
+            if verdict is Verdict.LOSES_DAYS
+            for bar in handed.get(symbol, ())[-MOST_NEWER:]
+        ]
+        newer = self._merge(self._newer(shorter), fence, age, intake)
+        return newer or not intake.taken.isdisjoint(handed)
+
+    def _newer(self, bars: Sequence[Bar]) -> list[Bar]:
+        """Those of the newest day that is stored of their symbol, or of a later one."""
+        stored = self._store.newest({bar.symbol for bar in bars})
+        return [bar for bar in bars if bar.symbol in stored and bar.epoch >= stored[bar.symbol].day]
 
     # --- Merging ------------------------------------------------------------------------------
 
-    def _merge(self, bars: Sequence[Bar], fence: str, age: float, intake: Intake) -> None:
+    def _merge(self, bars: Sequence[Bar], fence: str, age: float, intake: Intake) -> bool:
+        """Merge bars that can be right; False when none was taken."""
         credible = intake.newest(intake.open_days(bars))
-        if credible:
-            merged = self._store.merge(credible, Authority.FOLLOWED, fence=fence, age=age)
-            intake.cycle.bars_changed += merged.changed
+        if not credible:
+            return False
+        merged = self._store.merge(credible, Authority.FOLLOWED, fence=fence, age=age)
+        intake.cycle.bars_changed += merged.changed
+        return not all(verdict.refused for verdict in merged.verdicts)
 
     def _complete(self, fence: str, age: float) -> None:
-        """A complete contact speaks of every symbol, so overlays end, changed or not."""
+        """A complete contact speaks of every symbol, so overlays end, changed or not. Only what was
+        taken makes the data as fresh as the core network says."""
         self._store.complete_cycle(fence=fence, age=age, ends_overlays=True)
 
     # --- The position in the core network -----------------------------------------------------

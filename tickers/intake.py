@@ -77,6 +77,7 @@ class Intake:
         self._too_many = False
         self.changed: list[str] = []  # series that were replaced
         self.refused: dict[str, Verdict] = {}
+        self.taken: set[str] = set()  # symbols of which the source's word was taken
 
     # Read when they are needed: an answer that never comes needs no store.
 
@@ -186,6 +187,7 @@ class Intake:
             authority, age = how.get("authority", self._authority), how.get("age", 0)
             merged = self._store.merge(kept[-1:], authority, fence=self._fence, age=age)
             self.cycle.bars_changed += merged.changed
+            self.taken.add(symbol)
             self._clear(symbol)
         else:
             self._take(symbol, kept, how)
@@ -249,6 +251,7 @@ class Intake:
 
     def _take(self, symbol: str, bars: list[Bar], how: dict[str, Any]) -> None:
         if not self._replace(symbol, bars, how).refused:
+            self.taken.add(symbol)
             self._clear(symbol)
 
     def _replace(self, symbol: str, bars: list[Bar], how: dict[str, Any]) -> Verdict:

@@ -26,6 +26,7 @@ class PeerResponse:
     reason: str
     retry_after: float = 0.0  # seconds
     judged: bool = False  # it is about what the bars say
+    is_plain_ok: bool = False  # as older nodes answer whatever they are sent
     date: str | None = None  # its Date header
 
 
@@ -56,6 +57,7 @@ class Connection:
             f"it answers {reply.status}",
             retry_after=seconds_to_wait(reply.headers.get("Retry-After")),
             judged=wire.refuses_bars(reply.body),
+            is_plain_ok=reply.body.strip() == b"OK",
             date=reply.headers.get("Date"),
         )
 

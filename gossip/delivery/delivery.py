@@ -108,8 +108,9 @@ class Delivery:
 
     def status(self) -> dict[str, dict[str, int | str | None]]:
         """By kind of peer: how many are reachable, failing (also: refusing us) and idle (no lease);
-        how many ban us, and how many others have failed or refused us for ``AWAY_AFTER``, each with
-        the time since when (RFC 3339; None: none); bars sent, refused and lacking, and requests
+        how many ban us, how many others have failed or refused us for ``AWAY_AFTER``, and how many
+        are frozen and get settled bars only, each with the time since when (RFC 3339; None: none);
+        how many answer as older nodes do; bars sent, refused, lacking and withheld, and requests
         that failed, since this process began."""
         return {kind.value: self._status_of(kind) for kind in PeerKind}
 
@@ -126,6 +127,8 @@ class Delivery:
             # By what was heard: a public peer isn't asked at night, and may be back by then.
             if outage not in bans and outage.seen_until - outage.began >= AWAY_AFTER
         ]
+        older = [thread.older for thread in alive if thread.older.is_older]
+        frozen = [since for one in older if (since := one.frozen_since) is not None]
         counters = [self._counters[peer_id] for peer_id in ids]
         return {
             "peers": len(ids),
@@ -136,10 +139,14 @@ class Delivery:
             "banned_since": self._since(bans),
             "away": len(away),
             "away_since": self._since(away),
+            "older": len(older),
+            "frozen": len(frozen),
+            "frozen_since": _text_of(min(frozen)) if frozen else None,
             "sent": sum(counter.sent for counter in counters),
             "refused": sum(counter.refused for counter in counters),
             "failures": sum(counter.failures for counter in counters),
             "lacking": sum(counter.lacking for counter in counters),
+            "withheld": sum(counter.withheld for counter in counters),
         }
 
     def _since(self, outages: Sequence[Outage]) -> str | None:
@@ -148,6 +155,11 @@ class Delivery:
         age = self._monotonic() - min(outage.began for outage in outages)
         began = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=age)
         return began.isoformat(timespec="seconds")
+
+
+def _text_of(milliseconds: int) -> str:
+    moment = dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+    return moment.isoformat(timespec="seconds")
 
 
 def _is_ban(outage: Outage, kind: PeerKind) -> bool:

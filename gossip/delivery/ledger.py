@@ -70,6 +70,7 @@ class Ledger:
         self._peer_id = peer_id
         self._fence = fence
         self._monotonic = monotonic
+        self.now_ms = 0  # Redis TIME at the last refresh
         self._epoch = ""
         self._revisions: dict[str, int] = {}
         self._taken_at: dict[str, float] = {}
@@ -80,7 +81,7 @@ class Ledger:
         """Write what couldn't be written before, and read the ledger again in a new epoch; returns
         where the store stands."""
         self._save()
-        epoch, revision = _run(self._script, "check", self._fence)
+        epoch, revision, self.now_ms = _run(self._script, "check", self._fence)
         if epoch.decode() != self._epoch:
             self._read()
         return Position(epoch.decode(), revision)
@@ -145,6 +146,28 @@ class Ledger:
             age = max(0.0, (now - int(taken_at)) / 1000)
             self._taken_at[symbol.decode()] = self._monotonic() - age
         self._epoch = epoch.decode()
+
+
+class Notes:
+    """What is known of one peer as an older node (field → text), kept beside its ledger, under the
+    lease named by ``fence``; raises as Ledger does."""
+
+    def __init__(self, client: "redis.Redis", *, peer_id: str, fence: str) -> None:
+        self._script = market_script(client, _SCRIPT)
+        self._peer = {"peer": peer_id}
+        self._fence = fence
+
+    def read(self) -> tuple[dict[str, str], int]:
+        """The notes, and Redis TIME in milliseconds."""
+        now_ms, *pairs = _run(self._script, "notes", self._fence, self._peer)
+        texts = [text.decode() for text in pairs]
+        return dict(zip(texts[::2], texts[1::2], strict=True)), now_ms
+
+    def write(self, fields: Mapping[str, str | None]) -> None:
+        """Write these fields; None deletes one."""
+        if fields:
+            pairs = [text or "" for pair in fields.items() for text in pair]
+            _run(self._script, "note", self._fence, self._peer, pairs)
 
 
 def delete_others(client: "redis.Redis", *, fence: str, peer_ids: Iterable[str]) -> int:

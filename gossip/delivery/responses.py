@@ -26,6 +26,7 @@ class DeliveryCounters:
     refused: int = 0  # bars that it refused for what they say
     failures: int = 0  # requests without a usable answer
     lacking: int = 0  # bars that it may have and hasn't taken
+    withheld: int = 0  # bars that it would hold against us, for what it serves
 
 
 class ResponseHandler:

@@ -393,6 +393,14 @@ class TestProblems:
         assert (body["status"], body["problems"]) == ("degraded", words)
         assert body["worker"]["delivery"] == {kind: told}
 
+    @pytest.mark.parametrize(
+        ("frozen", "who"), [(1, "an internal peer is frozen"), (2, "2 internal peers are frozen")]
+    )
+    def test_older_nodes_that_are_frozen(self, frozen: int, who: str, healthy: Store) -> None:
+        tell(healthy, delivery={"internal": {"frozen": frozen, "frozen_since": "10:00"}})
+        (words,) = health()["problems"]
+        assert words.startswith(f"{who}: settled bars only, since 10:00")
+
     def test_what_delivery_tells_is_what_is_read_here(self, healthy: Store) -> None:
         peers = [Peer("http://127.0.0.1:9", PeerKind.PUBLIC)]
         delivery = Delivery(store=healthy, peers=peers, clock=healthy.clock)
@@ -400,8 +408,9 @@ class TestProblems:
         tell(healthy, delivery=told)
         assert health()["status"] == "ok"
         told["public"] |= {"banned_by": 1, "banned_since": "10:00", "away": 1, "away_since": "9"}
+        told["public"] |= {"frozen": 1, "frozen_since": "8"}
         tell(healthy, delivery=told)
-        assert len(health()["problems"]) == 2
+        assert len(health()["problems"]) == 3
 
 
 FAULTS = ("cycle", "cache", "database", "store")

@@ -214,6 +214,49 @@ def test_the_next_address_is_tried_after_a_failure(bench: Bench) -> None:
     assert len(alive.fences) == 1
 
 
+def test_a_dead_address_costs_a_live_one_nothing(bench: Bench) -> None:
+    pace = Pace(office_hours=0.01, otherwise=0.01, longest_pause=150)
+    dead = Script(threading.Event(), [failing(FollowError("down"))] * 9)
+    told: list[dict[str, Any]] = []
+
+    def look(fence: str) -> CycleReport:
+        told.append(bench.store.status())
+        return changed(fence)
+
+    alive = bench.script(changed, look, failing(FollowError("a blip")), look, look)
+    started = time.monotonic()
+    bench.worker(dead, alive, pace=pace).run()
+    # The first cycle, and the one in which the live one failed too, may ask the dead one.
+    assert len(dead.fences) <= 2
+    assert told[0]["iterations"] == 1
+    assert [status["interval"] for status in (told[0], told[-1])] == [0.01, 0.01]
+    assert told[0]["addresses"] == {"count": 2, "failing": 1}
+    assert told[0]["cycle"]["errors"] == ["down"]
+    assert told[-1]["cycle"]["errors"] == []
+    assert time.monotonic() - started < 10
+
+
+def test_a_store_that_is_away_is_no_addresss_fault(bench: Bench) -> None:
+    pace = Pace(office_hours=0.01, otherwise=0.01, longest_pause=0.02)
+    first = bench.script(
+        failing(redis.ConnectionError("gone")), failing(FencedError("late")), quiet
+    )
+    second = Script(threading.Event(), [])
+    bench.worker(first, second, pace=pace).run()
+    assert len(first.fences) == 3
+
+
+def test_a_contact_that_fails_is_made_with_the_next_address(bench: Bench) -> None:
+    class Mute(Script):
+        def contact(self, fence: str) -> CycleReport:
+            raise FollowError("down")
+
+    first, second = Mute(threading.Event(), [quiet]), bench.script(quiet, quiet)
+    pace = Pace(office_hours=300, otherwise=300, longest_pause=0.05)
+    bench.worker(first, second, pace=pace).run()
+    assert second.contacts == 1
+
+
 SLOW = Pace(office_hours=0.01, otherwise=0.01, longest_pause=0.02)
 
 
@@ -253,6 +296,23 @@ def test_once_fails_only_with_an_error_of_the_cycle(bench: Bench) -> None:
     status = bench.store.status()["cycle"]
     assert status["symbol_errors"] == {"VCB": "its columns are empty"}
     assert status["symbols_in_error"] == 1
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        CycleReport(bars_received=5, errors=["1 series were refused (loses_days): VCB"]),
+        CycleReport(bars_received=1, bars_dropped=1, errors=["a part isn't used"]),
+    ],
+)
+def test_an_address_that_brought_something_has_not_failed(
+    bench: Bench, report: CycleReport
+) -> None:
+    pace = Pace(office_hours=0.01, otherwise=0.01, longest_pause=150)
+    first = bench.script(lambda _: report, lambda _: report)
+    bench.worker(first, Script(threading.Event(), []), pace=pace).run()
+    assert len(first.fences) == 2
+    assert bench.store.status()["interval"] == 0.01
 
 
 def test_nothing_is_fetched_while_another_worker_leads(bench: Bench) -> None:

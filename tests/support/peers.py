@@ -87,6 +87,69 @@ class Gate:
         request.answer(200)
 
 
+class OldNode:
+    """The behaviour of an older node (Rust): it takes one bar a POST, says a plain OK whatever it
+    does with it, and serves its market as ``GET /tickers``.
+
+    By token it keeps the first bar of a day, and drops later ones. Its public door appends what
+    anybody sends, but one that is more than 10 % from the last, which is a failure; with a
+    ``time`` it lets one bar through every 10 s of it.
+    """
+
+    def __init__(self, *, time: Callable[[], float] | None = None) -> None:
+        self.market: dict[str, list[dict[str, Any]]] = {}
+        self.looks: list[str] = []  # the paths that were read
+        self.failures = 0
+        self._time = time
+        self._next_at = float("-inf")
+
+    def __call__(self, request: Received) -> None:
+        if request.is_list:
+            request.answer(422, b"Failed to deserialize the JSON body into the target type")
+        elif request.path == "/gossip":
+            self.take(request.bars[0])
+            request.answer(200, b"OK")
+        elif self._time and self._time() < self._next_at:
+            request.answer(429)
+        elif self._is_implausible(request.bars[0]):
+            self.failures += 1
+            request.answer(400, b"Implausible price change")
+        else:
+            if self._time:
+                self._next_at = self._time() + 10
+            self.append(request.bars[0])
+            request.answer(200, b"OK")
+
+    def take(self, bar: dict[str, Any]) -> None:
+        last = self.market.get(bar["symbol"], [])[-1:]
+        if not last or bar["time"] > last[0]["time"]:
+            self.append(bar)
+
+    def append(self, bar: dict[str, Any]) -> None:
+        bars = self.market.setdefault(bar["symbol"], [])
+        bars.append(bar)
+        bars.sort(key=lambda one: str(one["time"]))
+
+    def fetch(self, *bars: dict[str, Any]) -> None:
+        """Its own fetch replaces what it has of a day."""
+        for bar in bars:
+            kept = [b for b in self.market.get(bar["symbol"], []) if b["time"] != bar["time"]]
+            self.market[bar["symbol"]] = kept
+            self.append(bar)
+
+    def last(self, symbol: str) -> dict[str, Any]:
+        return self.market[symbol][-1]
+
+    def tickers(self) -> bytes:
+        """The last bar of each symbol, with a bare date."""
+        last = {s: [{**b[-1], "time": b[-1]["time"][:10]}] for s, b in self.market.items()}
+        return json.dumps(last).encode()
+
+    def _is_implausible(self, bar: dict[str, Any]) -> bool:
+        last = self.market.get(bar["symbol"], [])[-1:]
+        return bool(last) and abs(bar["close"] - last[0]["close"]) / last[0]["close"] > 0.10
+
+
 class Node(LoopbackServer):
     """A peer that notes what it gets and behaves as told, from the moment when it is made."""
 
@@ -134,6 +197,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.received.append(request)
             self.server.noted.notify_all()
         self.server.behaviour(request)
+
+    def do_GET(self) -> None:
+        behaviour = self.server.behaviour
+        assert isinstance(behaviour, OldNode), "only older nodes are looked at"
+        assert "Authorization" not in self.headers
+        body = behaviour.tickers()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        behaviour.looks.append(self.path)
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

@@ -69,6 +69,12 @@ def ours(clean_server: redis.Redis) -> Ours:
     return Ours(store, fence)
 
 
+def let_time_pass(store: Store, *, seconds: int) -> None:
+    """Since the last trusted update."""
+    now, _ = store.client.time()
+    store.client.set(f"{ROOT}:trusted_at", (int(now) - seconds) * 1_000)
+
+
 @dataclass
 class Core:
     store: Store
@@ -241,6 +247,32 @@ class TestANodeOfOurKind:
         assert age is not None
         assert 999 <= age < 1_100
 
+    def test_a_market_of_which_all_is_refused_makes_nothing_fresh(
+        self, ours: Ours, core: Core
+    ) -> None:
+        """And it is no position to go on from: without changes the next answer would be empty."""
+        for symbol in ("VCB", "FPT"):
+            held = [bar(symbol, day=day) for day in (4, 5, 6, 7, 8, 11, 12, 13, 14, 15)]
+            ours.store.merge(held, Authority.FOLLOWED, fence=ours.fence)
+            core.store.forget(symbol)
+            core.replace(symbol, [bar(symbol, day=day) for day in (11, 12)])
+        let_time_pass(ours.store, seconds=200)
+        follower = ours.follower(core.url)
+        for _ in range(2):
+            cycle = follower.cycle(ours.fence)
+            assert (cycle.bars_received, cycle.bars_changed, len(cycle.errors)) == (0, 0, 1)
+            assert (ours.store.state().age or 0) > 199
+
+    def test_the_contact_between_leaves_public_bars_out(self, ours: Ours, core: Core) -> None:
+        follower = ours.follower(core.url)
+        follower.cycle(ours.fence)
+        lie = (bar(close=65_000, volume=5_000), "64300")
+        assert core.store.lay([lie], actor="203.0.113.9", late_after=0).changed == 1
+        ours.store.remember_followed({}, fence=ours.fence)
+        cycle = follower.cycle(ours.fence)
+        assert (cycle.requests, cycle.bars_received) == (1, 2)
+        assert ours.series("VCB")[-1] == bar()
+
     def test_a_lost_lease_writes_nothing(self, ours: Ours, core: Core) -> None:
         ours.store.release_lease(ours.fence)
         with pytest.raises(FencedError):
@@ -253,7 +285,8 @@ class TestANodeOfOurKind:
 
 @dataclass
 class OldNode:
-    """Answers as existing nodes do: the last bar only unless all=true, bare dates, no ETag."""
+    """Answers as existing nodes do: the last bar only unless all=true or dates are asked for, bare
+    dates, no ETag, and strangers' bars behind its own."""
 
     url: str = ""
     market: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -271,8 +304,12 @@ class OldNode:
         self.queries.append(query)
         if self.body is not None:
             return self.status, self.body
-        whole = query.get("all") == ["true"]
-        served = {s: bars if whole else bars[-1:] for s, bars in self.market.items()}
+        [since] = query.get("start_date", [""])
+        whole = query.get("all") == ["true"] or since
+        served = {
+            symbol: [bar for bar in bars if bar["time"] >= since] if whole else bars[-1:]
+            for symbol, bars in self.market.items()
+        }
         return self.status, json.dumps(served).encode()
 
 
@@ -311,7 +348,7 @@ def wire(day: str, *, close: float = 64_300, volume: int = 1_000) -> dict[str, A
 
 
 class TestAnExistingNode:
-    def test_bare_dates_are_read_and_the_last_duplicate_of_a_day_wins(
+    def test_bare_dates_are_read_and_the_first_bar_of_a_day_counts(
         self, ours: Ours, old_node: OldNode
     ) -> None:
         old_node.market["VCB"] = [
@@ -320,21 +357,95 @@ class TestAnExistingNode:
             wire("2025-08-15", volume=1_500),
         ]
         ours.follower(old_node.url).cycle(ours.fence)
-        assert [(b.day.day, b.volume) for b in ours.series("VCB")] == [(14, 1_000), (15, 1_500)]
+        assert [(b.day.day, b.volume) for b in ours.series("VCB")] == [(14, 1_000), (15, 2_000)]
 
-    def test_between_whole_markets_only_its_last_bars_are_read(
+    def test_what_strangers_append_is_never_followed(self, ours: Ours, old_node: OldNode) -> None:
+        """Ten posts of 9.9 % each, into today and an earlier day, whole and in between."""
+        true = [wire("2025-08-14", close=64_000), wire("2025-08-15", close=64_300)]
+        lies = [
+            wire(day, close=round(64_300 * 1.099**n), volume=1_000 + n)
+            for day in ("2025-08-14", "2025-08-15", "2025-08-16")
+            for n in range(1, 11)
+        ]
+        old_node.market["VCB"] = sorted(true + lies, key=lambda bar: str(bar["time"]))
+        follower = ours.follower(old_node.url)
+        for _ in range(2):
+            follower.cycle(ours.fence)
+            assert [b.close for b in ours.series("VCB")] == [64_000, 64_300]
+
+    def test_between_whole_markets_only_its_latest_days_are_read(
         self, ours: Ours, old_node: OldNode
     ) -> None:
         now = 0.0
         follower = ours.follower(old_node.url, monotonic=lambda: now)
-        old_node.market["VCB"] = [wire("2025-08-14"), wire("2025-08-15")]
+        old_node.market["VCB"] = [wire("2025-07-31"), wire("2025-08-14"), wire("2025-08-15")]
         follower.cycle(ours.fence)
         old_node.market["VCB"][-1] = wire("2025-08-15", volume=3_000)
         assert follower.cycle(ours.fence).bars_received == 1
         assert ours.series("VCB")[-1].volume == 3_000
         now = 301.0
-        assert follower.cycle(ours.fence).bars_received == 2
-        assert [query.get("all") for query in old_node.queries] == [["true"], ["false"], ["true"]]
+        assert follower.cycle(ours.fence).bars_received == 3
+        assert [query.get("start_date") for query in old_node.queries] == [
+            None,
+            ["2025-08-01"],
+            None,
+        ]
+        assert all(query["all"] == ["true"] for query in old_node.queries)
+
+    def test_a_shorter_history_is_refused_and_its_newest_bars_are_merged(
+        self, ours: Ours, old_node: OldNode
+    ) -> None:
+        """As when the addresses of our kind fail and an older one, which keeps less, is left."""
+        days = (4, 5, 6, 7, 8, 11, 12, 13, 14)
+        held = [bar(day=day) for day in days]
+        ours.store.replace_series(
+            "VCB",
+            held,
+            Authority.FOLLOWED,
+            fence=ours.fence,
+            history_start=epoch_of(HISTORY_START),
+        )
+        let_time_pass(ours.store, seconds=200)
+        old_node.market["VCB"] = [
+            wire("2025-08-13", close=64_310),
+            wire("2025-08-14", volume=2_000),
+            wire("2025-08-15", close=64_500),
+        ]
+        cycle = ours.follower(old_node.url).cycle(ours.fence)
+        assert cycle.errors == []
+        assert cycle.symbol_errors == {"VCB": "the full history was refused (loses_days)"}
+        assert [(b.day.day, b.close, b.volume) for b in ours.series("VCB")] == [
+            *((day, 64_300, 1_000) for day in days[:-1]),
+            (14, 64_300, 2_000),
+            (15, 64_500, 1_000),
+        ]
+        assert (ours.store.state().age or 0) < 100
+
+    def test_nothing_is_as_fresh_as_it_says_when_nothing_was_taken(
+        self, ours: Ours, old_node: OldNode
+    ) -> None:
+        held = [bar(day=day) for day in (11, 12, 13, 14, 15)]
+        ours.store.merge(held, Authority.FOLLOWED, fence=ours.fence)
+        let_time_pass(ours.store, seconds=200)
+        old_node.market["VCB"] = [wire("2025-08-13")]
+        follower = ours.follower(old_node.url)
+        cycle = follower.cycle(ours.fence)
+        assert (cycle.bars_received, len(cycle.errors)) == (0, 1)
+        old_node.market = {}
+        with pytest.raises(FollowError, match="no market yet"):
+            follower.cycle(ours.fence)
+        assert (ours.store.state().age or 0) > 199
+
+    def test_a_contact_without_a_bar_makes_nothing_fresh(
+        self, ours: Ours, old_node: OldNode
+    ) -> None:
+        old_node.market["VCB"] = [wire("2025-08-15")]
+        follower = ours.follower(old_node.url)
+        follower.cycle(ours.fence)
+        let_time_pass(ours.store, seconds=200)
+        old_node.market = {"VCB": []}
+        follower.cycle(ours.fence)
+        assert (ours.store.state().age or 0) > 199
 
     @pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 414, 431])
     def test_any_refusal_of_a_position_means_the_whole_market(

@@ -1,12 +1,16 @@
 -- A peer's ledger; runs after tickers/store/lua/prelude.lua, and only for the worker that leads.
 --
 -- ledger:PEER  SYMBOL -> "revision taken_at": the revision that the peer has taken, and when (ms)
+-- older:PEER   what is known of an older node: 'older', 'frozen' (since, ms), 'looked' (at, ms), and
+--              'settled:SYMBOL' -> day: each where it holds
 -- ledgers      the peers that have a ledger
 --
--- The header: action, fence, new_epoch; peer for 'open' and 'take'; of_epoch for 'take'.
---   'check'  returns {epoch, revision}
+-- The header: action, fence, new_epoch; peer for all but 'check' and 'keep'; of_epoch for 'take'.
+--   'check'  returns {epoch, revision, now (ms)}
 --   'open'   returns {epoch, now (ms), symbol, "revision taken_at", ...}
 --   'take'   then symbol, revision each; writes nothing in another epoch
+--   'notes'  returns {now (ms), field, text, ...} of ``older``
+--   'note'   then field, text each; an empty text deletes the field
 --   'keep'   then peers; deletes all other ledgers; returns how many
 
 local action, peer = header.action, header.peer
@@ -14,7 +18,7 @@ if fenced(header.fence) then return FENCED end
 local epoch = live(header.new_epoch)
 
 if action == 'check' then
-  return {epoch, tonumber(redis.call('GET', key('revision')) or 0)}
+  return {epoch, tonumber(redis.call('GET', key('revision')) or 0), now}
 end
 
 if action == 'open' then
@@ -36,11 +40,31 @@ if action == 'take' then
   return true
 end
 
+if action == 'notes' then
+  local answer = {now}
+  for _, text in ipairs(redis.call('HGETALL', key('older:' .. peer))) do
+    answer[#answer + 1] = text
+  end
+  return answer
+end
+
+if action == 'note' then
+  redis.call('SADD', key('ledgers'), peer)
+  for at = 2, #ARGV, 2 do
+    if ARGV[at + 1] == '' then
+      redis.call('HDEL', key('older:' .. peer), ARGV[at])
+    else
+      redis.call('HSET', key('older:' .. peer), ARGV[at], ARGV[at + 1])
+    end
+  end
+  return true
+end
+
 local kept, deleted = {}, 0
 for at = 2, #ARGV do kept[ARGV[at]] = true end
 for _, peer in ipairs(redis.call('SMEMBERS', key('ledgers'))) do
   if not kept[peer] then
-    redis.call('DEL', key('ledger:' .. peer))
+    redis.call('DEL', key('ledger:' .. peer), key('older:' .. peer))
     redis.call('SREM', key('ledgers'), peer)
     deleted = deleted + 1
   end

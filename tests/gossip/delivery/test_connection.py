@@ -129,10 +129,14 @@ class TestBadPeers:
             "banned_since": None,
             "away": 0,
             "away_since": None,
+            "older": 0,
+            "frozen": 0,
+            "frozen_since": None,
             "sent": 1,
             "refused": 0,
             "failures": 0,
             "lacking": 1,
+            "withheld": 0,
         }
 
     def test_a_peer_that_never_finishes_its_tls_handshake_is_left_in_time(
