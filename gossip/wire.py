@@ -42,6 +42,9 @@ class Code(StrEnum):
     FUTURE_DAY = "future_day"
     BEFORE_HISTORY = "before_history"
     TOO_MANY_SYMBOLS = "too_many_symbols"
+    DISPUTED = "disputed"
+    IMPOSSIBLE_PRICE = "impossible_price"
+    IMPOSSIBLE_VOLUME = "impossible_volume"
 
     @property
     def is_failure(self) -> bool:
@@ -63,6 +66,9 @@ DETAILS = {
     Code.FUTURE_DAY: "time is after the node's current day",
     Code.BEFORE_HISTORY: "time is before the node's first day",
     Code.TOO_MANY_SYMBOLS: "the node keeps as many symbols as it may",
+    Code.DISPUTED: "the node's own source says otherwise of that symbol and day",
+    Code.IMPOSSIBLE_PRICE: "a price is beyond ten times the last trusted close, or under a tenth",
+    Code.IMPOSSIBLE_VOLUME: "volume is over 50 times the largest of the symbol's last 60 days",
 }
 ABOUT_A_BAR = frozenset({Code.INVALID_BAR, *DETAILS})
 

@@ -78,7 +78,15 @@ class CoreFetch:
         self._load(whole, fence, cycle, progress)
         if not cycle.errors and not self._stop.is_set():
             self._store.complete_cycle(fence=fence, age=None)
+            self._dispute_absent(fence, cycle)
         return self._finish(cycle, before)
+
+    def _dispute_absent(self, fence: str, cycle: CycleReport) -> None:
+        """A peer's bar of today is in dispute where our whole answer has none although most symbols
+        have one: before the first trades most have none."""
+        absent = cycle.without_todays - cycle.with_todays
+        if len(cycle.with_todays) > len(absent):
+            self._store.dispute_absent(sorted(absent), fence)
 
     def contact(self, fence: str) -> CycleReport:
         """One request for one symbol: shows the upstream alive and refreshes the trust window."""
@@ -183,6 +191,10 @@ class CoreFetch:
                 )
                 continue
             cycle.bars_received += sum(map(len, answer.series.values()))
+            today = self._clock.trading_day()
+            has = {s for s, bars in answer.series.items() if bars and bars[-1].day >= today}
+            cycle.with_todays |= has
+            cycle.without_todays |= answer.series.keys() - has
             cycle.bars_dropped += Counter(answer.dropped).total()
             cycle.symbols_missing += len(answer.missing)
             cycle.errors += answer.errors.values()

@@ -20,6 +20,9 @@ class CycleReport:
     bars_dropped: int = 0
     series_replaced: int = 0
     symbols_missing: int = 0
+    # Symbols whose answer has a bar of the trading day, and those whose answer has none.
+    with_todays: set[str] = field(default_factory=set)
+    without_todays: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
     upstream: dict[str, Any] = field(default_factory=dict)
     duration: float = 0.0  # seconds

@@ -3,7 +3,7 @@
 -- The header: authority, fence, latest_day, trading_day, new_epoch, most_symbols, window (the trust
 --       window, ms), age (of the data, ms), log_length, history_start (day); of public bars actor,
 --       late_after (ms until a trusted bar is late; none: never served) and network (the actor's; empty:
---       its bars need no second actor).
+--       its bars need no second actor); of INTERNAL ones actor: the peer, as far as it is known.
 -- Then a bar each: symbol, day, figures, json; a public one also what it was judged by: its anchor (a
 --       close) and the bar before the newest ('-': by none).
 -- Returns epoch, revision, and a verdict for each bar.
@@ -12,6 +12,7 @@ local authority, fence = header.authority, header.fence
 local latest_day, trading_day, window = header.latest_day, header.trading_day, header.window
 local history_start, most_symbols = header.history_start, header.most_symbols
 local actor, network, late_after = header.actor, header.network, header.late_after
+local is_internal = authority == 'INTERNAL'
 local FIRST, STRIDE = 2, authority == 'PUBLIC' and 6 or 4
 
 if authority == 'CORE' and fence == '' then return FENCED end
@@ -20,6 +21,7 @@ refuse_without_memory()
 local epoch = live(header.new_epoch)
 
 expire_public(trading_day, window)
+expire_disputes()
 
 local bars_prefix = key('bars:')
 
@@ -42,7 +44,7 @@ local public_bars = redis.call('HLEN', key('public')) + redis.call('HLEN', key('
 local function store_newest(bar, verdict, stored)
   bar.authority, bar.stored_at, bar.is_new = authority, now, true
   last[bar.symbol] = bar
-  local followers_would_keep = verdict == 'replaced' and authority == 'CORE' and bar.shrinks
+  local followers_would_keep = verdict == 'replaced' and bar.shrinks
   if followers_would_keep then
     log_replaced(bar.symbol)
   else
@@ -51,8 +53,8 @@ local function store_newest(bar, verdict, stored)
   return verdict
 end
 
--- The place of a bar's day in a history, and the bar stored there; else nil and the bar that it
--- comes before (nil: it comes last). Most are recent, so the steps back from the end are doubled
+-- The place of a bar's day in a history, and the bar stored there; else nil, the bar that it comes
+-- before (nil: it comes last) and how many come after it. Most are recent, so the steps back from the end are doubled
 -- before what remains is halved.
 local function find(bars, bar)
   local date, length = date_of(bar.json, bar.symbol), redis.call('LLEN', bars)
@@ -68,13 +70,77 @@ local function find(bars, bar)
       high, step, next_json = probe, step * 2, json
     end
   end
-  return nil, next_json
+  return nil, next_json, length - low
 end
 
-local function merge_history(bar)
+local function note_foreign(bar)
+  redis.call('SADD', key('foreign:' .. bar.symbol), date_of(bar.json, bar.symbol))
+end
+
+local function forget_foreign(bar)
+  redis.call('SREM', key('foreign:' .. bar.symbol), date_of(bar.json, bar.symbol))
+end
+
+-- What no market can bring, of a peer's bar: a price this many times its reference, or a part of it; a
+-- volume this many times the largest of so many days, of a symbol that has enough of them.
+local MOST_TIMES, MOST_VOLUMES, VOLUME_DAYS, ENOUGH_DAYS = 10, 50, 60, 20
+local ROUNDING = 1e-12 -- of a product of doubles; prices have less than twelve digits
+local MOST_STEPS = 60
+
+-- The figures of the last bar before ``from`` (counted from the end) that not only INTERNAL wrote.
+local function trusted_figures(bar, from)
+  local bars, foreign = bars_prefix .. bar.symbol, key('foreign:' .. bar.symbol)
+  for at = from, from - MOST_STEPS, -1 do
+    local json = redis.call('LINDEX', bars, at)
+    if not json then return nil end
+    if redis.call('SISMEMBER', foreign, date_of(json, bar.symbol)) == 0 then
+      return figures_in(json)
+    end
+  end
+end
+
+local function largest_volume(bar, stored)
+  local bars, foreign = bars_prefix .. bar.symbol, {}
+  for _, date in ipairs(redis.call('SMEMBERS', key('foreign:' .. bar.symbol))) do
+    foreign[date] = true
+  end
+  local dispute = dispute_of(bar.symbol, stored.day)
+  local known = stored.authority ~= 'INTERNAL' and stored or dispute and dispute.displaced
+  local most, count = known and volume_of(known) or 0, known and 1 or 0
+  for _, json in ipairs(redis.call('LRANGE', bars, -VOLUME_DAYS, -1)) do
+    if not foreign[date_of(json, bar.symbol)] then
+      most = math.max(most, tonumber(string.match(json, '(%d+)}$')))
+      count = count + 1
+    end
+  end
+  return most, count
+end
+
+local function impossible(bar, stored, from)
+  local known = bar.day > stored.day and stored.authority ~= 'INTERNAL' and stored.figures
+    or trusted_figures(bar, from)
+  local reference = tonumber(string.match(known or stored.figures, '%S+$'))
+  local volume, high, low = string.match(bar.figures, '^(%S+) (%S+) (%S+)')
+  local opened = tonumber(string.match(bar.json, '"open":([^,]+)'))
+  local most, least = reference * MOST_TIMES, reference / MOST_TIMES
+  if math.max(tonumber(high), opened) > most * (1 + ROUNDING)
+      or math.min(tonumber(low), opened) < least * (1 - ROUNDING) then
+    return 'impossible_price'
+  end
+  volume = tonumber(volume)
+  -- The largest volume is at least this one's, and reading sixty takes longer than all the rest.
+  if not known or volume <= MOST_VOLUMES * tonumber(string.match(known, '^%d+')) then return nil end
+  local usual, count = largest_volume(bar, stored)
+  return count >= ENOUGH_DAYS and volume > MOST_VOLUMES * usual and 'impossible_volume' or nil
+end
+
+local function merge_history(bar, stored)
   local bars = bars_prefix .. bar.symbol
-  local place, json = find(bars, bar)
+  local place, json, after = find(bars, bar)
   if not place then
+    local wrong = is_internal and impossible(bar, stored, -after - 1)
+    if wrong then return wrong end
+    if is_internal then note_foreign(bar) end
     if json then
       redis.call('LINSERT', bars, 'BEFORE', json, bar.json)
     else
@@ -83,30 +149,49 @@ local function merge_history(bar)
     log_bar(authority, bar)
     return 'added'
   end
-  if json == bar.json then return 'unchanged' end
+  if json == bar.json then
+    if not is_internal then forget_foreign(bar) end
+    return 'unchanged'
+  end
   if authority ~= 'CORE' then return 'kept' end
+  forget_foreign(bar)
   redis.call('LSET', bars, place, bar.json)
   -- Followers never rewrite history bar by bar, so a rewritten day is a replaced series.
   log_replaced(bar.symbol)
   return 'replaced'
 end
 
+-- A bar of a day after those stored. What stood in dispute until then is given back first.
+local function add_newest(bar, stored, dispute)
+  local before = stored and dispute_of(bar.symbol, stored.day)
+  if is_open(before) then stored = give_back(bar.symbol, before) end
+  if stored then redis.call('RPUSH', bars_prefix .. bar.symbol, stored.json) end
+  if is_internal then note_foreign(bar) end
+  if not dispute or reaches(bar, dispute) then end_dispute(bar.symbol) end
+  return store_newest(bar, 'added', stored)
+end
+
 local function merge_trusted(bar)
   if bar.day > latest_day then return 'future' end
   if authority ~= 'CORE' and bar.day < history_start then return 'too_old' end
-  local stored = last[bar.symbol]
+  local stored, dispute = last[bar.symbol], dispute_of(bar.symbol, bar.day)
+  if is_internal and dispute and not is_open(dispute) then
+    return stored and stored.json == bar.json and 'unchanged' or 'disputed'
+  end
+  if stored and bar.day >= stored.day then
+    local wrong = is_internal and bar.json ~= stored.json and impossible(bar, stored, -1)
+    if wrong then return wrong end
+  end
   if not stored then
     if authority ~= 'CORE' and known >= most_symbols then return 'full' end
     known = known + 1
-    return store_newest(bar, 'added', nil)
+    return add_newest(bar, nil, dispute)
   end
   if public_bars then end_public(bar.symbol) end
-  if bar.day > stored.day then
-    redis.call('RPUSH', bars_prefix .. bar.symbol, stored.json)
-    return store_newest(bar, 'added', stored)
-  end
-  if bar.day < stored.day then return merge_history(bar) end
-  local verdict = newest_verdict(bar, stored, authority)
+  if bar.day > stored.day then return add_newest(bar, stored, dispute) end
+  if bar.day < stored.day then return merge_history(bar, stored) end
+  local verdict = newest_verdict(bar, stored, authority, dispute and dispute.since)
+  settle(bar, stored, authority, verdict, dispute)
   if verdict == 'unchanged' or verdict == 'kept' then return verdict end
   bar.shrinks = not outgrows(bar, stored)
   return store_newest(bar, verdict, stored)
@@ -221,21 +306,24 @@ local function merge_public(bar)
 end
 
 local function write_newest()
-  local texts, revisions = {}, {}
+  local texts, revisions, senders = {}, {}, {}
   for _, symbol in ipairs(symbols) do
     local bar = last[symbol]
     if bar and bar.is_new then
       texts[#texts + 1], texts[#texts + 2] = symbol, write_last(bar, authority)
       revisions[#revisions + 1], revisions[#revisions + 2] = revision, symbol
+      senders[#senders + 1], senders[#senders + 2] = symbol, actor
     end
   end
   write_all('HSET', key('last'), texts)
   if authority == 'CORE' then write_all('ZADD', key('changed'), revisions) end
+  if is_internal then write_all('HSET', key('senders'), senders) end
 end
 
 local merge_one = authority == 'PUBLIC' and merge_public or merge_trusted
-local NOT_VALID = {future = true, too_old = true, full = true}
-local verdicts, valid = {}, false
+local NOT_VALID = {future = true, too_old = true, full = true, disputed = true,
+  impossible_price = true, impossible_volume = true}
+local verdicts, valid, wrong = {}, false, 0
 for at = FIRST, #ARGV, STRIDE do
   local verdict = merge_one({
     symbol = ARGV[at], day = tonumber(ARGV[at + 1]), day_text = ARGV[at + 1],
@@ -243,12 +331,14 @@ for at = FIRST, #ARGV, STRIDE do
     before = ARGV[at + 5],
   })
   if not NOT_VALID[verdict] then valid = true end
+  if verdict == 'impossible_price' or verdict == 'impossible_volume' then wrong = wrong + 1 end
   verdicts[#verdicts + 1] = verdict
 end
 if changes > 0 then
   write_revisions()
   write_newest()
 end
+if wrong > 0 then count_against(actor, 'impossible', wrong) end
 if valid and authority ~= 'PUBLIC' then trust(now - header.age, authority) end
 trim(header.log_length)
 return {epoch, revision or tonumber(redis.call('GET', key('revision')) or 0), verdicts}

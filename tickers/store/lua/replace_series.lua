@@ -1,9 +1,10 @@
--- Replaces a symbol's series whole, in one step; stored bars of days after the answer's last stay.
+-- Replaces a symbol's series whole, in one step. Stored bars of days after the answer's last stay, but
+-- not those of closed days that only INTERNAL wrote, nor what the core network has replaced.
 --
 -- The header: authority, fence, latest_day, trading_day, new_epoch, most_symbols, window (the trust
 --       window, ms), age (of the data, ms), log_length, history_start (day), first_date (the same as
 --       YYYY-MM-DD), replaces_newest (false: the newest day is decided by the merge table; true: the
---       core network has said 'series replaced'), symbol, and where there are bars day and figures of
+--       core network has said 'series replaced'), trading_date (the trading day as YYYY-MM-DD), symbol, and where there are bars day and figures of
 --       the last.
 -- Then the bars, sorted by day, one a day, none of a day after the latest.
 -- Returns epoch, revision, verdict.
@@ -20,6 +21,7 @@ refuse_without_memory()
 local epoch = live(header.new_epoch)
 
 expire_public(header.trading_day, header.window)
+expire_disputes()
 
 local function current_revision()
   return revision or tonumber(redis.call('GET', key('revision')) or 0)
@@ -43,6 +45,15 @@ local newest = {symbol = symbol, day = header.day, day_text = string.format('%.0
   figures = header.figures, json = series[answered]}
 local newest_date = date_of(newest.json, symbol)
 
+-- What only INTERNAL wrote is no history; of days after the answer's last, today's may be news.
+local foreign = {}
+for _, date in ipairs(redis.call('SMEMBERS', key('foreign:' .. symbol))) do foreign[date] = true end
+
+local function stays(date)
+  if foreign[date] then return date == header.trading_date end
+  return not header.replaces_newest
+end
+
 -- What is stored, and what would be lost.
 local bars_key = key('bars:' .. symbol)
 local stored = redis.call('LRANGE', bars_key, 0, -1)
@@ -51,8 +62,8 @@ local stored_days, lost = 0, 0
 for _, json in ipairs(stored) do
   local date = date_of(json, symbol)
   if date > newest_date then
-    series[#series + 1] = json
-  elseif date >= first_date then
+    if stays(date) then series[#series + 1] = json end
+  elseif date >= first_date and not foreign[date] then
     stored_days = stored_days + 1
     if not has[date] then lost = lost + 1 end
   end
@@ -65,14 +76,28 @@ end_public(symbol)
 trust(now - header.age, authority)
 
 local verdict = 'added'
-if stored_newest and stored_newest.day > newest.day then
+local dispute = stored_newest and dispute_of(symbol, stored_newest.day)
+local falls_back -- to a bar between the answer's last and the newest stored, which goes
+if #series > answered then
   verdict = 'kept'
+  if series[#series] ~= stored_newest.json then
+    local json = series[#series]
+    local date = date_of(json, symbol)
+    falls_back = {day_text = string.format('%.0f', day_of(date)), figures = figures_in(json),
+      json = json, authority = foreign[date] and 'INTERNAL' or authority}
+    end_dispute(symbol)
+  end
 elseif stored_newest and stored_newest.day == newest.day then
-  verdict = newest_verdict(newest, stored_newest, authority)
+  verdict = newest_verdict(newest, stored_newest, authority, dispute and dispute.since)
   if header.replaces_newest and verdict == 'kept' then
     verdict = 'replaced'
   end
+  settle(newest, stored_newest, authority, verdict, dispute)
   if verdict == 'kept' then series[answered] = stored_newest.json end
+else
+  if is_open(dispute) then end_dispute(symbol) end -- about a day that this answer writes, or lacks
+  local returned = dispute_of(symbol, newest.day)
+  if returned and not is_open(returned) and reaches(newest, returned) then end_dispute(symbol) end
 end
 
 local same = #stored == #series
@@ -88,12 +113,21 @@ if not same then
   log_replaced(symbol)
 end
 
+for date in pairs(foreign) do
+  if has[date] or not (date > newest_date and stays(date)) then
+    redis.call('SREM', key('foreign:' .. symbol), date)
+  end
+end
+
 local takes_newest = verdict == 'added' or verdict == 'replaced' or verdict == 'confirmed'
 if takes_newest and same then log_bar(authority, newest, true) end
 write_revisions()
 if takes_newest then
   redis.call('HSET', key('last'), symbol, write_last(newest, authority))
   if authority == 'CORE' then redis.call('ZADD', key('changed'), revision, symbol) end
+elseif falls_back then
+  redis.call('HSET', key('last'), symbol,
+    write_last(falls_back, falls_back.authority, stored_newest.stored_at))
 end
 local loaded = string.format('%.0f', header.history_start)
 if redis.call('HGET', key('loaded'), symbol) ~= loaded then
