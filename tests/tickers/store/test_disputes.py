@@ -340,6 +340,20 @@ class TestWhatCantBe:
         assert node.served() == before
         assert node.store.counted_against() == {PEER: {"impossible": 1}}
 
+    def test_a_late_bar_is_refused_as_well(self, node: Node) -> None:
+        node.say(bar(day=THURSDAY), CORE)
+        node.say(bar(volume=500), CORE)
+        said = bar(close=643_001, volume=400)
+        assert node.say(said, INTERNAL) is Verdict.IMPOSSIBLE_PRICE
+
+    def test_the_reference_moves_with_a_split(self, node: Node) -> None:
+        node.load([bar(day=THURSDAY, close=64_300)])
+        assert node.say(bar(close=6_400, volume=1), INTERNAL) is Verdict.IMPOSSIBLE_PRICE
+        node.say(bar(close=7_000, volume=2), INTERNAL)
+        assert node.say(bar(close=6_400, volume=3), INTERNAL) is Verdict.IMPOSSIBLE_PRICE
+        node.load([bar(day=THURSDAY, close=6_430)])
+        assert node.say(bar(close=6_400, volume=3), INTERNAL) is Verdict.REPLACED
+
     def test_the_reference_is_no_peers_bar_or_a_lie_would_walk_it_away(self, node: Node) -> None:
         node.say(bar(day=MONDAY), CORE)
         node.say(bar(day=THURSDAY, close=9 * 64_300), INTERNAL)

@@ -54,8 +54,8 @@ local function store_newest(bar, verdict, stored)
 end
 
 -- The place of a bar's day in a history, and the bar stored there; else nil, the bar that it comes
--- before (nil: it comes last) and how many come after it. Most are recent, so the steps back from the end are doubled
--- before what remains is halved.
+-- before (nil: it comes last) and how many come after it. Most are recent, so the steps back from the
+-- end are doubled before what remains is halved.
 local function find(bars, bar)
   local date, length = date_of(bar.json, bar.symbol), redis.call('LLEN', bars)
   local low, high, step, next_json = 0, length, 1, nil
@@ -77,7 +77,9 @@ local function note_foreign(bar)
   redis.call('SADD', key('foreign:' .. bar.symbol), date_of(bar.json, bar.symbol))
 end
 
+-- CORE or FOLLOWED have spoken of an earlier day, by which peers' bars are judged.
 local function forget_foreign(bar)
+  redis.call('HDEL', key('usual'), bar.symbol)
   redis.call('SREM', key('foreign:' .. bar.symbol), date_of(bar.json, bar.symbol))
 end
 
@@ -86,6 +88,23 @@ end
 local MOST_TIMES, MOST_VOLUMES, VOLUME_DAYS, ENOUGH_DAYS = 10, 50, 60, 20
 local ROUNDING = 1e-12 -- of a product of doubles; prices have less than twelve digits
 local MOST_STEPS = 60
+
+local MAX_VOLUME = 9007199254740992
+local OPEN_AT = #'{"symbol":"","time":"2025-08-15T00:00:00Z",'
+
+-- ``usual`` of each symbol that a peer's list speaks of.
+local usual = {}
+if is_internal then
+  for i, text in ipairs(redis.call('HMGET', key('usual'), unpack(symbols))) do
+    usual[symbols[i]] = text
+  end
+end
+
+local function note_usual(bar, by)
+  local text = string.format('%s %.17g %.0f', bar.day_text, by.close, by.volume)
+  usual[bar.symbol] = text
+  redis.call('HSET', key('usual'), bar.symbol, text)
+end
 
 -- The figures of the last bar before ``from`` (counted from the end) that not only INTERNAL wrote.
 local function trusted_figures(bar, from)
@@ -99,39 +118,67 @@ local function trusted_figures(bar, from)
   end
 end
 
-local function largest_volume(bar, stored)
-  local bars, foreign = bars_prefix .. bar.symbol, {}
+-- The largest volume of the last days that not only INTERNAL wrote, and how many these are.
+local function largest_volume(bar)
+  local foreign, most, count = {}, 0, 0
   for _, date in ipairs(redis.call('SMEMBERS', key('foreign:' .. bar.symbol))) do
     foreign[date] = true
   end
-  local dispute = dispute_of(bar.symbol, stored.day)
-  local known = stored.authority ~= 'INTERNAL' and stored or dispute and dispute.displaced
-  local most, count = known and volume_of(known) or 0, known and 1 or 0
-  for _, json in ipairs(redis.call('LRANGE', bars, -VOLUME_DAYS, -1)) do
+  for _, json in ipairs(redis.call('LRANGE', bars_prefix .. bar.symbol, -VOLUME_DAYS, -1)) do
     if not foreign[date_of(json, bar.symbol)] then
-      most = math.max(most, tonumber(string.match(json, '(%d+)}$')))
+      most = math.max(most, volume_of({figures = figures_in(json)}))
       count = count + 1
     end
   end
   return most, count
 end
 
-local function impossible(bar, stored, from)
-  local known = bar.day > stored.day and stored.authority ~= 'INTERNAL' and stored.figures
-    or trusted_figures(bar, from)
-  local reference = tonumber(string.match(known or stored.figures, '%S+$'))
+local function numbers_by(figures)
+  local bar = {figures = figures}
+  return {close = tonumber(close_of(bar)), volume = volume_of(bar)}
+end
+
+-- What peers' bars of the newest day stored are judged by: {close of the reference, a volume}. That
+-- volume is the largest once somebody has asked for it, else the last day's, which is less.
+local function judged_by(bar, notes)
+  local day, close, volume = string.match(usual[bar.symbol] or '', '^(%S+) (%S+) (%S+)')
+  if day == bar.day_text then return {close = tonumber(close), volume = tonumber(volume)} end
+  local figures = trusted_figures(bar, -1)
+  if not figures then return nil end
+  local by = numbers_by(figures)
+  if notes then note_usual(bar, by) end
+  return by
+end
+
+-- The verdict on a peer's bar that can't be, else nil. ``from``: the place of the bar before it,
+-- counted from the end. ``notes``: whether it may note what it was judged by (a bar that changes
+-- nothing writes nothing).
+local function impossible(bar, stored, from, notes)
+  local by
+  if bar.day == stored.day then
+    by = judged_by(bar, notes)
+  else
+    local figures = bar.day > stored.day and stored.authority ~= 'INTERNAL' and stored.figures
+      or trusted_figures(bar, from)
+    by = figures and numbers_by(figures)
+  end
   local volume, high, low = string.match(bar.figures, '^(%S+) (%S+) (%S+)')
-  local opened = tonumber(string.match(bar.json, '"open":([^,]+)'))
-  local most, least = reference * MOST_TIMES, reference / MOST_TIMES
-  if math.max(tonumber(high), opened) > most * (1 + ROUNDING)
-      or math.min(tonumber(low), opened) < least * (1 - ROUNDING) then
+  local opened = tonumber(string.match(bar.json, '"open":([^,]+)', OPEN_AT))
+  local reference = by and by.close or tonumber(close_of(stored))
+  if math.max(tonumber(high), opened) > reference * MOST_TIMES * (1 + ROUNDING)
+      or math.min(tonumber(low), opened) < reference / MOST_TIMES * (1 - ROUNDING) then
     return 'impossible_price'
   end
   volume = tonumber(volume)
-  -- The largest volume is at least this one's, and reading sixty takes longer than all the rest.
-  if not known or volume <= MOST_VOLUMES * tonumber(string.match(known, '^%d+')) then return nil end
-  local usual, count = largest_volume(bar, stored)
-  return count >= ENOUGH_DAYS and volume > MOST_VOLUMES * usual and 'impossible_volume' or nil
+  if not by or volume <= MOST_VOLUMES * by.volume then return nil end
+  local dispute = dispute_of(bar.symbol, stored.day)
+  local ours = stored.authority ~= 'INTERNAL' and stored or dispute and dispute.displaced
+  if ours and volume <= MOST_VOLUMES * volume_of(ours) then return nil end
+  local most, count = largest_volume(bar)
+  if bar.day > stored.day and ours then most, count = math.max(most, volume_of(ours)), count + 1 end
+  if count < ENOUGH_DAYS then most = MAX_VOLUME end
+  if notes then note_usual(bar, {close = by.close, volume = most}) end
+  return volume > MOST_VOLUMES * most and 'impossible_volume' or nil
 end
 
 local function merge_history(bar, stored)
@@ -140,7 +187,8 @@ local function merge_history(bar, stored)
   if not place then
     local wrong = is_internal and impossible(bar, stored, -after - 1)
     if wrong then return wrong end
-    if is_internal then note_foreign(bar) end
+    if public_bars then end_public(bar.symbol) end
+    if is_internal then note_foreign(bar) else forget_foreign(bar) end
     if json then
       redis.call('LINSERT', bars, 'BEFORE', json, bar.json)
     else
@@ -149,6 +197,7 @@ local function merge_history(bar, stored)
     log_bar(authority, bar)
     return 'added'
   end
+  if public_bars then end_public(bar.symbol) end
   if json == bar.json then
     if not is_internal then forget_foreign(bar) end
     return 'unchanged'
@@ -178,8 +227,12 @@ local function merge_trusted(bar)
   if is_internal and dispute and not is_open(dispute) then
     return stored and stored.json == bar.json and 'unchanged' or 'disputed'
   end
-  if stored and bar.day >= stored.day then
-    local wrong = is_internal and bar.json ~= stored.json and impossible(bar, stored, -1)
+  local verdict
+  if stored and bar.day == stored.day then
+    verdict = newest_verdict(bar, stored, authority, dispute and dispute.since)
+  end
+  if is_internal and stored and bar.day >= stored.day and verdict ~= 'unchanged' then
+    local wrong = impossible(bar, stored, -1, verdict == 'replaced')
     if wrong then return wrong end
   end
   if not stored then
@@ -187,10 +240,9 @@ local function merge_trusted(bar)
     known = known + 1
     return add_newest(bar, nil, dispute)
   end
+  if bar.day < stored.day then return merge_history(bar, stored) end
   if public_bars then end_public(bar.symbol) end
   if bar.day > stored.day then return add_newest(bar, stored, dispute) end
-  if bar.day < stored.day then return merge_history(bar, stored) end
-  local verdict = newest_verdict(bar, stored, authority, dispute and dispute.since)
   settle(bar, stored, authority, verdict, dispute)
   if verdict == 'unchanged' or verdict == 'kept' then return verdict end
   bar.shrinks = not outgrows(bar, stored)

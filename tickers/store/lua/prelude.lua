@@ -22,6 +22,7 @@
 --         volume span" when it has returned, and INTERNAL is refused until CORE or FOLLOWED reach these
 -- oldest_dispute  no open dispute began before it
 -- senders  SYMBOL -> the peer whose INTERNAL bar ``last`` holds, or held
+-- usual  SYMBOL -> "day close volume": what peers' bars of that day are judged by (lua/merge.lua)
 -- foreign:SYMBOL  the set of days (YYYY-MM-DD) that only INTERNAL wrote
 -- against  "hour peer what" -> how often within that hour (of the Unix epoch) a peer was 'contradicted',
 --         or sent what is 'impossible'
@@ -286,7 +287,7 @@ end
 -- A symbol leaves the market. Whether INTERNAL may speak of a day of it again outlives it.
 local function remove(symbol)
   end_public(symbol)
-  for _, name in ipairs({'last', 'revisions', 'loaded', 'laid', 'senders'}) do
+  for _, name in ipairs({'last', 'revisions', 'loaded', 'laid', 'senders', 'usual'}) do
     redis.call('HDEL', key(name), symbol)
   end
   redis.call('ZREM', key('changed'), symbol)
@@ -303,7 +304,9 @@ local function count_against(peer, what, times)
   local counts, hour = key('against'), math.floor(now / HOUR)
   if redis.call('HLEN', counts) >= MOST_COUNTED then
     for _, field in ipairs(redis.call('HKEYS', counts)) do
-      if tonumber(string.match(field, '^%d+')) <= hour - HOURS then redis.call('HDEL', counts, field) end
+      if tonumber(string.match(field, '^%d+')) <= hour - HOURS then
+        redis.call('HDEL', counts, field)
+      end
     end
     if redis.call('HLEN', counts) >= MOST_COUNTED then return end
   end

@@ -4,8 +4,8 @@
 -- The header: authority, fence, latest_day, trading_day, new_epoch, most_symbols, window (the trust
 --       window, ms), age (of the data, ms), log_length, history_start (day), first_date (the same as
 --       YYYY-MM-DD), replaces_newest (false: the newest day is decided by the merge table; true: the
---       core network has said 'series replaced'), trading_date (the trading day as YYYY-MM-DD), symbol, and where there are bars day and figures of
---       the last.
+--       core network has said 'series replaced'), trading_date (the trading day as YYYY-MM-DD), symbol,
+--       and where there are bars day and figures of the last.
 -- Then the bars, sorted by day, one a day, none of a day after the latest.
 -- Returns epoch, revision, verdict.
 
@@ -109,6 +109,7 @@ end
 if not same then
   series[#series] = nil -- the newest, which ``last`` holds
   redis.call('DEL', bars_key)
+  redis.call('HDEL', key('usual'), symbol)
   write_all('RPUSH', bars_key, series)
   log_replaced(symbol)
 end
