@@ -28,7 +28,7 @@ OF_MERGE, OF_FLOOR = 0.6, 0.25  # to reach
 def main() -> None:
     run = harness.read_options(__doc__)
     with harness.bench(servers.free_port()) as bench, contextlib.ExitStack() as stack:
-        store = harness.fill(SYMBOLS, 100)
+        store = harness.fill(SYMBOLS, 100, todays_by_peer=True)
         names = harness.symbol_names(SYMBOLS)
         process = stack.enter_context(servers.node(bench))
         one = reads.fetch(bench.port, f"/tickers?symbol={names[0]}&limit=1", {})

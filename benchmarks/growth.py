@@ -68,7 +68,7 @@ def measure(bench: Bench, symbols: int, bars: int, run: Run) -> Market:
     empty = wiring.store().client
     empty.flushdb()
     before = used_memory(empty)
-    store = harness.fill(symbols, bars)
+    store = harness.fill(symbols, bars, todays_by_peer=True)
     bench = bench.on(servers.free_port())  # the last one's may be taken after so long a pause
     memory, aof = used_memory(store.client) - before, rewritten_aof(store.client)
     with servers.node(bench) as gunicorn, client(bench) as connection:

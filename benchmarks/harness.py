@@ -30,6 +30,7 @@ README = ROOT / "benchmarks" / "README.md"
 DAY = dt.date(2025, 8, 15)
 NOW = dt.datetime(2025, 8, 15, 10, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
 TOKEN = "benchmark-primary-token"  # noqa: S105 - of nodes that live for a minute on loopback
+_BEGAN = time.monotonic_ns()
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,11 @@ def bench(port: int, **settings: str) -> Iterator[Bench]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def fill(symbols: int, bars: int) -> "Store":
-    """Make the store this market, as CORE and complete."""
+def fill(symbols: int, bars: int, *, todays_by_peer: bool = False) -> "Store":
+    """Make the store this market, as CORE and complete.
+
+    ``todays_by_peer``: bars of ``DAY`` came as INTERNAL, so that more of a peer's dispute nothing.
+    """
     from tickers import wiring
     from tickers.bar import epoch_of
     from tickers.verdict import Authority
@@ -132,14 +136,19 @@ def fill(symbols: int, bars: int) -> "Store":
     if fence is None:
         raise SystemExit("the benchmark's own store has a leader already")
     days = trading_days(bars)
+    of_peer: list[Bar] = []
     for symbol in symbol_names(symbols):
+        whole = series(symbol, days)
+        if todays_by_peer:
+            of_peer.append(whole.pop())
         store.replace_series(
             symbol,
-            series(symbol, days),
+            whole,
             Authority.CORE,
             fence=fence,
             history_start=epoch_of(days[0]),
         )
+    store.merge(of_peer, Authority.INTERNAL)
     store.complete_cycle(fence=fence)
     return store
 
@@ -186,8 +195,12 @@ def changed_bars(symbols: Sequence[str]) -> list["Bar"]:
 
 
 def next_volume() -> int:
-    """Grows by 1,000 a second: a merge that takes over a millisecond always brings a larger one."""
-    return time.time_ns() // 1_000_000
+    """Grows by 1,000 a second: a merge that takes over a millisecond always brings a larger one.
+
+    Above all of ``series``, and for ten days no more than 50 times what those have: more than that
+    no peer may say.
+    """
+    return 100_000_000 + (time.monotonic_ns() - _BEGAN) // 1_000_000
 
 
 # --- Rounds -------------------------------------------------------------------------------------

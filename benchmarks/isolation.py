@@ -33,7 +33,7 @@ READ = tuple(work for work in reads.WORK if not work.conditional)
 def main() -> None:
     run = harness.read_options(__doc__)
     with harness.bench(servers.free_port()) as bench:
-        store = harness.fill(287, 100)
+        store = harness.fill(287, 100, todays_by_peer=True)
         names = harness.symbol_names(287)
         with servers.node(bench) as process:
             posts, post_figures = writers_beside_readers(bench, names, run)

@@ -1,5 +1,7 @@
 """The client of a request, as one actor: an IPv4 address or an IPv6 /64."""
 
+from typing import Final
+
 from django.conf import settings
 from rest_framework import status
 from rest_framework.request import Request
@@ -7,6 +9,19 @@ from rest_framework.request import Request
 from gossip.errors import Refusal
 from gossip.wire import Code
 from reputation.address import UnknownClientError, actor_of, client_of
+
+# All whose address can't be told: a proxy that is set up wrong must not open a way around what is
+# counted of each.
+UNKNOWN: Final = "unknown"
+
+
+def peer_of_request(request: Request) -> str:
+    """The actor of a request that isn't refused for its address: of a peer that has, or lacks, the
+    token. UNKNOWN when a trusted proxy doesn't say whom it forwards for."""
+    try:
+        return actor_of_request(request)
+    except Refusal:
+        return UNKNOWN
 
 
 def actor_of_request(request: Request) -> str:

@@ -43,6 +43,9 @@ class Code(StrEnum):
     CLOSED_DAY = "closed_day"
     BEFORE_HISTORY = "before_history"
     TOO_MANY_SYMBOLS = "too_many_symbols"
+    DISPUTED = "disputed"
+    IMPOSSIBLE_PRICE = "impossible_price"
+    IMPOSSIBLE_VOLUME = "impossible_volume"
 
     @property
     def is_failure(self) -> bool:
@@ -65,6 +68,9 @@ DETAILS = {
     Code.CLOSED_DAY: "the exchanges were closed on that day",
     Code.BEFORE_HISTORY: "time is before the node's first day",
     Code.TOO_MANY_SYMBOLS: "the node keeps as many symbols as it may",
+    Code.DISPUTED: "the node's own source says otherwise of that symbol and day",
+    Code.IMPOSSIBLE_PRICE: "a price is beyond ten times the last trusted close, or under a tenth",
+    Code.IMPOSSIBLE_VOLUME: "volume is over 50 times the largest of the symbol's last 60 days",
 }
 ABOUT_A_BAR = frozenset({Code.INVALID_BAR, *DETAILS})
 

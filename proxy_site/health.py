@@ -35,6 +35,7 @@ STARTED_AT = time.time()
 
 # A worker that was silent for this many of its intervals is late.
 LATE_CYCLES = 3
+MOST_NAMED = 20  # contradicted peers
 GRACE = 30.0  # seconds: a cycle at the upstream's pace takes some
 
 PEER_KINDS = (PeerKind.INTERNAL, PeerKind.PUBLIC)
@@ -95,8 +96,10 @@ def read_market(problems: list[str]) -> dict[str, Any]:
         series, position, can_serve = {}, None, False
     filled = len(series)
     state, status, server, symbols = None, {}, {}, {}
+    contradicted: list[dict[str, Any]] = []
     try:
         state, status, server = store.state(), store.status(), check_server(store, problems)
+        contradicted = contradicted_peers(store, problems)
         check_worker(status, problems)
         symbols = market_health.of_symbols(store, state, status, series, problems)
         problems += clock_skew.complaints(status.get("clock_skew_secs", {}))
@@ -127,6 +130,7 @@ def read_market(problems: list[str]) -> dict[str, Any]:
         },
         "overlays": state.overlays if isinstance(state, State) else None,
         "held": state.held if isinstance(state, State) else None,
+        "contradicted_peers": contradicted,
         "store": server,
         "clock_skew_secs": status.get("clock_skew_secs", {}),
         "worker": status,
@@ -146,6 +150,27 @@ def check_server(store: Store, problems: list[str]) -> dict[str, Any]:
     }
     problems += redis_checks.complaints(info)
     return server
+
+
+def contradicted_peers(store: Store, problems: list[str]) -> list[dict[str, Any]]:
+    """The peers whose bars our own source contradicted in the last 24 hours, or that sent what no
+    market can bring: those with the most, and how often."""
+    counts = sorted(
+        store.counted_against().items(), key=lambda item: (-sum(item[1].values()), item[0])
+    )
+    named = [
+        {
+            "peer": peer,
+            "contradicted": of_peer.get("contradicted", 0),
+            "impossible": of_peer.get("impossible", 0),
+        }
+        for peer, of_peer in counts[:MOST_NAMED]
+    ]
+    if named:
+        worst = ", ".join(str(entry["peer"]) for entry in named[:3])
+        more = f" and {len(counts) - 3} more" if len(counts) > 3 else ""
+        problems.append(f"bars of peers were contradicted in the last 24 h: {worst}{more}")
+    return named
 
 
 def check_trust(age: float | None, problems: list[str]) -> None:

@@ -15,11 +15,18 @@ from django.db import Error, close_old_connections, connections
 
 from gossip.doors.claims import Claims
 from reputation import actors
+from tickers.market_clock import MarketClock
+from tickers.store.records import date_of
 from tickers.store.store import Store
+from tickers.universe import Universe
+from tickers.verdict import Authority
 
 logger = logging.getLogger(__name__)
 
 TURN = 2.0  # seconds: what is counted is in the database after five at most
+
+# Trading days without a bar after which a symbol that only peers know leaves.
+SILENT_DAYS = 5
 
 Duty = Callable[[], object]
 
@@ -95,6 +102,41 @@ def end_standing_of_banned(store: Store) -> None:
     if banned:
         ended = store.withdraw_actors(sorted(banned))
         logger.info("ended %d public bars of %d banned actors", ended, len(banned))
+
+
+def forget_gossiped(store: Store, universe: Universe, clock: MarketClock) -> None:
+    """A symbol that only peers know, and of which no bar came for five trading days, leaves the
+    market: invented ones must not fill it for good."""
+    unlisted = [symbol for symbol in store.symbols() if symbol not in universe]
+    today = clock.trading_day()
+    for symbol, newest in (store.newest(unlisted) if unlisted else {}).items():
+        silent = clock.calendar.trading_days_between(date_of(newest.day), today)
+        if (
+            newest.authority is Authority.INTERNAL
+            and silent >= SILENT_DAYS
+            and store.forget(symbol)
+        ):
+            logger.info(
+                "forgot %s: only peers know it, and no bar came for %d trading days", symbol, silent
+            )
+
+
+class ContradictedPeers:
+    """Says in the log whose bars were contradicted; /health names them for a day."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._said: dict[str, int] = {}
+
+    def tell(self) -> None:
+        now = {
+            peer: counts.get("contradicted", 0)
+            for peer, counts in self._store.counted_against().items()
+        }
+        for peer, times in now.items():
+            if times > self._said.get(peer, 0):
+                logger.warning("peer %s was contradicted %d times in the last 24 h", peer, times)
+        self._said = now
 
 
 def settle_claims(claims: Claims, *, lifetime: float) -> None:

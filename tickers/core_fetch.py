@@ -117,6 +117,7 @@ class CoreFetch:
             if auditing:
                 self._audits.note(intake.audited(whole), fence=fence)
             self._store.complete_cycle(fence=fence, age=None)
+            self._dispute_absent(fence, cycle)
         self._spoilt = frozenset(cycle.symbol_errors)
         self._remember(fence)
         return self._finish(cycle, before)
@@ -173,6 +174,13 @@ class CoreFetch:
         """Whether a full read can show something that the last one didn't."""
         before = self._unsettled.get(symbol)
         return before is None or abs(intake.now - before) >= APART * 1000
+
+    def _dispute_absent(self, fence: str, cycle: CycleReport) -> None:
+        """A peer's bar of today is in dispute where our whole answer has none although most symbols
+        have one: before the first trades most have none."""
+        absent = cycle.without_todays - cycle.with_todays
+        if len(cycle.with_todays) > len(absent):
+            self._store.dispute_absent(sorted(absent), fence)
 
     def contact(self, fence: str) -> CycleReport:
         """One request for a few symbols: shows the upstream alive, refreshes the trust window."""
@@ -326,6 +334,10 @@ class CoreFetch:
                 self._note_failure(answer, cycle)
                 continue
             cycle.bars_received += sum(map(len, answer.series.values()))
+            today = self._clock.trading_day()
+            has = {s for s, bars in answer.series.items() if bars and bars[-1].day >= today}
+            cycle.with_todays |= has
+            cycle.without_todays |= answer.series.keys() - has
             cycle.bars_dropped += Counter(answer.dropped).total()
             cycle.second_hand = cycle.second_hand or answer.age is not None
             self._note_symbols(answer, cycle)

@@ -23,6 +23,9 @@ class CycleReport:
     bars_changed: int = 0
     bars_dropped: int = 0
     series_replaced: int = 0
+    # Symbols whose answer has a bar of the trading day, and those whose answer has none.
+    with_todays: set[str] = field(default_factory=set)
+    without_todays: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
     symbol_errors: dict[str, str] = field(default_factory=dict)
     unseen: dict[str, str] = field(default_factory=dict)  # symbol → since when no answer has it

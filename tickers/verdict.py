@@ -32,6 +32,9 @@ class Verdict(StrEnum):
     SMALLER_VOLUME = "smaller_volume"
     ANCHOR_MOVED = "anchor_moved"
     LOSES_DAYS = "loses_days"
+    DISPUTED = "disputed"  # a peer's bar of a day on which CORE or FOLLOWED contradict the peers
+    IMPOSSIBLE_PRICE = "impossible_price"  # a peer's, beyond ten times the reference or a tenth
+    IMPOSSIBLE_VOLUME = "impossible_volume"  # a peer's, over 50 times the largest of 60 days
 
     @property
     def changes_market(self) -> bool:
@@ -53,5 +56,8 @@ _REFUSALS = frozenset(
         Verdict.SMALLER_VOLUME,
         Verdict.ANCHOR_MOVED,
         Verdict.LOSES_DAYS,
+        Verdict.DISPUTED,
+        Verdict.IMPOSSIBLE_PRICE,
+        Verdict.IMPOSSIBLE_VOLUME,
     }
 )

@@ -1,5 +1,8 @@
 """The two doors of a node: /gossip for peers with the token, /public/gossip for anyone."""
 
+import logging
+from collections.abc import Sequence
+
 from django.conf import settings
 from django.http import JsonResponse
 from django.utils import timezone
@@ -7,7 +10,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from gossip.client import actor_of_request
+from gossip.client import actor_of_request, peer_of_request
 from gossip.doors import admission, judging, laying, recording
 from gossip.doors.results import answer
 from gossip.errors import banned
@@ -15,8 +18,12 @@ from gossip.tokens import bearer, failures, secondary_use
 from reputation import actors
 from tickers import wiring
 from tickers.bar import Bar, BarError
-from tickers.verdict import Authority
+from tickers.verdict import Authority, Verdict
 from tickers.viewset import QuickViewSet
+
+logger = logging.getLogger(__name__)
+
+_AGAINST_THE_PEER = {Verdict.DISPUTED, Verdict.IMPOSSIBLE_PRICE, Verdict.IMPOSSIBLE_VOLUME}
 
 
 class TokenAuthentication(BaseAuthentication):
@@ -46,7 +53,7 @@ class TrustedGossip(QuickViewSet):
     def create(self, request: Request) -> JsonResponse:
         gossip = admission.read_gossip(request)
         bars = [entry for entry in gossip.entries if isinstance(entry, Bar)]
-        verdicts = iter(wiring.store().merge(bars, Authority.INTERNAL).verdicts if bars else ())
+        verdicts = iter(_merge(bars, peer_of_request(request)) if bars else ())
         if bars and bearer.is_valid(
             request.META.get("HTTP_AUTHORIZATION", ""), (settings.SECONDARY_TOKEN,)
         ):
@@ -55,6 +62,15 @@ class TrustedGossip(QuickViewSet):
             gossip,
             [entry if isinstance(entry, BarError) else next(verdicts) for entry in gossip.entries],
         )
+
+
+def _merge(bars: Sequence[Bar], peer: str) -> list[Verdict]:
+    """What becomes of a peer's bars; the log names a peer that our own source contradicts."""
+    verdicts = wiring.store().merge(bars, Authority.INTERNAL, peer=peer).verdicts
+    wrong = {str(verdict) for verdict in verdicts if verdict in _AGAINST_THE_PEER}
+    if wrong:
+        logger.warning("refused of peer %s: %s", peer, ", ".join(sorted(wrong)))
+    return verdicts
 
 
 class PublicGossip(QuickViewSet):

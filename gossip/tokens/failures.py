@@ -14,16 +14,12 @@ from django_redis import get_redis_connection
 from rest_framework import exceptions
 from rest_framework.request import Request
 
-from gossip.client import actor_of_request
-from gossip.errors import Refusal
+from gossip.client import peer_of_request
 from gossip.wire import Code
 
 logger = logging.getLogger(__name__)
 
 MESSAGE = "Invalid or missing token"
-# Whose address can't be told is limited with all others of that kind: a proxy that is set up wrong
-# must not open a way around the limit.
-UNKNOWN = "unknown"
 
 _KEY = "proxy:token-failures"
 _MINUTES = 60
@@ -31,10 +27,7 @@ _MINUTES = 60
 
 def refuse(request: Request) -> NoReturn:
     """401, or 429 over TOKEN_FAILURE_RATE. Without the cache this raises, which is answered 503."""
-    try:
-        actor = actor_of_request(request)
-    except Refusal:
-        actor = UNKNOWN
+    actor = peer_of_request(request)
     usage = get_usage(
         request._request,
         group="token-failures",

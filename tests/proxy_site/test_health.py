@@ -12,10 +12,13 @@ import redis
 
 from gossip.delivery.delivery import Delivery
 from gossip.delivery.peer import Peer, PeerKind
+from tests.support.bars import let_time_pass
 from tests.support.doors import (
     ANCHORS,
     CLIENT,
+    HOME,
     TODAY,
+    USUAL_VOLUME,
     YESTERDAY,
     a_bar,
     cache_away,
@@ -23,7 +26,9 @@ from tests.support.doors import (
     fill_market,
     forget,
     lead,
+    merge_core,
     send_public,
+    send_trusted,
     store_away,
     store_lost,
     wire,
@@ -284,6 +289,38 @@ class TestHealthyNode:
     def test_is_read_only(self, healthy: Store) -> None:
         answer = CLIENT.post("/health")
         assert (answer.status_code, list(answer.json())) == (405, ["detail", "code"])
+
+
+class TestContradictedPeers:
+    def test_a_peer_is_named_when_its_lie_had_to_go(
+        self, healthy: Store, clean_server: redis.Redis
+    ) -> None:
+        merge_core(a_bar())
+        send_trusted(wire(price=70_000, volume=2 * USUAL_VOLUME), address="198.51.100.7")
+        assert health()["contradicted_peers"] == []
+        let_time_pass(clean_server, seconds=61)
+        tell(healthy)
+        body = health()
+        assert body["contradicted_peers"] == [
+            {"peer": "198.51.100.7", "contradicted": 1, "impossible": 0}
+        ]
+        assert problem() == "bars of peers were contradicted in the last 24 h: 198.51.100.7"
+
+    def test_a_peer_is_named_when_it_sent_what_cant_be(self, healthy: Store) -> None:
+        send_trusted(wire(price=9e11))
+        assert health()["contradicted_peers"] == [
+            {"peer": HOME, "contradicted": 0, "impossible": 1}
+        ]
+        assert problem().endswith(HOME)
+
+    def test_those_with_the_most_are_named(self, healthy: Store) -> None:
+        for host in range(25):
+            for _ in range(1 + (host == 24)):
+                send_trusted(wire(price=9e11), address=f"198.51.100.{host}")
+        named = health()["contradicted_peers"]
+        assert len(named) == 20
+        assert named[0] == {"peer": "198.51.100.24", "contradicted": 0, "impossible": 2}
+        assert problem().endswith(" and 22 more")
 
 
 class TestProblems:

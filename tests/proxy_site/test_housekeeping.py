@@ -1,5 +1,6 @@
 """Housekeeping: each duty is done again and again, whatever becomes of the others."""
 
+import datetime as dt
 import logging
 import threading
 
@@ -7,8 +8,20 @@ import pytest
 import redis
 from django.db import DatabaseError, InterfaceError
 
-from proxy_site.housekeeping import Housekeeping
-from tests.support.bars import wait_until
+from proxy_site.housekeeping import ContradictedPeers, Housekeeping, forget_gossiped
+from tests.support.bars import (
+    MONDAY,
+    NEXT_MONDAY,
+    THURSDAY,
+    a_store,
+    bar,
+    exchange_time,
+    lead,
+    let_time_pass,
+    wait_until,
+)
+from tickers.universe import Universe
+from tickers.verdict import Authority
 
 
 def test_duties_are_done_again_and_again_until_it_stops() -> None:
@@ -92,4 +105,51 @@ def test_another_failure_of_a_failing_duty_is_said_too(caplog: pytest.LogCapture
     assert caplog.messages == [
         "failing fails, and is tried again (away)",
         "failing fails by a fault of its own, and is tried again",
+    ]
+
+
+class TestSymbolsThatOnlyPeersKnow:
+    def test_leave_after_five_trading_days_without_a_bar(
+        self, clean_server: redis.Redis, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = a_store(clean_server, max_symbols=30)
+        invented = [bar(f"X{n}", MONDAY) for n in range(30)]
+        assert store.merge(invented, Authority.INTERNAL).changed == 30
+        universe = Universe.read()
+        for day, left in ((NEXT_MONDAY, 30), (NEXT_MONDAY + dt.timedelta(days=1), 0)):
+            store.clock = a_store(clean_server, at=exchange_time(day, 10)).clock
+            with caplog.at_level(logging.INFO, logger="proxy_site.housekeeping"):
+                forget_gossiped(store, universe, store.clock)
+            assert len(store.symbols()) == left
+        assert len(caplog.messages) == 30
+        assert "forgot X0: only peers know it" in caplog.text
+
+    def test_stay_while_they_are_listed_or_ours_or_spoken_of(
+        self, clean_server: redis.Redis
+    ) -> None:
+        store = a_store(clean_server)
+        store.merge([bar("VCB", MONDAY), bar("SAID", THURSDAY)], Authority.INTERNAL)
+        store.merge([bar("OURS", MONDAY)], Authority.CORE, fence=lead(store))
+        next_thursday = THURSDAY + dt.timedelta(days=7)
+        store.clock = a_store(clean_server, at=exchange_time(next_thursday, 10)).clock
+        forget_gossiped(store, Universe.read(), store.clock)
+        assert store.symbols() == ["OURS", "SAID", "VCB"]
+
+
+def test_a_peer_that_is_contradicted_is_said_once_for_each_time(
+    clean_server: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = a_store(clean_server)
+    fence = lead(store)
+    peers = ContradictedPeers(store)
+    for times in (1, 2):
+        store.merge([bar(volume=times * 1_000)], Authority.CORE, fence=fence)
+        store.merge([bar(volume=times * 1_000 + 1)], Authority.INTERNAL, peer="198.51.100.7")
+        let_time_pass(clean_server, seconds=61)
+        store.state()
+        for _ in range(3):
+            peers.tell()
+    assert caplog.messages == [
+        "peer 198.51.100.7 was contradicted 1 times in the last 24 h",
+        "peer 198.51.100.7 was contradicted 2 times in the last 24 h",
     ]

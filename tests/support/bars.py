@@ -77,6 +77,10 @@ def let_time_pass(client: redis.Redis, *, seconds: float) -> None:
     for symbol, text in reads.hgetall(f"{ROOT}:laid").items():
         times = [b"%d" % (int(at) - milliseconds) for at in text.split(b" ")]
         reads.hset(f"{ROOT}:laid", symbol, b" ".join(times))
+    for symbol, text in reads.hgetall(f"{ROOT}:disputed").items():
+        reads.hset(f"{ROOT}:disputed", symbol, earlier(text, dated=1))
+    if began := reads.get(f"{ROOT}:oldest_dispute"):
+        reads.set(f"{ROOT}:oldest_dispute", earlier(began, dated=0))
     if noted := reads.get(f"{ROOT}:oldest_public"):
         reads.set(f"{ROOT}:oldest_public", earlier(noted, dated=1))
     for name in ("trusted_at", "cycle_at"):

@@ -13,6 +13,7 @@ from tickers.store.revisions import Revisions
 from tickers.verdict import Authority, Verdict
 
 INTERNAL_STANDS = 60.0  # seconds
+LONG_AGO = float("-inf")
 MOST_LAID = 10  # of a symbol in a minute
 
 
@@ -28,6 +29,17 @@ class Laid:
     bar: Bar
     actor: str
     laid_at: float
+
+
+@dataclass
+class Dispute:
+    """``displaced``: what CORE or FOLLOWED say of the day, while an INTERNAL bar stands over it;
+    ``refused``: once that has returned, the weight that they must reach."""
+
+    day: dt.date
+    since: float
+    displaced: Newest | None = None
+    refused: tuple[int, float] | None = None
 
 
 Entry = tuple[str, str, bytes]  # what, symbol, encoded bar (empty unless a bar changed)
@@ -48,6 +60,8 @@ class MergeModel:
     newest: dict[str, Newest] = field(default_factory=dict)
     overlays: dict[str, Laid] = field(default_factory=dict)
     laid_at: dict[str, list[float]] = field(default_factory=dict)
+    disputes: dict[str, Dispute] = field(default_factory=dict)
+    foreign: dict[str, set[dt.date]] = field(default_factory=dict)
     loaded: dict[str, dt.date] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
     revisions: dict[str, Revisions] = field(default_factory=dict)
@@ -111,11 +125,26 @@ class MergeModel:
         known = symbol in self.newest
         if known:
             self._withdraw(symbol)
-            for of_symbol in (self.series, self.newest, self.loaded, self.changed, self.laid_at):
-                of_symbol.pop(symbol, None)
-            self.entries.append(("removed", symbol, b""))
+            self._remove(symbol)
+            self.disputes.pop(symbol, None)
         self._end()
         return known
+
+    def dispute_absent(self, symbols: Iterable[str]) -> int:
+        self._begin()
+        opened = 0
+        for symbol in symbols:
+            newest = self.newest.get(symbol)
+            if (
+                newest
+                and newest.authority is Authority.INTERNAL
+                and newest.bar.day == self.trading_day
+                and self._dispute(symbol, newest.bar.day) is None
+            ):
+                self.disputes[symbol] = Dispute(newest.bar.day, newest.stored_at)
+                opened += 1
+        self._end()
+        return opened
 
     def look(self) -> None:
         self._begin()
@@ -129,17 +158,20 @@ class MergeModel:
             return Verdict.FUTURE
         if bar.day < self.history_start and authority is not Authority.CORE:
             return Verdict.TOO_OLD
-        if bar.symbol not in self.newest:
+        newest, dispute = self.newest.get(bar.symbol), self._dispute(bar.symbol, bar.day)
+        if authority is Authority.INTERNAL and dispute and dispute.refused:
+            return Verdict.UNCHANGED if newest and newest.bar == bar else Verdict.DISPUTED
+        if newest is None:
             if self._is_full(authority):
                 return Verdict.FULL
-            return self._take(bar, authority, Verdict.ADDED)
+            return self._add(bar, authority, dispute)
         self._withdraw(bar.symbol)
-        newest = self.newest[bar.symbol]
         if bar.day > newest.bar.day:
-            return self._take(bar, authority, Verdict.ADDED)
+            return self._add(bar, authority, dispute)
         if bar.day < newest.bar.day:
             return self._merge_history(bar, authority)
         verdict = self._decide(bar, newest, authority)
+        self._settle(bar, newest, authority, verdict)
         if verdict in (Verdict.REPLACED, Verdict.CONFIRMED):
             self._take(bar, authority, verdict)
         return verdict
@@ -147,27 +179,118 @@ class MergeModel:
     def _decide(self, bar: Bar, newest: Newest, authority: Authority) -> Verdict:
         """The row of a bar of the newest day stored."""
         if bar == newest.bar:
-            confirms = authority is Authority.CORE and newest.authority is not Authority.CORE
+            rank = [Authority.INTERNAL, Authority.FOLLOWED, Authority.CORE].index
+            confirms = rank(authority) > rank(newest.authority)
             return Verdict.CONFIRMED if confirms else Verdict.UNCHANGED
+        over_internal = newest.authority is Authority.INTERNAL
+        dispute = self._dispute(bar.symbol, bar.day)
+        since = dispute.since if dispute else newest.stored_at
+        stands = self.now - since < INTERNAL_STANDS
         if authority is Authority.CORE:
-            may_be_late = (
-                newest.authority is Authority.INTERNAL
-                and newest.bar.volume > bar.volume
-                and self.now - newest.stored_at <= INTERNAL_STANDS
-            )
+            may_be_late = over_internal and newest.bar.volume > bar.volume and stands
             return Verdict.KEPT if may_be_late else Verdict.REPLACED
-        return Verdict.REPLACED if weight(bar) > weight(newest.bar) else Verdict.KEPT
+        if weight(bar) > weight(newest.bar):
+            return Verdict.REPLACED
+        contradicts = over_internal and authority is Authority.FOLLOWED and not stands
+        return Verdict.REPLACED if contradicts else Verdict.KEPT
+
+    def _add(self, bar: Bar, authority: Authority, dispute: Dispute | None) -> Verdict:
+        """A bar of a new day; what stood in dispute until then is given back first."""
+        newest = self.newest.get(bar.symbol)
+        before = self._dispute(bar.symbol, newest.bar.day) if newest else None
+        if before and before.refused is None:
+            self._give_back(bar.symbol)
+        if authority is Authority.INTERNAL:
+            self.foreign.setdefault(bar.symbol, set()).add(bar.day)
+        if dispute is None or weight(bar) >= (dispute.refused or (0, 0)):
+            self.disputes.pop(bar.symbol, None)
+        return self._take(bar, authority, Verdict.ADDED)
+
+    # --- Disputes -------------------------------------------------------------------------------
+
+    def _dispute(self, symbol: str, day: dt.date) -> Dispute | None:
+        dispute = self.disputes.get(symbol)
+        return dispute if dispute and dispute.day == day else None
+
+    def _settle(self, bar: Bar, newest: Newest, authority: Authority, verdict: Verdict) -> None:
+        symbol, dispute = bar.symbol, self._dispute(bar.symbol, bar.day)
+        said = Newest(bar, authority, self.now)
+        if authority is Authority.INTERNAL:
+            if verdict is Verdict.REPLACED and newest.authority is not Authority.INTERNAL:
+                self.disputes[symbol] = Dispute(bar.day, self.now, newest)
+            return
+        if newest.authority is not Authority.INTERNAL:
+            if dispute and dispute.refused and weight(bar) >= dispute.refused:
+                del self.disputes[symbol]
+            return
+        self.foreign.get(symbol, set()).discard(bar.day)
+        since = dispute.since if dispute else newest.stored_at
+        if verdict is Verdict.KEPT:
+            displaced = dispute.displaced if dispute else None
+            takes = (Verdict.REPLACED, Verdict.CONFIRMED)
+            if displaced is None or self._decide(bar, displaced, authority) in takes:
+                self.disputes[symbol] = Dispute(bar.day, since, said)
+        elif verdict is Verdict.REPLACED and weight(newest.bar) > weight(bar):
+            self.disputes[symbol] = Dispute(bar.day, since, refused=weight(newest.bar))
+        else:
+            self.disputes.pop(symbol, None)
+
+    def _give_back(self, symbol: str) -> None:
+        dispute, internal = self.disputes[symbol], self.newest[symbol].bar
+        self.disputes[symbol] = Dispute(dispute.day, dispute.since, refused=weight(internal))
+        self._withdraw(symbol)
+        displaced = dispute.displaced
+        if displaced is None:
+            self._take_back(symbol, dispute.day)
+            return
+        self.newest[symbol] = displaced
+        self.series[symbol][dispute.day] = displaced.bar
+        self.entries.append(("replaced", symbol, b""))
+        if displaced.authority is Authority.CORE:
+            self.changed[symbol] = self.revision + 1
+
+    def _take_back(self, symbol: str, day: dt.date) -> None:
+        """The day that only INTERNAL has goes."""
+        foreign = self.foreign.get(symbol, set())
+        foreign.discard(day)
+        del self.series[symbol][day]
+        if not self.series[symbol]:
+            self._remove(symbol)
+            return
+        before = max(self.series[symbol])
+        authority = Authority.INTERNAL if before in foreign else Authority.CORE
+        self.newest[symbol] = Newest(self.series[symbol][before], authority, LONG_AGO)
+        self.entries.append(("replaced", symbol, b""))
+
+    def _remove(self, symbol: str) -> None:
+        self._withdraw(symbol)
+        for of_symbol in (
+            self.series,
+            self.newest,
+            self.loaded,
+            self.changed,
+            self.laid_at,
+            self.foreign,
+        ):
+            of_symbol.pop(symbol, None)
+        self.entries.append(("removed", symbol, b""))
 
     def _merge_history(self, bar: Bar, authority: Authority) -> Verdict:
         stored = self.series[bar.symbol].get(bar.day)
+        foreign = self.foreign.setdefault(bar.symbol, set())
         if stored == bar:
+            if authority is not Authority.INTERNAL:
+                foreign.discard(bar.day)
             return Verdict.UNCHANGED
         if stored is None:
+            if authority is Authority.INTERNAL:
+                foreign.add(bar.day)
             self.series[bar.symbol][bar.day] = bar
             self.entries.append((authority, bar.symbol, bar.encode()))
             return Verdict.ADDED
         if authority is not Authority.CORE:
             return Verdict.KEPT
+        foreign.discard(bar.day)
         self.series[bar.symbol][bar.day] = bar
         self.entries.append(("replaced", bar.symbol, b""))
         return Verdict.REPLACED
@@ -196,7 +319,9 @@ class MergeModel:
         if not bars:
             return Verdict.FUTURE
         stored = [
-            day for day in self.series.get(symbol, {}) if history_start <= day <= bars[-1].day
+            day
+            for day in self.series.get(symbol, {})
+            if history_start <= day <= bars[-1].day and day not in self.foreign.get(symbol, ())
         ]
         lost = set(stored) - {bar.day for bar in bars}
         return Verdict.LOSES_DAYS if len(lost) * 50 > len(stored) else None
@@ -205,18 +330,38 @@ class MergeModel:
         self, symbol: str, bars: Sequence[Bar], authority: Authority, *, replace_newest: bool
     ) -> Verdict:
         stored, newest, last = self.series.get(symbol, {}), self.newest.get(symbol), bars[-1]
-        after = {day: bar for day, bar in stored.items() if day > last.day}
+        foreign = self.foreign.get(symbol, set())
+        after = {
+            day: bar
+            for day, bar in stored.items()
+            if day > last.day
+            and (day == self.trading_day if day in foreign else not replace_newest)
+        }
         series = {bar.day: bar for bar in bars} | after
-        if newest is None or newest.bar.day < last.day:
-            decision = Verdict.ADDED
-        elif newest.bar.day > last.day:
+        if after:
             decision = Verdict.KEPT
+            if newest and newest.bar.day not in after:
+                day = max(after)
+                of_day = Authority.INTERNAL if day in foreign else authority
+                self.newest[symbol] = Newest(after[day], of_day, newest.stored_at)
+                if self._dispute(symbol, newest.bar.day):
+                    del self.disputes[symbol]
+        elif newest is None or newest.bar.day != last.day:
+            decision = Verdict.ADDED
+            dispute = self.disputes.get(symbol)
+            if dispute and (
+                dispute.refused is None
+                or (dispute.day == last.day and weight(last) >= dispute.refused)
+            ):
+                del self.disputes[symbol]
         else:
             decision = self._decide(last, newest, authority)
             if decision is Verdict.KEPT and replace_newest:
                 decision = Verdict.REPLACED
+            self._settle(last, newest, authority, decision)
             if decision is Verdict.KEPT:
                 series[last.day] = newest.bar
+        foreign.intersection_update(after)
         differs = series != stored
         self.series[symbol] = series
         if decision in (Verdict.ADDED, Verdict.REPLACED, Verdict.CONFIRMED):
@@ -266,6 +411,9 @@ class MergeModel:
             old = self.now - laid.laid_at >= self.trust_window
             if old or laid.bar.day != self.trading_day:
                 self._withdraw(symbol)
+        for symbol, dispute in list(self.disputes.items()):
+            if dispute.refused is None and self.now - dispute.since >= INTERNAL_STANDS:
+                self._give_back(symbol)
 
     # --- Shared ---------------------------------------------------------------------------------
 
@@ -284,7 +432,7 @@ class MergeModel:
         if what in ("withdrawn", Authority.PUBLIC):
             return
         if what == "removed":
-            del self.revisions[symbol]
+            self.revisions.pop(symbol, None)
             self.removed[symbol] = self.revision
             return
         before = self.revisions.get(symbol) or Revisions(self.removed.pop(symbol, 0))

@@ -1,9 +1,11 @@
 """The core cycle: the real client against the simulated exchange, into a real store."""
 
+import dataclasses
 import datetime as dt
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import redis
@@ -13,7 +15,7 @@ from simulator.clock import AcceleratedClock
 from simulator.faults import BodyFault
 from simulator.market import SimulatedMarket
 from simulator.server import SimulatorServer
-from tests.support.bars import wait_until
+from tests.support.bars import let_time_pass, wait_until
 from tickers.bar import Bar
 from tickers.core_fetch import ADJUSTED, CoreFetch, compare
 from tickers.market_clock import MarketClock
@@ -21,7 +23,7 @@ from tickers.snapshot.series import bar_of
 from tickers.store.redis_client import connect
 from tickers.store.store import ROOT, FencedError, Store
 from tickers.universe import Universe
-from tickers.vci.client import VciClient
+from tickers.vci.client import Failure, VciClient
 from tickers.vci.request_budget import RequestBudget
 from tickers.verdict import Authority
 
@@ -303,6 +305,54 @@ def test_a_contact_doesnt_depend_on_one_symbol(bench: Bench) -> None:
     age = bench.store.state().age
     assert age is not None
     assert age < 60
+
+
+def test_a_peers_bar_of_today_goes_when_a_whole_answer_has_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.fetch.cycle(bench.fence)
+    whole = bench.series("VCB")
+    without_todays(bench, "VCB", monkeypatch)
+    bench.store.forget("VCB")
+    bench.fetch.cycle(bench.fence)
+    lie = dataclasses.replace(whole[-1], volume=whole[-1].volume + 1)
+    bench.store.merge([lie], Authority.INTERNAL, peer="198.51.100.7")
+    bench.fetch.cycle(bench.fence)
+    assert bench.series("VCB") == [*whole[:-1], lie]
+    let_time_pass(bench.store.client, seconds=61)
+    bench.store.state()
+    assert bench.series("VCB") == whole[:-1]
+    assert bench.store.counted_against() == {"198.51.100.7": {"contradicted": 1}}
+
+
+def test_a_peers_bar_of_today_stays_when_few_have_theirs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As before the first trades of a day."""
+    bench.fetch.cycle(bench.fence)
+    whole = bench.series("VCB")
+    for symbol in SYMBOLS[1:4]:
+        without_todays(bench, symbol, monkeypatch)
+        bench.store.forget(symbol)
+    bench.fetch.cycle(bench.fence)
+    bench.store.merge([whole[-1]], Authority.INTERNAL)
+    bench.fetch.cycle(bench.fence)
+    let_time_pass(bench.store.client, seconds=61)
+    bench.store.state()
+    assert bench.series("VCB") == whole
+
+
+def without_todays(bench: Bench, symbol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the upstream's answers have no bar of today of the symbol."""
+    fetch = bench.client.fetch
+
+    def answers(*args: Any, **options: Any) -> Iterator[Any]:
+        for answer in fetch(*args, **options):
+            if not isinstance(answer, Failure) and symbol in answer.series:
+                answer.series[symbol] = answer.series[symbol][:-1]
+            yield answer
+
+    monkeypatch.setattr(bench.client, "fetch", answers)
 
 
 def test_a_gossiped_bar_is_never_taken_for_a_history(bench: Bench) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from tickers.bar import epoch_of
+from tickers.bar import DAY_SECONDS, epoch_of
 from tickers.verdict import Authority
 
 MAX_SERIES = 20_000  # bars of one symbol: 80 years of trading days
@@ -149,6 +149,11 @@ def day_in(bar: bytes) -> int:
     """The day of an encoded bar, in epoch seconds."""
     at = bar.index(_DAY_NAME) + len(_DAY_NAME)
     return _epoch(bar[at : at + 10])
+
+
+def date_of(day: int) -> dt.date:
+    """The date of a day in epoch seconds."""
+    return dt.date(1970, 1, 1) + dt.timedelta(days=day // DAY_SECONDS)
 
 
 @lru_cache(maxsize=MAX_SERIES)

@@ -92,8 +92,9 @@ class Store:
         self._max_symbols = max_symbols
         self._history_start = epoch_of(history_start)
         self._log_length = log_length
-        self._merging = _own_script(client, "rules", "merge")
-        self._replacing_series = _own_script(client, "rules", "replace_series")
+        self._merging = _own_script(client, "rules", "disputes", "merge")
+        self._replacing_series = _own_script(client, "rules", "disputes", "replace_series")
+        self._disputing_absent = _own_script(client, "rules", "disputes", "dispute_absent")
         self._completing_cycle = _own_script(client, "complete_cycle")
         self._withdrawing_actors = _own_script(client, "withdraw_actors")
         self._forgetting = _own_script(client, "forget")
@@ -101,20 +102,27 @@ class Store:
         self._noting = _own_script(client, "note")
         self._noting_fields = _own_script(client, "note_fields")
         self._noting_trading_days = _own_script(client, "note_trading_days")
-        self._telling_position = _own_script(client, "position")
+        self._telling_position = _own_script(client, "rules", "disputes", "position")
         self._reading_series = _own_script(client, "read_series")
         self._reading_facts = _own_script(client, "facts")
 
     # --- Writing ------------------------------------------------------------------------------
 
     def merge(
-        self, bars: Sequence[Bar], authority: Authority, *, fence: str = "", age: float = 0
+        self,
+        bars: Sequence[Bar],
+        authority: Authority,
+        *,
+        fence: str = "",
+        age: float = 0,
+        peer: str = "",
     ) -> Merged:
         """Merge trusted bars; CORE needs the ``fence`` of the lease it was fetched under.
 
         A bar of a day on which the exchanges were closed is refused, whoever sent it.
         ``age``: how many seconds old the data was already when it came (a follower's window starts
-        that much earlier). Raises FencedError, and what redis raises.
+        that much earlier). ``peer``: who sent INTERNAL bars, to be named when they are contradicted
+        (empty: nobody is). Raises FencedError, and what redis raises.
         """
         if authority is Authority.PUBLIC:
             raise ValueError("public bars are laid over trusted ones: use lay")
@@ -136,7 +144,7 @@ class Store:
         position = Position("", 0)
         verdicts: list[Verdict] = []
         for part in _parts(bars, MAX_BARS):
-            merged = self._merge(part, authority, fence=fence, age=age)
+            merged = self._merge(part, authority, fence=fence, age=age, actor=peer)
             position = merged.position
             verdicts += merged.verdicts
         return Merged(position, verdicts)
@@ -220,12 +228,13 @@ class Store:
         """Replace a symbol's series by ``bars`` (sorted by day, one a day), and mark it loaded.
 
         Stored bars after the answer's last day stay, except those of days that are ``gone``, which
-        count nowhere. LOSES_DAYS: the answer lacks over 2 % of the days stored since
-        ``history_start`` (epoch seconds), unless it ``may_lose`` them, and nothing was written.
-        CLOSED_DAY: the exchanges were closed on all of its days; single ones are left out. The
-        newest day is decided by the merge table. With ``replace_newest`` (the core network has
-        said that this series was replaced) neither holds: what it has now counts. Raises ValueError
-        for bars that are no series.
+        count nowhere, and those of earlier days than the trading day that only INTERNAL wrote.
+        LOSES_DAYS: the answer lacks over 2 % of the days stored since ``history_start`` (epoch
+        seconds), without those that only INTERNAL wrote, unless it ``may_lose`` them, and nothing
+        was written. CLOSED_DAY: the exchanges were closed on all of its days; single ones are left
+        out. The newest day is decided by the merge table. With ``replace_newest`` (the core network
+        has said that this series was replaced) none of this holds: what it has now counts, and of
+        the trading day what only INTERNAL wrote. Raises ValueError for bars that are no series.
         """
         if len(bars) > MAX_SERIES:
             raise ValueError(f"{symbol} has {len(bars)} bars; a series has at most {MAX_SERIES}")
@@ -243,6 +252,7 @@ class Store:
             "replaces_newest": replace_newest,
             "may_lose": may_lose,
             "gone": [day.isoformat() for day in gone],
+            "trading_date": self.clock.trading_day().isoformat(),
             "symbol": symbol,
         }
         if bars:
@@ -267,6 +277,16 @@ class Store:
         if age is not None:
             header["age"] = round(age * 1000)
         self._completing_cycle(header)
+
+    def dispute_absent(self, symbols: Iterable[str], fence: str) -> int:
+        """Dispute the trading day's INTERNAL bars of ``symbols``, of which a whole answer of our
+        own fetch has none although most symbols have one; returns how many disputes that opens.
+
+        A minute after such a bar was stored it goes, unless the fetch has one by then. Raises
+        FencedError, and what redis raises.
+        """
+        header = {"fence": fence, "trading_day": epoch_of(self.clock.trading_day())}
+        return int(self._disputing_absent(header, symbols))
 
     def withdraw_actors(self, actors: Iterable[str]) -> int:
         """End these actors' held bars, and overlays they sent or spoke for; returns how many."""
@@ -433,6 +453,19 @@ class Store:
     def loaded(self) -> dict[str, int]:
         """symbol → the history start (epoch seconds) that it was fully loaded from."""
         return {k.decode(): int(v) for k, v in self._reads.hgetall(_key("loaded")).items()}
+
+    def counted_against(self) -> dict[str, dict[str, int]]:
+        """peer → what → how often within the last 24 hours: "contradicted" (its bar stood over ours
+        and ours returned) and "impossible" (it sent what no market can bring)."""
+        seconds, _ = self._reads.time()
+        first_hour = int(seconds) // 3_600 - 23
+        counts: dict[str, dict[str, int]] = {}
+        for field, times in self._reads.hgetall(_key("against")).items():
+            hour, peer, what = field.decode().split(" ")
+            if int(hour) >= first_hour:
+                of_peer = counts.setdefault(peer, {})
+                of_peer[what] = of_peer.get(what, 0) + int(times)
+        return counts
 
     def seconds_since_cycle(self) -> float | None:
         """How long ago a cycle spoke of every symbol; None: never."""

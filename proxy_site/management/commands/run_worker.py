@@ -16,7 +16,14 @@ from gossip.delivery.delivery import Delivery
 from gossip.delivery.peer import Peer, PeerKind
 from gossip.doors.appeals import Hearing
 from gossip.doors.claims import Claims
-from proxy_site.housekeeping import Housekeeping, end_standing_of_banned, settle_claims
+from proxy_site.housekeeping import (
+    ContradictedPeers,
+    Duty,
+    Housekeeping,
+    end_standing_of_banned,
+    forget_gossiped,
+    settle_claims,
+)
 from proxy_site.local import embedded_redis
 from proxy_site.serving import process_memory
 from proxy_site.worker import Pace, Worker
@@ -137,14 +144,18 @@ def core_fetch(
 def housekeeping() -> Housekeeping:
     store = wiring.store()
     claims = Claims(store)
-    return Housekeeping(
-        {
-            "ending what the banned have standing": lambda: end_standing_of_banned(store),
-            "counting bars in the database": actors.flush,
-            "hearing appeals": Hearing(store).turn,
-            "settling claims": lambda: settle_claims(claims, lifetime=settings.TRUST_WINDOW),
-        }
-    )
+    duties: dict[str, Duty] = {
+        "ending what the banned have standing": lambda: end_standing_of_banned(store),
+        "counting bars in the database": actors.flush,
+        "hearing appeals": Hearing(store).turn,
+        "settling claims": lambda: settle_claims(claims, lifetime=settings.TRUST_WINDOW),
+        "naming contradicted peers": ContradictedPeers(store).tell,
+    }
+    if not settings.IS_PUBLIC_NODE:  # a public node's universe is what its core serves
+        duties["forgetting what only peers know"] = lambda: forget_gossiped(
+            store, settings.UNIVERSE, wiring.market_clock()
+        )
+    return Housekeeping(duties)
 
 
 def followers(stop: threading.Event, skew: ClockSkew) -> list[Follower]:

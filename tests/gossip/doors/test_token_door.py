@@ -15,12 +15,14 @@ from hypothesis import given
 from gossip.tokens import bearer as token_door
 from gossip.tokens import failures, rotation, secondary_use
 from gossip.wire import MAX_LIST
+from tests.support.bars import let_time_pass
 from tests.support.doors import (
     ANCHORS,
     AWAY,
     CLIENT,
     HOME,
     TODAY,
+    USUAL_VOLUME,
     YESTERDAY,
     a_bar,
     bodies,
@@ -375,6 +377,58 @@ class TestList:
         assert answer.status_code == 200
         assert {result["verdict"] for result in answer.json()["results"]} == {"added"}
         assert len(market.symbols()) == MAX_LIST + len(ANCHORS)
+
+
+class TestWhatIsntBelieved:
+    def test_a_lie_that_had_to_go_is_refused_when_it_comes_again(
+        self, market: Store, clean_server: Any
+    ) -> None:
+        merge_core(a_bar())
+        lie = wire(price=70_000, volume=USUAL_VOLUME + 1)
+        assert send_trusted(lie).json()["verdict"] == "replaced"
+        assert served()["close"] == 70_000
+        let_time_pass(clean_server, seconds=61)
+        assert served()["close"] == ANCHORS["VCB"]
+        before = footprint()
+        answer = send_trusted(lie)
+        assert told(answer) == (
+            422,
+            "the node's own source says otherwise of that symbol and day",
+        )
+        assert answer.json()["code"] == "disputed"
+        assert footprint() == before
+
+    def test_what_cant_be_is_refused_and_counted_of_its_sender(
+        self, market: Store, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        before = footprint()
+        answer = send_trusted(wire(price=9e11))
+        assert answer.status_code == 422
+        assert answer.json()["code"] == "impossible_price"
+        answer = send_trusted([wire(), wire("PVS", price=1), wire("ACV", high=9e11)])
+        assert answer.status_code == 200
+        assert [result.get("code") for result in answer.json()["results"]] == [
+            None,
+            "impossible_price",
+            "impossible_price",
+        ]
+        assert footprint() != before  # VCB's
+        assert market.counted_against() == {HOME: {"impossible": 3}}
+        assert caplog.messages.count(f"refused of peer {HOME}: impossible_price") == 2
+
+    def test_a_volume_that_cant_be_is_refused(self, market: Store) -> None:
+        for back in range(2, 21):
+            merge_core(a_bar(day=TODAY - dt.timedelta(days=back)))
+        answer = send_trusted(wire(volume=50 * USUAL_VOLUME + 1))
+        assert (answer.status_code, answer.json()["code"]) == (422, "impossible_volume")
+        assert send_trusted(wire(volume=50 * USUAL_VOLUME)).status_code == 200
+
+    def test_a_peer_behind_a_proxy_that_names_nobody_is_heard(
+        self, market: Store, settings: Any
+    ) -> None:
+        settings.TRUSTED_PROXIES = [AWAY]
+        assert send_trusted(wire(price=9e11), address=AWAY).status_code == 422
+        assert market.counted_against() == {"unknown": {"impossible": 1}}
 
 
 class TestRefused:

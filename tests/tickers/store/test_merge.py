@@ -102,6 +102,16 @@ class TestCoreOverABarOfTheSameDay:
         assert send(fetched, CORE) is Verdict.KEPT
         assert stored(store) == [internal.encode()]
         let_time_pass(store_client, seconds=3)
+        store.state()
+        assert stored(store) == [fetched.encode()]
+        assert send(fetched, CORE) is Verdict.UNCHANGED
+
+    def test_replaces_an_internal_bar_of_larger_volume_after_a_minute(
+        self, store: Store, store_client: redis.Redis, send: Send
+    ) -> None:
+        internal, fetched = bar(volume=1_001), bar(volume=1_000)
+        send(internal, INTERNAL)
+        let_time_pass(store_client, seconds=61)
         assert send(fetched, CORE) is Verdict.REPLACED
         assert stored(store) == [fetched.encode()]
 
@@ -540,6 +550,10 @@ class MergeMachine(RuleBasedStateMachine):
     def forgets(self, symbol: str) -> None:
         assert self.store.forget(symbol) is self.model.forget(symbol)
 
+    @rule(symbols=st.sets(st.sampled_from(SYMBOLS)))
+    def disputes_what_an_answer_lacks(self, symbols: set[str]) -> None:
+        assert self.store.dispute_absent(symbols, self.fence) == self.model.dispute_absent(symbols)
+
     @rule()
     def looks(self) -> None:
         self.model.look()
@@ -620,6 +634,19 @@ class MergeMachine(RuleBasedStateMachine):
         told = self.store.series_with_revisions(self.store.symbols())
         assert {symbol: revisions for symbol, _, revisions in told} == model.revisions
         assert self.store.removed() == model.removed
+        reads: Any = self.client
+        foreign = {
+            s: {
+                dt.date.fromisoformat(day.decode()) for day in reads.smembers(f"{ROOT}:foreign:{s}")
+            }
+            for s in SYMBOLS
+        }
+        assert foreign == {s: model.foreign.get(s, set()) for s in SYMBOLS}
+        disputed = {
+            s.decode(): int(text.split()[0])
+            for s, text in reads.hgetall(f"{ROOT}:disputed").items()
+        }
+        assert disputed == {s: epoch_of(dispute.day) for s, dispute in model.disputes.items()}
 
     @invariant()
     def the_revision_and_the_log_tell_what_changed(self) -> None:

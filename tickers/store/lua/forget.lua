@@ -6,13 +6,7 @@ local symbol = header.symbol
 if header.fence ~= '' and fenced(header.fence) then return FENCED end
 if redis.call('HEXISTS', key('last'), symbol) == 0 then return 0 end
 live(header.new_epoch)
-end_public(symbol)
-for _, name in ipairs({'last', 'revisions', 'loaded', 'laid', 'suspects', 'replaced_at'}) do
-  redis.call('HDEL', key(name), symbol)
-end
-redis.call('ZREM', key('changed'), symbol)
-redis.call('DEL', key('bars:' .. symbol))
-log('removed', symbol)
-redis.call('HSET', key('removed'), symbol, string.format('%.0f', revision))
+remove(symbol)
+redis.call('HDEL', key('disputed'), symbol)
 trim(header.log_length)
 return 1

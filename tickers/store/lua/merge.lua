@@ -3,7 +3,7 @@
 -- The header: authority, fence, latest_day, trading_day, new_epoch, most_symbols, window (the trust
 --       window, ms), age (of the data, ms), log_length, history_start (day); of public bars actor,
 --       late_after (ms until a trusted bar is late; none: never served) and network (the actor's; empty:
---       its bars need no second actor).
+--       its bars need no second actor); of INTERNAL ones actor: the peer, as far as it is known.
 -- Then a bar each: symbol, day, figures, json; a public one also what it was judged by: its anchor (a
 --       close) and the bar before the newest ('-': by none).
 -- Returns epoch, revision, and a verdict for each bar.
@@ -12,6 +12,7 @@ local authority, fence = header.authority, header.fence
 local latest_day, trading_day, window = header.latest_day, header.trading_day, header.window
 local history_start, most_symbols = header.history_start, header.most_symbols
 local actor, network, late_after = header.actor, header.network, header.late_after
+local is_internal = authority == 'INTERNAL'
 local FIRST, STRIDE = 2, authority == 'PUBLIC' and 6 or 4
 
 if authority == 'CORE' and fence == '' then return FENCED end
@@ -20,6 +21,7 @@ refuse_without_memory()
 local epoch = live(header.new_epoch)
 
 expire_public(trading_day, window)
+expire_disputes()
 
 local bars_prefix = key('bars:')
 
@@ -42,7 +44,7 @@ local public_bars = redis.call('HLEN', key('public')) + redis.call('HLEN', key('
 local function store_newest(bar, verdict, stored)
   bar.authority, bar.stored_at, bar.is_new = authority, now, true
   last[bar.symbol] = bar
-  local followers_would_keep = verdict == 'replaced' and authority == 'CORE' and bar.shrinks
+  local followers_would_keep = verdict == 'replaced' and bar.shrinks
   if followers_would_keep then
     log_replaced(bar.symbol)
   else
@@ -51,9 +53,9 @@ local function store_newest(bar, verdict, stored)
   return verdict
 end
 
--- The place of a bar's day in a history, and the bar stored there; else nil and the bar that it
--- comes before (nil: it comes last). Most are recent, so the steps back from the end are doubled
--- before what remains is halved.
+-- The place of a bar's day in a history, and the bar stored there; else nil, the bar that it comes
+-- before (nil: it comes last) and how many come after it. Most are recent, so the steps back from the
+-- end are doubled before what remains is halved.
 local function find(bars, bar)
   local date, length = date_of(bar.json, bar.symbol), redis.call('LLEN', bars)
   local low, high, step, next_json = 0, length, 1, nil
@@ -68,13 +70,125 @@ local function find(bars, bar)
       high, step, next_json = probe, step * 2, json
     end
   end
-  return nil, next_json
+  return nil, next_json, length - low
 end
 
-local function merge_history(bar)
+local function note_foreign(bar)
+  redis.call('SADD', key('foreign:' .. bar.symbol), date_of(bar.json, bar.symbol))
+end
+
+-- CORE or FOLLOWED have spoken of an earlier day, by which peers' bars are judged.
+local function forget_foreign(bar)
+  redis.call('HDEL', key('usual'), bar.symbol)
+  redis.call('SREM', key('foreign:' .. bar.symbol), date_of(bar.json, bar.symbol))
+end
+
+-- What no market can bring, of a peer's bar: a price this many times its reference, or a part of it; a
+-- volume this many times the largest of so many days, of a symbol that has enough of them.
+local MOST_TIMES, MOST_VOLUMES, VOLUME_DAYS, ENOUGH_DAYS = 10, 50, 60, 20
+local ROUNDING = 1e-12 -- of a product of doubles; prices have less than twelve digits
+local MOST_STEPS = 60
+
+local MAX_VOLUME = 9007199254740992
+local OPEN_AT = #'{"symbol":"","time":"2025-08-15T00:00:00Z",'
+
+-- ``usual`` of each symbol that a peer's list speaks of.
+local usual = {}
+if is_internal then
+  for i, text in ipairs(redis.call('HMGET', key('usual'), unpack(symbols))) do
+    usual[symbols[i]] = text
+  end
+end
+
+local function note_usual(bar, by)
+  local text = string.format('%s %.17g %.0f', bar.day_text, by.close, by.volume)
+  usual[bar.symbol] = text
+  redis.call('HSET', key('usual'), bar.symbol, text)
+end
+
+-- The figures of the last bar before ``from`` (counted from the end) that not only INTERNAL wrote.
+local function trusted_figures(bar, from)
+  local bars, foreign = bars_prefix .. bar.symbol, key('foreign:' .. bar.symbol)
+  for at = from, from - MOST_STEPS, -1 do
+    local json = redis.call('LINDEX', bars, at)
+    if not json then return nil end
+    if redis.call('SISMEMBER', foreign, date_of(json, bar.symbol)) == 0 then
+      return figures_in(json)
+    end
+  end
+end
+
+-- The largest volume of the last days that not only INTERNAL wrote, and how many these are.
+local function largest_volume(bar)
+  local foreign, most, count = {}, 0, 0
+  for _, date in ipairs(redis.call('SMEMBERS', key('foreign:' .. bar.symbol))) do
+    foreign[date] = true
+  end
+  for _, json in ipairs(redis.call('LRANGE', bars_prefix .. bar.symbol, -VOLUME_DAYS, -1)) do
+    if not foreign[date_of(json, bar.symbol)] then
+      most = math.max(most, volume_of({figures = figures_in(json)}))
+      count = count + 1
+    end
+  end
+  return most, count
+end
+
+local function numbers_by(figures)
+  local bar = {figures = figures}
+  return {close = tonumber(close_of(bar)), volume = volume_of(bar)}
+end
+
+-- What peers' bars of the newest day stored are judged by: {close of the reference, a volume}. That
+-- volume is the largest once somebody has asked for it, else the last day's, which is less.
+local function judged_by(bar, notes)
+  local day, close, volume = string.match(usual[bar.symbol] or '', '^(%S+) (%S+) (%S+)')
+  if day == bar.day_text then return {close = tonumber(close), volume = tonumber(volume)} end
+  local figures = trusted_figures(bar, -1)
+  if not figures then return nil end
+  local by = numbers_by(figures)
+  if notes then note_usual(bar, by) end
+  return by
+end
+
+-- The verdict on a peer's bar that can't be, else nil. ``from``: the place of the bar before it,
+-- counted from the end. ``notes``: whether it may note what it was judged by (a bar that changes
+-- nothing writes nothing).
+local function impossible(bar, stored, from, notes)
+  local by
+  if bar.day == stored.day then
+    by = judged_by(bar, notes)
+  else
+    local figures = bar.day > stored.day and stored.authority ~= 'INTERNAL' and stored.figures
+      or trusted_figures(bar, from)
+    by = figures and numbers_by(figures)
+  end
+  local volume, high, low = string.match(bar.figures, '^(%S+) (%S+) (%S+)')
+  local opened = tonumber(string.match(bar.json, '"open":([^,]+)', OPEN_AT))
+  local reference = by and by.close or tonumber(close_of(stored))
+  if math.max(tonumber(high), opened) > reference * MOST_TIMES * (1 + ROUNDING)
+      or math.min(tonumber(low), opened) < reference / MOST_TIMES * (1 - ROUNDING) then
+    return 'impossible_price'
+  end
+  volume = tonumber(volume)
+  if not by or volume <= MOST_VOLUMES * by.volume then return nil end
+  local dispute = dispute_of(bar.symbol, stored.day)
+  local ours = stored.authority ~= 'INTERNAL' and stored or dispute and dispute.displaced
+  if ours and volume <= MOST_VOLUMES * volume_of(ours) then return nil end
+  local most, count = largest_volume(bar)
+  if bar.day > stored.day and ours then most, count = math.max(most, volume_of(ours)), count + 1 end
+  if count < ENOUGH_DAYS then most = MAX_VOLUME end
+  if notes then note_usual(bar, {close = by.close, volume = most}) end
+  return volume > MOST_VOLUMES * most and 'impossible_volume' or nil
+end
+
+local function merge_history(bar, stored)
   local bars = bars_prefix .. bar.symbol
-  local place, json = find(bars, bar)
+  local place, json, after = find(bars, bar)
   if not place then
+    local wrong = is_internal and impossible(bar, stored, -after - 1)
+    if wrong then return wrong end
+    if public_bars then end_public(bar.symbol) end
+    if is_internal then note_foreign(bar) else forget_foreign(bar) end
     if json then
       redis.call('LINSERT', bars, 'BEFORE', json, bar.json)
     else
@@ -83,30 +197,53 @@ local function merge_history(bar)
     log_bar(authority, bar)
     return 'added'
   end
-  if json == bar.json then return 'unchanged' end
+  if public_bars then end_public(bar.symbol) end
+  if json == bar.json then
+    if not is_internal then forget_foreign(bar) end
+    return 'unchanged'
+  end
   if authority ~= 'CORE' then return 'kept' end
+  forget_foreign(bar)
   redis.call('LSET', bars, place, bar.json)
   -- Followers never rewrite history bar by bar, so a rewritten day is a replaced series.
   log_replaced(bar.symbol)
   return 'replaced'
 end
 
+-- A bar of a day after those stored. What stood in dispute until then is given back first.
+local function add_newest(bar, stored, dispute)
+  local before = stored and dispute_of(bar.symbol, stored.day)
+  if is_open(before) then stored = give_back(bar.symbol, before) end
+  if stored then redis.call('RPUSH', bars_prefix .. bar.symbol, stored.json) end
+  if is_internal then note_foreign(bar) end
+  if not dispute or reaches(bar, dispute) then end_dispute(bar.symbol) end
+  return store_newest(bar, 'added', stored)
+end
+
 local function merge_trusted(bar)
   if bar.day > latest_day then return 'future' end
   if authority ~= 'CORE' and bar.day < history_start then return 'too_old' end
-  local stored = last[bar.symbol]
+  local stored, dispute = last[bar.symbol], dispute_of(bar.symbol, bar.day)
+  if is_internal and dispute and not is_open(dispute) then
+    return stored and stored.json == bar.json and 'unchanged' or 'disputed'
+  end
+  local verdict
+  if stored and bar.day == stored.day then
+    verdict = newest_verdict(bar, stored, authority, dispute and dispute.since)
+  end
+  if is_internal and stored and bar.day >= stored.day and verdict ~= 'unchanged' then
+    local wrong = impossible(bar, stored, -1, verdict == 'replaced')
+    if wrong then return wrong end
+  end
   if not stored then
     if authority ~= 'CORE' and known >= most_symbols then return 'full' end
     known = known + 1
-    return store_newest(bar, 'added', nil)
+    return add_newest(bar, nil, dispute)
   end
+  if bar.day < stored.day then return merge_history(bar, stored) end
   if public_bars then end_public(bar.symbol) end
-  if bar.day > stored.day then
-    redis.call('RPUSH', bars_prefix .. bar.symbol, stored.json)
-    return store_newest(bar, 'added', stored)
-  end
-  if bar.day < stored.day then return merge_history(bar) end
-  local verdict = newest_verdict(bar, stored, authority)
+  if bar.day > stored.day then return add_newest(bar, stored, dispute) end
+  settle(bar, stored, authority, verdict, dispute)
   if verdict == 'unchanged' or verdict == 'kept' then return verdict end
   bar.shrinks = not outgrows(bar, stored)
   return store_newest(bar, verdict, stored)
@@ -221,21 +358,24 @@ local function merge_public(bar)
 end
 
 local function write_newest()
-  local texts, revisions = {}, {}
+  local texts, revisions, senders = {}, {}, {}
   for _, symbol in ipairs(symbols) do
     local bar = last[symbol]
     if bar and bar.is_new then
       texts[#texts + 1], texts[#texts + 2] = symbol, write_last(bar, authority)
       revisions[#revisions + 1], revisions[#revisions + 2] = revision, symbol
+      senders[#senders + 1], senders[#senders + 2] = symbol, actor
     end
   end
   write_all('HSET', key('last'), texts)
   if authority == 'CORE' then write_all('ZADD', key('changed'), revisions) end
+  if is_internal then write_all('HSET', key('senders'), senders) end
 end
 
 local merge_one = authority == 'PUBLIC' and merge_public or merge_trusted
-local NOT_VALID = {future = true, too_old = true, full = true}
-local verdicts, valid = {}, false
+local NOT_VALID = {future = true, too_old = true, full = true, disputed = true,
+  impossible_price = true, impossible_volume = true}
+local verdicts, valid, wrong = {}, false, 0
 for at = FIRST, #ARGV, STRIDE do
   local verdict = merge_one({
     symbol = ARGV[at], day = tonumber(ARGV[at + 1]), day_text = ARGV[at + 1],
@@ -243,12 +383,14 @@ for at = FIRST, #ARGV, STRIDE do
     before = ARGV[at + 5],
   })
   if not NOT_VALID[verdict] then valid = true end
+  if verdict == 'impossible_price' or verdict == 'impossible_volume' then wrong = wrong + 1 end
   verdicts[#verdicts + 1] = verdict
 end
 if changes > 0 then
   write_revisions()
   write_newest()
 end
+if wrong > 0 then count_against(actor, 'impossible', wrong) end
 if valid and authority ~= 'PUBLIC' then trust(now - header.age, authority) end
 trim(header.log_length)
 return {epoch, revision or tonumber(redis.call('GET', key('revision')) or 0), verdicts}

@@ -10,6 +10,8 @@
 
 local epoch = live(header.new_epoch)
 expire_public(header.trading_day, header.window)
+expire_disputes()
+if changes > 0 then write_revisions() end
 trim(header.log_length)
 local reached = revision or tonumber(redis.call('GET', key('revision')) or 0)
 

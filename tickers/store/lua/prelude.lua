@@ -20,6 +20,15 @@
 -- suspects  SYMBOL -> JSON (tickers/suspects.py): of which a trusted source says what can't be right
 -- replaced_at  SYMBOL -> when closed days of its series were adjusted last
 -- trading_days  days (YYYY-MM-DD) that the market has shown to be trading days, whatever the calendar says
+-- disputed  SYMBOL -> "day since - -" or "day since - - authority volume high low close stored_at json"
+--         while an INTERNAL bar of that day stands over that displaced bar (or over none); "day since
+--         volume span" when it has returned, and INTERNAL is refused until CORE or FOLLOWED reach these
+-- oldest_dispute  no open dispute began before it
+-- senders  SYMBOL -> the peer whose INTERNAL bar ``last`` holds, or held
+-- usual  SYMBOL -> "day close volume": what peers' bars of that day are judged by (lua/merge.lua)
+-- foreign:SYMBOL  the set of days (YYYY-MM-DD) that only INTERNAL wrote
+-- against  "hour peer what" -> how often within that hour (of the Unix epoch) a peer was 'contradicted',
+--         or sent what is 'impossible'
 -- trusted_at, fetched_at: when a trusted source, and our own fetch, last brought a valid bar
 -- changes the change log: one entry a change, ids REVISION-N, one field: the authority of a changed
 --         bar -> the bar, or 'withdrawn' (an overlay's end) -> symbol, or 'replaced' (read the whole
@@ -276,6 +285,35 @@ local function expire_public(trading_day, window)
     oldest = math.max(oldest, now - window + MOST_LATE)
     redis.call('SET', key('oldest_public'), string.format('%.0f %.0f', trading_day, oldest))
   end
+end
+
+-- A symbol leaves the market. Whether INTERNAL may speak of a day of it again outlives it.
+local function remove(symbol)
+  end_public(symbol)
+  for _, name in ipairs({'last', 'revisions', 'loaded', 'laid', 'senders', 'usual', 'suspects', 'replaced_at'}) do
+    redis.call('HDEL', key(name), symbol)
+  end
+  redis.call('ZREM', key('changed'), symbol)
+  redis.call('DEL', key('bars:' .. symbol), key('foreign:' .. symbol))
+  log('removed', symbol)
+  redis.call('HSET', key('removed'), symbol, string.format('%.0f', revision))
+end
+
+-- What is counted of peers: only who has the token can make it more.
+local HOUR, HOURS, MOST_COUNTED = 3600000, 24, 2000
+
+local function count_against(peer, what, times)
+  if not peer or peer == '' or times == 0 then return end
+  local counts, hour = key('against'), math.floor(now / HOUR)
+  if redis.call('HLEN', counts) >= MOST_COUNTED then
+    for _, field in ipairs(redis.call('HKEYS', counts)) do
+      if tonumber(string.match(field, '^%d+')) <= hour - HOURS then
+        redis.call('HDEL', counts, field)
+      end
+    end
+    if redis.call('HLEN', counts) >= MOST_COUNTED then return end
+  end
+  redis.call('HINCRBY', counts, string.format('%.0f %s %s', hour, peer, what), times)
 end
 
 -- The trust window never moves back. What we fetched ourselves is kept apart: two core nodes that

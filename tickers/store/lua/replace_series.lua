@@ -1,4 +1,5 @@
--- Replaces a symbol's series whole, in one step; stored bars of days after the answer's last stay.
+-- Replaces a symbol's series whole, in one step. Stored bars of days after the answer's last stay, but
+-- not those of closed days that only INTERNAL wrote, nor what the core network has replaced.
 --
 -- What the operator, or three answers in a row, say is no day of the series goes, and isn't counted as
 -- lost; a whole answer that an operator takes may lose what it will.
@@ -7,8 +8,8 @@
 --       window, ms), age (of the data, ms), log_length, history_start (day), first_date (the same as
 --       YYYY-MM-DD), replaces_newest (false: the newest day is decided by the merge table; true: the
 --       core network has said 'series replaced'), may_lose (whether it may lose days), gone (stored
---       days, YYYY-MM-DD each, that go), symbol, and where there are bars day and figures of
---       the last.
+--       days, YYYY-MM-DD each, that go), trading_date (the trading day as YYYY-MM-DD), symbol, and where
+--       there are bars day and figures of the last.
 -- Then the bars, sorted by day, one a day, none of a day after the latest.
 -- Returns epoch, revision, verdict.
 
@@ -24,6 +25,7 @@ refuse_without_memory()
 local epoch = live(header.new_epoch)
 
 expire_public(header.trading_day, header.window)
+expire_disputes()
 
 local function current_revision()
   return revision or tonumber(redis.call('GET', key('revision')) or 0)
@@ -50,6 +52,15 @@ local newest = {symbol = symbol, day = header.day, day_text = string.format('%.0
   figures = header.figures, json = series[answered]}
 local newest_date = date_of(newest.json, symbol)
 
+-- What only INTERNAL wrote is no history; of days after the answer's last, today's may be news.
+local foreign = {}
+for _, date in ipairs(redis.call('SMEMBERS', key('foreign:' .. symbol))) do foreign[date] = true end
+
+local function stays(date)
+  if foreign[date] then return date == header.trading_date end
+  return not header.replaces_newest
+end
+
 -- What is stored, and what would be lost.
 local bars_key = key('bars:' .. symbol)
 local stored = redis.call('LRANGE', bars_key, 0, -1)
@@ -60,8 +71,8 @@ for _, json in ipairs(stored) do
   if gone[date] and not has[date] then
     -- It isn't kept, and isn't lost.
   elseif date > newest_date then
-    series[#series + 1] = json
-  elseif date >= first_date then
+    if stays(date) then series[#series + 1] = json end
+  elseif date >= first_date and not foreign[date] then
     stored_days = stored_days + 1
     if not has[date] then lost = lost + 1 end
   end
@@ -80,14 +91,28 @@ if stored_newest and gone[date_of(stored_newest.json, symbol)] and
 end
 
 local verdict = 'added'
-if stored_newest and stored_newest.day > newest.day then
+local dispute = stored_newest and dispute_of(symbol, stored_newest.day)
+local falls_back -- to a bar between the answer's last and the newest stored, which goes
+if #series > answered then
   verdict = 'kept'
+  if not stored_newest or series[#series] ~= stored_newest.json then
+    local json = series[#series]
+    local date = date_of(json, symbol)
+    falls_back = {day_text = string.format('%.0f', day_of(date)), figures = figures_in(json),
+      json = json, authority = foreign[date] and 'INTERNAL' or authority}
+    end_dispute(symbol)
+  end
 elseif stored_newest and stored_newest.day == newest.day then
-  verdict = newest_verdict(newest, stored_newest, authority)
+  verdict = newest_verdict(newest, stored_newest, authority, dispute and dispute.since)
   if header.replaces_newest and verdict == 'kept' then
     verdict = 'replaced'
   end
+  settle(newest, stored_newest, authority, verdict, dispute)
   if verdict == 'kept' then series[answered] = stored_newest.json end
+else
+  if is_open(dispute) then end_dispute(symbol) end -- about a day that this answer writes, or lacks
+  local returned = dispute_of(symbol, newest.day)
+  if returned and not is_open(returned) and reaches(newest, returned) then end_dispute(symbol) end
 end
 
 local same = #stored == #series
@@ -99,8 +124,15 @@ end
 if not same then
   series[#series] = nil -- the newest, which ``last`` holds
   redis.call('DEL', bars_key)
+  redis.call('HDEL', key('usual'), symbol)
   write_all('RPUSH', bars_key, series)
   log_replaced(symbol)
+end
+
+for date in pairs(foreign) do
+  if has[date] or not (date > newest_date and stays(date)) then
+    redis.call('SREM', key('foreign:' .. symbol), date)
+  end
 end
 
 local takes_newest = verdict == 'added' or verdict == 'replaced' or verdict == 'confirmed'
@@ -109,6 +141,9 @@ write_revisions()
 if takes_newest then
   redis.call('HSET', key('last'), symbol, write_last(newest, authority))
   if authority == 'CORE' then redis.call('ZADD', key('changed'), revision, symbol) end
+elseif falls_back then
+  redis.call('HSET', key('last'), symbol,
+    write_last(falls_back, falls_back.authority, stored_newest and stored_newest.stored_at or now_text))
 end
 local loaded = string.format('%.0f', header.history_start)
 if redis.call('HGET', key('loaded'), symbol) ~= loaded then

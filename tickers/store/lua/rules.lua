@@ -12,10 +12,10 @@ end
 
 local now_text = string.format('%.0f', now)
 
--- ``last`` of a bar that this call stores, and has logged.
-local function write_last(bar, authority)
-  return bar.day_text .. ' ' .. authority .. ' ' .. bar.figures .. ' ' .. now_text .. ' ' ..
-    revision_text .. ' ' .. bar.json
+-- ``last`` of a bar that this call stores, and has logged; ``stored_at``: now, unless given.
+local function write_last(bar, authority, stored_at)
+  return bar.day_text .. ' ' .. authority .. ' ' .. bar.figures .. ' ' .. (stored_at or now_text) ..
+    ' ' .. revision_text .. ' ' .. bar.json
 end
 
 local function volume_of(bar) return tonumber(string.match(bar.figures, '^%d+')) end
@@ -35,7 +35,25 @@ local function date_of(json, symbol)
   return string.sub(json, at + 1, at + 10)
 end
 
--- Our own fetch may be the older one: an internal peer's larger volume stands for this long.
+-- That date in epoch seconds.
+local function day_of(date)
+  local year, month, day = string.match(date, '^(%d+)-(%d+)-(%d+)$')
+  -- Years begin in March here, so that a leap day is the last one. Days since 1 March of the year 0.
+  year, month = tonumber(year), tonumber(month)
+  if month < 3 then year, month = year - 1, month + 12 end
+  local days = 365 * year + math.floor(year / 4) - math.floor(year / 100) + math.floor(year / 400) +
+    math.floor((153 * (month - 3) + 2) / 5) + tonumber(day) - 1
+  return (days - 719468) * 86400
+end
+
+-- The figures of an encoded bar.
+local function figures_in(json)
+  local high, low, close, volume =
+    string.match(json, '"high":([^,]+),"low":([^,]+),"close":([^,]+),"volume":(%d+)}$')
+  return volume .. ' ' .. high .. ' ' .. low .. ' ' .. close
+end
+
+-- Our own fetch may be the older one: an internal peer's larger volume stands for this long (ms).
 local INTERNAL_STANDS = 60000
 
 -- Late and repeated messages never outgrow what they were late for, in any order.
@@ -44,12 +62,19 @@ local function outgrows(bar, stored)
   return volume > stored_volume or (volume == stored_volume and span_of(bar) > span_of(stored))
 end
 
-local function newest_verdict(bar, stored, authority)
+-- ``since``: when the dispute about the stored bar began (nil: there is none).
+local function newest_verdict(bar, stored, authority, since)
+  local is_internal = stored.authority == 'INTERNAL'
   if bar.json == stored.json then
-    return authority == 'CORE' and stored.authority ~= 'CORE' and 'confirmed' or 'unchanged'
+    local confirms = authority == 'CORE' and stored.authority ~= 'CORE'
+      or authority == 'FOLLOWED' and is_internal
+    return confirms and 'confirmed' or 'unchanged'
   end
-  if authority ~= 'CORE' then return outgrows(bar, stored) and 'replaced' or 'kept' end
-  local may_be_late = stored.authority == 'INTERNAL' and volume_of(stored) > volume_of(bar)
-  if may_be_late and now - tonumber(stored.stored_at) <= INTERNAL_STANDS then return 'kept' end
-  return 'replaced'
+  if authority ~= 'CORE' and outgrows(bar, stored) then return 'replaced' end
+  if authority == 'INTERNAL' or not is_internal then
+    return authority == 'CORE' and 'replaced' or 'kept'
+  end
+  if authority == 'CORE' and volume_of(stored) <= volume_of(bar) then return 'replaced' end
+  local stands = now - (since or tonumber(stored.stored_at)) < INTERNAL_STANDS
+  return stands and 'kept' or 'replaced'
 end

@@ -1,0 +1,154 @@
+-- Disputes: an INTERNAL bar over, or in the place of, what CORE or FOLLOWED say of that day.
+--
+-- A peer may know the newer bar, so its larger volume stands, for a minute from the first moment on:
+-- who sends one share more again and again holds nothing. What CORE or FOLLOWED have said (the
+-- displaced bar) then returns by itself, and INTERNAL is refused for that symbol and day until CORE or
+-- FOLLOWED reach what was disputed.
+--
+-- A dispute: day, since, and while it is open ``displaced`` (nil: they have no bar of that day); once
+-- the bar has returned ``volume`` and ``span``, which they must reach.
+
+local MOST_DISPUTE_LATE = 1000 -- ms; as of public bars, all are read once a second at most
+
+local function read_dispute(text)
+  if not text then return nil end
+  local day, since, volume, span, at = string.match(text, '^(%S+) (%S+) (%S+) (%S+) ?()')
+  local dispute = {day = tonumber(day), since = tonumber(since), volume = tonumber(volume),
+    span = tonumber(span)}
+  local authority, figures, stored_at, json_at =
+    string.match(text, '^(%S+) (%S+ %S+ %S+ %S+) (%S+) ()', at)
+  if authority then
+    dispute.displaced = {day = dispute.day, day_text = day, authority = authority,
+      figures = figures, stored_at = stored_at, json = string.sub(text, json_at)}
+  end
+  return dispute
+end
+
+local any_disputes -- nil until somebody asks
+
+-- The symbol's dispute about that day, or nil.
+local function dispute_of(symbol, day)
+  if any_disputes == nil then any_disputes = redis.call('EXISTS', key('disputed')) == 1 end
+  if not any_disputes then return nil end
+  local dispute = read_dispute(redis.call('HGET', key('disputed'), symbol))
+  return dispute and dispute.day == day and dispute or nil
+end
+
+local function is_open(dispute) return dispute ~= nil and dispute.volume == nil end
+
+local function end_dispute(symbol)
+  if any_disputes ~= false then redis.call('HDEL', key('disputed'), symbol) end
+end
+
+local function open_dispute(symbol, day, since, displaced)
+  local text = string.format('%.0f %.0f - -', day, since)
+  if displaced then
+    text = string.format('%s %s %s %s %s', text, displaced.authority, displaced.figures,
+      displaced.stored_at, displaced.json)
+  end
+  redis.call('HSET', key('disputed'), symbol, text)
+  any_disputes = true
+  local oldest = tonumber(redis.call('GET', key('oldest_dispute')))
+  if not oldest or since < oldest then
+    redis.call('SET', key('oldest_dispute'), string.format('%.0f', since))
+  end
+end
+
+-- CORE or FOLLOWED stand against an INTERNAL bar of more: its peer is contradicted.
+local function contradict(symbol, since, internal)
+  redis.call('HSET', key('disputed'), symbol, string.format('%.0f %.0f %.0f %.17g', internal.day,
+    since, volume_of(internal), span_of(internal)))
+  any_disputes = true
+  count_against(redis.call('HGET', key('senders'), symbol), 'contradicted', 1)
+end
+
+local function reaches(bar, dispute)
+  local volume = volume_of(bar)
+  return volume > dispute.volume or (volume == dispute.volume and span_of(bar) >= dispute.span)
+end
+
+local function write_returned(symbol, bar, authority)
+  redis.call('HSET', key('last'), symbol, write_last(bar, authority, bar.stored_at))
+  if authority == 'CORE' then redis.call('ZADD', key('changed'), revision, symbol) end
+end
+
+-- The day that only INTERNAL has goes; the bar before it is the newest again.
+local function take_back(symbol, internal)
+  local bars, foreign = key('bars:' .. symbol), key('foreign:' .. symbol)
+  redis.call('SREM', foreign, date_of(internal.json, symbol))
+  local json = redis.call('RPOP', bars)
+  if not json then
+    remove(symbol)
+    return nil
+  end
+  log_replaced(symbol)
+  local date = date_of(json, symbol)
+  local authority = redis.call('SISMEMBER', foreign, date) == 1 and 'INTERNAL' or 'CORE'
+  local bar = {day = day_of(date), authority = authority, figures = figures_in(json),
+    stored_at = '0', json = json}
+  bar.day_text = string.format('%.0f', bar.day)
+  redis.call('HSET', key('last'), symbol, write_last(bar, authority, bar.stored_at))
+  return bar
+end
+
+-- An open dispute ends: what CORE or FOLLOWED say counts again. Returns the newest bar then (nil: the
+-- symbol has none). Whoever calls it writes the revisions.
+local function give_back(symbol, dispute)
+  local internal = read_last(redis.call('HGET', key('last'), symbol))
+  contradict(symbol, dispute.since, internal)
+  end_public(symbol)
+  local displaced = dispute.displaced
+  if not displaced then return take_back(symbol, internal) end
+  log_replaced(symbol) -- as followers would keep the larger one
+  write_returned(symbol, displaced, displaced.authority)
+  return displaced
+end
+
+-- Whoever looks first gives back what was displaced for a minute.
+local function expire_disputes()
+  local oldest = redis.call('GET', key('oldest_dispute'))
+  if not oldest or now - oldest < INTERNAL_STANDS then return end
+  redis.call('DEL', key('oldest_dispute')) -- first: see live
+  local found, later = redis.call('HGETALL', key('disputed')), nil
+  for i = 1, #found, 2 do
+    local dispute = read_dispute(found[i + 1])
+    if is_open(dispute) then
+      if now - dispute.since >= INTERNAL_STANDS then
+        give_back(found[i], dispute)
+      else
+        later = math.min(later or now, dispute.since)
+      end
+    end
+  end
+  if later then
+    later = math.max(later, now - INTERNAL_STANDS + MOST_DISPUTE_LATE)
+    redis.call('SET', key('oldest_dispute'), string.format('%.0f', later))
+  end
+end
+
+-- What a trusted bar of the newest day stored makes of the symbol's dispute, by its verdict.
+local function settle(bar, stored, authority, verdict, dispute)
+  local symbol, is_internal = bar.symbol, stored.authority == 'INTERNAL'
+  if authority == 'INTERNAL' then
+    if verdict == 'replaced' and not is_internal then
+      open_dispute(symbol, bar.day, now, stored)
+    end
+  elseif not is_internal then
+    if dispute and reaches(bar, dispute) then end_dispute(symbol) end
+  else
+    redis.call('SREM', key('foreign:' .. symbol), date_of(bar.json, symbol))
+    local since = dispute and dispute.since or tonumber(stored.stored_at)
+    if verdict == 'kept' then
+      local displaced = dispute and dispute.displaced
+      local newer = displaced and newest_verdict(bar, displaced, authority)
+      if not displaced or newer == 'replaced' or newer == 'confirmed' then
+        open_dispute(symbol, bar.day, since, {authority = authority, figures = bar.figures,
+          stored_at = now_text, json = bar.json})
+      end
+    elseif verdict == 'replaced' and outgrows(stored, bar) then
+      contradict(symbol, since, stored)
+    else
+      end_dispute(symbol)
+    end
+  end
+end
