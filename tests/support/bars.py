@@ -11,7 +11,7 @@ import redis
 
 from proxy_site.local import embedded_redis
 from tickers.bar import Bar
-from tickers.market_clock import EXCHANGE_ZONE, MarketClock
+from tickers.market_clock import EXCHANGE_ZONE, MarketClock, is_trading_day
 from tickers.store.redis_client import connect
 from tickers.store.store import ROOT, Store
 
@@ -119,3 +119,13 @@ class OwnServer:
 
     def forget(self) -> None:
         self.client.flushall()
+
+
+def trading_days_before(day: dt.date, count: int) -> list[dt.date]:
+    """The last ``count`` trading days before ``day``, the earliest first."""
+    found: list[dt.date] = []
+    while len(found) < count:
+        day -= dt.timedelta(days=1)
+        if is_trading_day(day):
+            found.insert(0, day)
+    return found

@@ -15,7 +15,7 @@ from hypothesis import given
 from gossip.tokens import bearer as token_door
 from gossip.tokens import failures, rotation, secondary_use
 from gossip.wire import MAX_LIST
-from tests.support.bars import let_time_pass
+from tests.support.bars import let_time_pass, trading_days_before
 from tests.support.doors import (
     ANCHORS,
     AWAY,
@@ -417,8 +417,7 @@ class TestWhatIsntBelieved:
         assert caplog.messages.count(f"refused of peer {HOME}: impossible_price") == 2
 
     def test_a_volume_that_cant_be_is_refused(self, market: Store) -> None:
-        for back in range(2, 21):
-            merge_core(a_bar(day=TODAY - dt.timedelta(days=back)))
+        merge_core(*(a_bar(day=day) for day in trading_days_before(TODAY, 20)))
         answer = send_trusted(wire(volume=50 * USUAL_VOLUME + 1))
         assert (answer.status_code, answer.json()["code"]) == (422, "impossible_volume")
         assert send_trusted(wire(volume=50 * USUAL_VOLUME)).status_code == 200

@@ -17,6 +17,7 @@ from tests.support.bars import (
     exchange_time,
     lead,
     let_time_pass,
+    trading_days_before,
 )
 from tickers.bar import MAX_VOLUME, Bar, epoch_of
 from tickers.store.records import Position
@@ -305,7 +306,7 @@ class TestABarThatOurAnswerLacks:
 class TestWhatCantBe:
     def history(self, node: Node, days: int, volume: int = 1_000) -> None:
         """So many trading days before Friday."""
-        dates = [FRIDAY - dt.timedelta(days=back) for back in range(days, 0, -1)]
+        dates = trading_days_before(FRIDAY, days)
         node.say(bar(day=dates[0], volume=volume), CORE)
         for date in dates[1:]:
             node.say(bar(day=date, volume=volume), CORE)
@@ -394,7 +395,8 @@ class TestWhatCantBe:
 
     def test_days_that_only_peers_wrote_are_no_history(self, node: Node) -> None:
         self.history(node, days=20)
-        node.say(bar(day=FRIDAY - dt.timedelta(days=30), volume=50_000), INTERNAL)
+        earlier = trading_days_before(FRIDAY, 21)[0]
+        node.say(bar(day=earlier, volume=50_000), INTERNAL)
         assert node.say(bar(volume=50_001), INTERNAL) is Verdict.IMPOSSIBLE_VOLUME
 
     @pytest.mark.parametrize("ours", OURS)
@@ -436,7 +438,7 @@ class TestDaysThatOnlyPeersWrote:
     def test_block_no_history_however_many_they_are(self, node: Node) -> None:
         days = [MONDAY, THURSDAY]
         node.load([bar(day=day) for day in days])
-        invented = [MONDAY - dt.timedelta(days=back) for back in range(1, 13)]
+        invented = trading_days_before(MONDAY, 12)
         invented += [MONDAY + dt.timedelta(days=1)]
         for day in invented:
             assert node.say(bar(day=day), INTERNAL) is Verdict.ADDED
@@ -447,8 +449,8 @@ class TestDaysThatOnlyPeersWrote:
 
     def test_make_no_room_for_losing_days_of_our_own(self, node: Node) -> None:
         node.load([bar(day=MONDAY), bar(day=THURSDAY), bar(day=FRIDAY)])
-        for back in range(1, 200):
-            node.say(bar(day=MONDAY - dt.timedelta(days=back)), INTERNAL)
+        for day in trading_days_before(MONDAY, 140):
+            node.say(bar(day=day), INTERNAL)
         assert node.load([bar(day=MONDAY), bar(day=FRIDAY)]) is Verdict.LOSES_DAYS
 
     def test_after_our_last_go_unless_they_are_todays(
@@ -461,8 +463,8 @@ class TestDaysThatOnlyPeersWrote:
         assert node.load(history) is Verdict.UNCHANGED  # Friday's may be news
         assert node.served()[-1] == bar(day=FRIDAY).encode()
         node.store.clock = a_store(store_client, at=exchange_time(saturday, 12)).clock
-        node.say(bar(day=saturday, close=640_000), INTERNAL)
-        assert node.load(history) is Verdict.REPLACED
+        assert node.say(bar(day=saturday, close=640_000), INTERNAL) is Verdict.CLOSED_DAY
+        assert node.load(history) is Verdict.UNCHANGED
         assert node.served() == [*(day.encode() for day in history), bar(day=FRIDAY).encode()]
         assert node.store.newest()["VCB"].authority is INTERNAL
         node.store.clock = a_store(store_client, at=exchange_time(NEXT_MONDAY, 10)).clock
