@@ -1,4 +1,4 @@
-"""The client of a request, as one actor: an IPv4 address or an IPv6 /64."""
+"""The client of a request, which is one actor: an IPv4 address or an IPv6 /64."""
 
 from django.conf import settings
 from rest_framework import status
@@ -10,8 +10,7 @@ from reputation.address import UnknownClientError, actor_of, client_of
 
 
 def actor_of_request(request: Request) -> str:
-    """The actor in canonical form; refused with 400 when a trusted proxy doesn't say whom it
-    forwards for."""
+    """Return the actor in canonical form; refuse with 400 when a trusted proxy names no client."""
     try:
         client = client_of(
             peer=request.META.get("REMOTE_ADDR", ""),

@@ -1,7 +1,7 @@
-"""Requests at the token door without a valid token: counted for each address, and told of.
+"""Token failures: requests at the token door without a valid token are limited, counted and logged.
 
-Only these cost a look at the cache. Who has a token is never counted and never locked out, also
-not behind an address that guesses.
+Only these ask the cache. A sender with a token is never counted and never locked out, not even
+behind an address that guesses.
 """
 
 import logging
@@ -21,8 +21,8 @@ from gossip.wire import Code
 logger = logging.getLogger(__name__)
 
 MESSAGE = "Invalid or missing token"
-# Whose address can't be told is limited with all others of that kind: a proxy that is set up wrong
-# must not open a way around the limit.
+# Clients without a known address share one limit: a proxy that is set up wrong must not open a way
+# around it.
 UNKNOWN = "unknown"
 
 _KEY = "proxy:token-failures"
@@ -30,7 +30,10 @@ _MINUTES = 60
 
 
 def refuse(request: Request) -> NoReturn:
-    """401, or 429 over TOKEN_FAILURE_RATE. Without the cache this raises, which is answered 503."""
+    """Count a failure and refuse the request: 401, or 429 over TOKEN_FAILURE_RATE.
+
+    An error of the cache passes through, and is answered 503.
+    """
     try:
         actor = actor_of_request(request)
     except Refusal:
@@ -43,7 +46,7 @@ def refuse(request: Request) -> NoReturn:
         increment=True,
     )
     _note()
-    # Two lines of each address and period: a flood must not fill the log.
+    # An address gets two lines a period at most: a flood must not fill the log.
     if usage and usage["should_limit"]:
         if usage["count"] == usage["limit"] + 1:
             logger.warning("over %s failures of %s: 429", settings.TOKEN_FAILURE_RATE, actor)
@@ -54,7 +57,7 @@ def refuse(request: Request) -> NoReturn:
 
 
 def in_the_last_hour() -> int:
-    """How many there were, at all processes of the node; to the minute. Raises RedisError."""
+    """Return the failures of the last hour, to the minute, in all processes. Raises RedisError."""
     client = get_redis_connection("default")
     minute = _minute(client)
     counts = client.mget([f"{_KEY}:{minute - ago}" for ago in range(_MINUTES)])
@@ -69,6 +72,6 @@ def _note() -> None:
 
 
 def _minute(client: redis.Redis) -> int:
-    """By the server's clock: hosts of one node may differ."""
+    """Return the minute by the server's clock, since the clocks of a node's hosts may differ."""
     seconds, _ = client.time()
     return int(seconds) // 60

@@ -16,7 +16,7 @@ from gossip.delivery.delivery import Delivery
 from gossip.delivery.peer import Peer, PeerKind
 from gossip.doors.appeals import Hearing
 from gossip.doors.claims import Claims
-from proxy_site.housekeeping import Housekeeping, end_standing_of_banned, settle_claims
+from proxy_site.housekeeping import Housekeeping, settle_claims, withdraw_bars_of_banned
 from proxy_site.local import embedded_redis
 from proxy_site.serving import process_memory
 from proxy_site.worker import Pace, Source, Worker
@@ -49,7 +49,7 @@ class Command(BaseCommand):
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
         worker = make_worker(stop)
-        process_memory.spare_collections()
+        process_memory.freeze_imported_objects()
         outcome: list[bool] = []
         work = worker.run_once if once else worker.run
         thread = threading.Thread(
@@ -119,7 +119,7 @@ def housekeeping() -> Housekeeping:
     claims = Claims(store)
     return Housekeeping(
         {
-            "ending what the banned have standing": lambda: end_standing_of_banned(store),
+            "ending what the banned have standing": lambda: withdraw_bars_of_banned(store),
             "counting bars in the database": actors.flush,
             "hearing appeals": Hearing(store).turn,
             "settling claims": lambda: settle_claims(claims, lifetime=settings.TRUST_WINDOW),
