@@ -1,4 +1,4 @@
-"""What every benchmark needs: a node's settings, a filled store, rounds, and the README's tables.
+"""The harness of the benchmarks: a node's settings, a filled store, rounds, the README's tables.
 
 Every figure is a ratio to a floor measured in the same run, in interleaved rounds, because machines
 are noisy. Nothing leaves 127.0.0.1, and nothing of the machine's own settings reaches a node.
@@ -34,7 +34,7 @@ TOKEN = "benchmark-primary-token"  # noqa: S105 - of nodes that live for a minut
 
 @dataclass(frozen=True)
 class Run:
-    """How long to measure: rounds, and seconds a round; ``quick`` proves only that it works."""
+    """The length of a run: rounds, and seconds a round; ``quick`` proves only that it works."""
 
     quick: bool
     rounds: int
@@ -75,7 +75,7 @@ class Bench:
 
 
 def environment(data_dir: Path, port: int, **settings: str) -> dict[str, str]:
-    """A node's settings, with nothing of the machine's own."""
+    """Return a node's settings, with nothing of the machine's own."""
     kept = {
         name: os.environ[name]
         for name in ("PATH", "HOME", "LANG", "PYTHONPATH")
@@ -98,7 +98,7 @@ def environment(data_dir: Path, port: int, **settings: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def bench(port: int, **settings: str) -> Iterator[Bench]:
-    """A node's settings, in this process and for its children, and a store of its own."""
+    """Set up a node's settings, in this process and for its children, with a store of its own."""
     folder = Path(tempfile.mkdtemp(prefix="aipriceaction-bench-"))
     env = environment(folder / "data", port, **settings)
     os.environ.update(env)
@@ -121,7 +121,7 @@ def bench(port: int, **settings: str) -> Iterator[Bench]:
 
 
 def fill(symbols: int, bars: int) -> "Store":
-    """Make the store this market, as CORE and complete."""
+    """Fill the store with a market of this size, as CORE and complete."""
     from tickers import wiring
     from tickers.bar import epoch_of
     from tickers.verdict import Authority
@@ -145,7 +145,7 @@ def fill(symbols: int, bars: int) -> "Store":
 
 
 def symbol_names(count: int) -> list[str]:
-    """The universe's first symbols, then made-up ones."""
+    """Return the universe's first symbols, then made-up ones."""
     from tickers.universe import Universe
 
     known = Universe.read().symbols
@@ -153,7 +153,7 @@ def symbol_names(count: int) -> list[str]:
 
 
 def trading_days(count: int) -> list[dt.date]:
-    """The last weekdays up to ``DAY``, oldest first."""
+    """Return the last weekdays up to ``DAY``, oldest first."""
     days: list[dt.date] = []
     day = DAY
     while len(days) < count:
@@ -164,7 +164,7 @@ def trading_days(count: int) -> list[dt.date]:
 
 
 def series(symbol: str, days: Sequence[dt.date]) -> list["Bar"]:
-    """A random walk, the same in each run: bars as long, and as hard to compress, as real ones."""
+    """Make a random walk, the same in each run, as long and as incompressible as real bars."""
     from tickers.bar import Bar
 
     draw = random.Random(symbol)
@@ -178,7 +178,7 @@ def series(symbol: str, days: Sequence[dt.date]) -> list["Bar"]:
 
 
 def changed_bars(symbols: Sequence[str]) -> list["Bar"]:
-    """A bar of ``DAY`` for each symbol with a volume larger than every earlier call's."""
+    """Make a bar of ``DAY`` for each symbol, with a larger volume than all before."""
     from dataclasses import replace
 
     volume = next_volume()
@@ -186,7 +186,7 @@ def changed_bars(symbols: Sequence[str]) -> list["Bar"]:
 
 
 def next_volume() -> int:
-    """Grows by 1,000 a second: a merge that takes over a millisecond always brings a larger one."""
+    """Return a volume that grows by 1,000 a second, so that each merge (over 1 ms) has a larger."""
     return time.time_ns() // 1_000_000
 
 
@@ -211,7 +211,7 @@ class Figure:
 
 
 def interleave(measurements: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Each measurement once a round, in turn, so that a noisy moment hits all of them alike."""
+    """Take each measurement once a round, in turn, so that a noisy moment hits all alike."""
     values: dict[str, list[float]] = {name: [] for name in measurements}
     for _ in range(rounds):
         for name, measure in measurements.items():
@@ -220,21 +220,22 @@ def interleave(measurements: dict[str, Callable[[], float]], rounds: int) -> dic
 
 
 def ratios(values: Sequence[float], floors: Sequence[float]) -> Figure:
-    """The medians' ratio, and the spread of the rounds' ratios.
+    """Return the medians' ratio, and the spread of the rounds' ratios.
 
-    Not the median of the ratios: what disturbs one measurement needn't disturb the one beside it.
+    It isn't the median of the ratios, since noise in one measurement needn't be in the one beside
+    it.
     """
     each = [value / floor for value, floor in zip(values, floors, strict=True)]
     return Figure(statistics.median(values) / statistics.median(floors), min(each), max(each))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least ``percent`` % of all don't exceed."""
+    """Return the smallest value that at least ``percent`` % of all don't exceed."""
     ordered = sorted(values)
     return ordered[max(1, math.ceil(len(ordered) * percent / 100)) - 1]
 
 
-# --- What is kept -------------------------------------------------------------------------------
+# --- Results ------------------------------------------------------------------------------------
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -243,7 +244,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def publish(run: Run, name: str, text: str, figures: object) -> None:
-    """Print the table; unless the run is quick, keep its figures and put it into the README."""
+    """Print the table; unless the run is quick, save the figures and put it into the README."""
     print(text, flush=True)
     if run.quick:
         return
@@ -254,7 +255,7 @@ def publish(run: Run, name: str, text: str, figures: object) -> None:
     before, found, rest = README.read_text().partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise SystemExit(f"benchmarks/README.md lacks the lines {begin} and {end}")
+        raise SystemExit(f"benchmarks/README.md doesn't have the lines {begin} and {end}")
     README.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 

@@ -1,4 +1,4 @@
-"""What one cycle of the worker did: for its log line and /health."""
+"""The cycle report: what one cycle of the worker did, for its log line and /health."""
 
 import datetime as dt
 import time
@@ -8,9 +8,9 @@ from typing import Any
 
 @dataclass(slots=True)
 class CycleReport:
-    """Counts of one cycle; ``errors`` are lines that an operator understands.
+    """The counts of one cycle; ``errors`` are lines for the operator.
 
-    ``upstream`` has the client's own counters, since its process began; empty when following.
+    ``upstream`` has the client's counters since its process began; it is empty when following.
     """
 
     started_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 DEFAULT_FILE = Path(__file__).with_name("universe.csv")
 
-# Listed shares have three letters or digits; indices, funds, futures and warrants have more.
+# Shares have three letters or digits; indices, funds, futures and warrants have more.
 _SYMBOL = re.compile(r"[A-Z0-9]{1,16}")
 
 
@@ -21,7 +21,7 @@ class Exchange(StrEnum):
 
 
 class UniverseError(ValueError):
-    """The universe's file or the choice of symbols is wrong; the message says where."""
+    """The universe's file, or the choice of symbols, is wrong; the message says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def looks_like_symbol(text: str) -> bool:
 
 
 class Universe:
-    """Listings by symbol, in the file's order."""
+    """The listings by symbol, in the file's order."""
 
     def __init__(self, listings: Iterable[Listing]) -> None:
         self._listings: Mapping[str, Listing] = {entry.symbol: entry for entry in listings}
@@ -45,7 +45,7 @@ class Universe:
     def read(cls, path: Path = DEFAULT_FILE) -> "Universe":
         """Read a CSV file with the columns symbol, exchange and sector."""
         try:
-            # Spreadsheets put a byte order mark before the first column's name.
+            # Spreadsheets write a byte order mark before the first column's name.
             with path.open(newline="", encoding="utf-8-sig") as file:
                 return cls(list(_listings(csv.DictReader(file))))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -71,12 +71,12 @@ class Universe:
         return list(self._listings)
 
     def exchange(self, symbol: str) -> Exchange | None:
-        """The symbol's exchange; None for one that came by gossip and isn't listed here."""
+        """Return the symbol's exchange; None for a symbol from gossip that isn't listed here."""
         entry = self._listings.get(symbol)
         return entry.exchange if entry else None
 
     def sectors(self) -> dict[str, list[str]]:
-        """{sector: [symbol, ...]}, both sorted."""
+        """Return {sector: [symbol, ...]}, both sorted."""
         groups: dict[str, list[str]] = {}
         for entry in self:
             groups.setdefault(entry.sector, []).append(entry.symbol)
