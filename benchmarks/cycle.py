@@ -1,4 +1,4 @@
-"""A core node's cycle, and how fast what it fetched is seen at its peers; all real processes.
+"""A core node's cycle, and the time until its peers serve what it fetched; all real processes.
 
 A core node (gunicorn and worker) fetches 287 symbols from the exchange simulator, which waits
 100 ms before each answer, at VCI_BATCH_SIZE=100, and sends to three internal peers (gunicorn each,
@@ -78,7 +78,7 @@ def main() -> None:
             peers = [stack.enter_context(node(folder / f"peer{n}")) for n in range(PEERS)]
             settings = {
                 "VCI_BASE_URL": exchange.url,
-                "VCI_RATE_LIMIT": "6000",  # its pace, 2 s a request by default, isn't the measure
+                "VCI_RATE_LIMIT": "6000",  # the default's 2 s a request would hide the cycle's time
                 "VCI_BATCH_SIZE": "100",
                 "CORE_WORKER_INTERVAL": "0.6",
                 "INTERNAL_PEER_URLS": ",".join(peer.url for peer in peers),
@@ -94,10 +94,10 @@ def main() -> None:
             }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    tell(run, ways, list(network.cycles.values()))
+    report(run, ways, list(network.cycles.values()))
 
 
-def tell(run: Run, ways: dict[str, list[float]], cycles: list[dict[str, Any]]) -> None:
+def report(run: Run, ways: dict[str, list[float]], cycles: list[dict[str, Any]]) -> None:
     seconds = Figure.of([cycle["duration"] for cycle in cycles])
     requested = max(cycle["requests"] for cycle in cycles)
     reached = verdict(seconds.median < CYCLE_WITHIN)
@@ -124,7 +124,7 @@ def tell(run: Run, ways: dict[str, list[float]], cycles: list[dict[str, Any]]) -
 
 @contextlib.contextmanager
 def node(folder: Path, *, worker: bool = False, **settings: str) -> Iterator[Bench]:
-    """A node of its own; the API alone unless ``worker``."""
+    """Run a node with a store of its own; the API alone unless ``worker``."""
     folder.mkdir()
     port = servers.free_port()
     settings["HISTORY_START"] = HISTORY_START.isoformat()
@@ -145,13 +145,13 @@ def node(folder: Path, *, worker: bool = False, **settings: str) -> Iterator[Ben
 
 
 def last_cycle(core: Bench) -> dict[str, Any]:
-    """Of /health: the worker's iterations, and its last cycle."""
+    """Return the worker's iterations and its last cycle, from /health."""
     worker = requests.get(f"{core.url}/health", timeout=10).json()["worker"]
     return {"iterations": worker.get("iterations", 0), **worker.get("cycle", {})}
 
 
 def wait_for_cycles(core: Bench, count: int = 3) -> None:
-    """Until the whole history is loaded, and some cycles more."""
+    """Wait until the whole history is loaded, and some cycles more."""
     deadline = time.monotonic() + 120
     while (cycle := last_cycle(core))["iterations"] < count:
         if time.monotonic() > deadline:
@@ -164,14 +164,15 @@ def wait_for_cycles(core: Bench, count: int = 3) -> None:
 
 
 class Network:
-    """What is measured; ``cycles`` has the core's cycles that were seen, by their number."""
+    """The network under test; ``cycles`` has the core's cycles that were seen, by their number."""
 
     def __init__(self, exchange: SimulatorServer, market: StampedMarket, core: Bench) -> None:
         self.cycles: dict[int, dict[str, Any]] = {}
         self._exchange, self._market, self._core = exchange, market, core
 
     def delays(self, changing: list[str], nodes: list[Bench], samples: int) -> list[float]:
-        """Milliseconds from the answer until the last of ``nodes`` serves the watched symbol's bar.
+        """Measure the ms from the answer until the last of ``nodes`` serves the watched symbol's
+        bar.
 
         ``changing`` names the symbols whose bars change each time, the watched one among them.
         """
@@ -215,7 +216,7 @@ class Watcher:
         self._process.stdin.flush()
 
     def served_at(self) -> float:
-        """The moment (perf_counter) when the symbol's last bar had the volume expected."""
+        """Return the moment (perf_counter) when the symbol's last bar had the expected volume."""
         assert self._process.stdout
         if not (line := self._process.stdout.readline()):
             raise SystemExit("a change wasn't served by every node: see above")
@@ -223,7 +224,7 @@ class Watcher:
 
     def close(self) -> None:
         assert self._process.stdin
-        self._process.stdin.close()  # it ends with its input
+        self._process.stdin.close()  # which ends the process
         self._process.wait(15)
 
 

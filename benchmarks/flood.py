@@ -1,9 +1,9 @@
-"""A trusted post beside a flood of a banned actor, over its own quiet value.
+"""A trusted post's latency beside a flood of a banned actor, over its own quiet value.
 
 A peer posts a changed bar to the token door every 10 ms, over one kept-alive connection, first
 alone and then while wrk sends a banned actor's bars to the public door over 16 connections, without
-pause. Straight to the node, and both through deploy/nginx.conf with its limits, from which the
-flood's address isn't exempt. Data: 287 symbols x 100 bars.
+pause. Both go straight to the node, then both through deploy/nginx.conf with its limits, from which
+the flood's address isn't exempt. Data: 287 symbols x 100 bars.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ AT_MOST = 2.0  # times the quiet p99 of a post
 
 @dataclass(frozen=True)
 class Flood:
-    """How many answers a second were 403 and 429."""
+    """The rates of a flood: answers a second that were 403 and 429."""
 
     banned: float
     limited: float
@@ -50,7 +50,7 @@ def ban(address: str) -> None:
 
 
 def beside_floods(ports: dict[str, int], run: Run) -> tuple[str, list[dict[str, Any]]]:
-    """p99 of a post over its quiet value, round by round; of each round's own posts."""
+    """Measure the p99 of each round's posts over its quiet value."""
     seconds, names = 2 * run.seconds, harness.symbol_names(287)
     quiet: dict[str, list[float]] = {name: [] for name in ports}
     beside: dict[str, list[float]] = {name: [] for name in ports}
@@ -83,7 +83,7 @@ def beside_floods(ports: dict[str, int], run: Run) -> tuple[str, list[dict[str, 
 
 
 def flood(port: int, seconds: int) -> Flood:
-    """A banned actor that sends without pause for that long."""
+    """Send as a banned actor without pause for that long."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s"]
     command += ["-s", "benchmarks/flood.lua", f"http://127.0.0.1:{port}/public/gossip"]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -1,6 +1,6 @@
-"""The floor: the same bytes from a bare WSGI function, under the same gunicorn.
+"""The floor of a read: the same bytes from a bare WSGI function, under the same gunicorn.
 
-Reads the bodies from the files that the benchmark wrote to FLOOR_DIR, one a path.
+The bodies are the files that the benchmark wrote to FLOOR_DIR, one for each path.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""nginx in front of a node, by deploy/nginx.conf, on a port of the benchmark's own."""
+"""nginx in front of a node, as deploy/nginx.conf has it, on a port of the benchmark's own."""
 
 import contextlib
 import os
@@ -19,9 +19,9 @@ CONFIGURATION = ROOT / "deploy" / "nginx.conf"
 
 @contextlib.contextmanager
 def nginx(bench: Bench, *, exempt: bool = True) -> Iterator[int | None]:
-    """The port on which it listens; None, with the reason printed, when it can't be started.
+    """Yield the port on which nginx listens; None, with the reason printed, if it can't start.
 
-    ``exempt``: this machine isn't limited, as in the file.
+    ``exempt``: the limits don't apply to this machine, as in the file.
     """
     binary = shutil.which("nginx")
     if binary is None or not CONFIGURATION.exists():
@@ -47,7 +47,7 @@ def nginx(bench: Bench, *, exempt: bool = True) -> Iterator[int | None]:
 
 
 def adapt(configuration: str, folder: Path, port: int, inner_port: int, node_port: int) -> str:
-    """The file as it stands, but for its addresses, its folders and its user."""
+    """Return the file with other addresses, folders and another user."""
     text = configuration
     for pattern, instead in (
         (r"\n *listen \[::\]:80;", r"\n"),

@@ -1,7 +1,7 @@
-"""How many bars a second the token door takes, all of them changes.
+"""The token door's rate: how many bars a second it takes, all of them changes.
 
-Lists of 287 bars, as a ratio to the same merge called straight on the server: Store.merge by one
-client in this process. Single bars, as a ratio to the floor of one symbol's last bar. wrk sends
+Lists of 287 bars are a ratio to the same merge called directly on the server: Store.merge by one
+client in this process. Single bars are a ratio to the floor of one symbol's last bar. wrk sends
 over kept-alive connections, 8 with lists and 16 with single bars; its Lua script gives each bar a
 volume larger than the one before. Of two lists under way, the later may be merged first, and the
 earlier then changes nothing: so lists of ten sets of 287 symbols take turns, and only bars that
@@ -54,11 +54,11 @@ def main() -> None:
             gunicorn=process.pid,
             store=store,
         )
-    text, figures = tell(values)
+    text, figures = report(values)
     harness.publish(run, "gossip", f"{text}\n\n{busy}", figures)
 
 
-def tell(values: dict[str, list[float]]) -> tuple[str, dict[str, Any]]:
+def report(values: dict[str, list[float]]) -> tuple[str, dict[str, Any]]:
     rows: list[list[str]] = []
     figures: dict[str, Any] = {"rates": values}
     for name, work, over, target in (
@@ -78,7 +78,7 @@ def tell(values: dict[str, list[float]]) -> tuple[str, dict[str, Any]]:
 
 
 def door_rate(store: "Store", url: str, heads: Path, bars: int, run: Run) -> float:
-    """Bars a second that came by the door and changed the market."""
+    """Measure the bars a second that came by the door and changed the market."""
     before = store.state().position.revision
     sent = load.gossip(url, heads, bars=bars, seconds=run.seconds)
     changed = store.state().position.revision - before
@@ -90,9 +90,9 @@ def door_rate(store: "Store", url: str, heads: Path, bars: int, run: Run) -> flo
 def merge_rate(
     store: "Store", names: list[str], seconds: float, *, script_only: bool = False
 ) -> float:
-    """Bars a second of Store.merge; the bars are made outside the time that counts.
+    """Measure the bars a second of Store.merge, without the making of the bars.
 
-    ``script_only``: of the Lua calls alone, without the client's encoding and the way there.
+    ``script_only``: the time of the Lua calls alone, without the client's encoding and the network.
     """
     from tickers.verdict import Authority
 
@@ -111,7 +111,7 @@ def merge_rate(
 
 
 def script_seconds(store: "Store") -> float:
-    """What merge's Lua calls have taken since the server's start, by its own count."""
+    """Return the seconds of merge's Lua calls since the server's start, by its own count."""
     counted: Any = store.client.info("commandstats")
     return float(counted["cmdstat_evalsha"]["usec"]) / 1e6
 

@@ -1,9 +1,9 @@
-"""What a larger market costs: the way of one changed bar, memory in Redis, and a web process.
+"""The cost of a larger market: a changed bar's latency, memory in Redis and in a web process.
 
-For each market: the time from just before Store.merge of one changed bar until a client that asks
-without pause (one kept-alive connection) is served it; what the market takes in Redis, beside the
-length of its plain JSON; and the largest web process after it has served the whole market. With
---all the largest markets too, which need 10 GB of memory and a quarter of an hour.
+Measured for each market are the time from just before Store.merge of one changed bar until a client
+that asks without pause (one kept-alive connection) is served it; the market's memory in Redis,
+beside the length of its plain JSON; and the largest web process after it has served the whole
+market. --all adds the largest markets, which need 10 GB of memory and a quarter of an hour.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ SLOWER, REDIS_BYTES, WEB_MEMORY = 2.0, 2.5, 120.0  # to reach; the last in MB
 
 @dataclass(frozen=True)
 class Market:
-    """Of one size: times in milliseconds, sizes in bytes; Redis without what an empty one takes."""
+    """The figures of one size: times in ms, sizes in bytes, Redis without an empty server's."""
 
     symbols: int
     bars: int
@@ -73,7 +73,7 @@ def measure(bench: Bench, symbols: int, bars: int, run: Run) -> Market:
     memory, aof = used_memory(store.client) - before, rewritten_aof(store.client)
     with servers.node(bench) as gunicorn, client(bench) as connection:
         for _ in range(4):  # gunicorn's workers take turns, more or less
-            # A connection each: compressing the largest takes longer than an idle one is kept.
+            # Each has a connection: compressing the largest takes longer than an idle one is kept.
             for encoding in ("gzip", "zstd", "identity"):
                 with client(bench) as another:
                     plain_json = len(get(another, "/tickers", encoding=encoding))
@@ -112,7 +112,7 @@ def get(connection: http.client.HTTPConnection, path: str, *, encoding: str = "i
 
 
 def visible(store: "Store", connection: http.client.HTTPConnection, symbol: str) -> float:
-    """Milliseconds from a changed bar to its first answer; the bar comes after a moment of rest."""
+    """Measure the ms from a changed bar, which comes after a pause, to its first answer."""
     from tickers.snapshot.listener import PAUSE
     from tickers.verdict import Authority
 
@@ -135,7 +135,7 @@ def used_memory(client: Any) -> int:
 
 
 def rewritten_aof(client: Any) -> int:
-    """The append-only file's size in bytes once it has been rewritten."""
+    """Have the append-only file rewritten, and return its size in bytes."""
     deadline = time.monotonic() + 120
     asked = False
     while True:
@@ -151,7 +151,7 @@ def rewritten_aof(client: Any) -> int:
         time.sleep(0.1)
 
 
-# --- Telling ------------------------------------------------------------------------------------
+# --- Results ------------------------------------------------------------------------------------
 
 
 def publish(run: Run, markets: list[Market], web: list[Market]) -> None:

@@ -1,4 +1,4 @@
-"""What every benchmark needs: a node's settings, a filled store, rounds, and the README's tables.
+"""The harness of the benchmarks: a node's settings, a filled store, rounds, the README's tables.
 
 Every figure is a ratio to a floor measured in the same run, in interleaved rounds, because machines
 are noisy. Nothing leaves 127.0.0.1, and nothing of the machine's own settings reaches a node.
@@ -35,7 +35,7 @@ _BEGAN = time.monotonic_ns()
 
 @dataclass(frozen=True)
 class Run:
-    """How long to measure: rounds, and seconds a round; ``quick`` proves only that it works."""
+    """The length of a run: rounds, and seconds a round; ``quick`` proves only that it works."""
 
     quick: bool
     rounds: int
@@ -76,7 +76,7 @@ class Bench:
 
 
 def environment(data_dir: Path, port: int, **settings: str) -> dict[str, str]:
-    """A node's settings, with nothing of the machine's own."""
+    """Return a node's settings, with nothing of the machine's own."""
     kept = {
         name: os.environ[name]
         for name in ("PATH", "HOME", "LANG", "PYTHONPATH")
@@ -99,7 +99,7 @@ def environment(data_dir: Path, port: int, **settings: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def bench(port: int, **settings: str) -> Iterator[Bench]:
-    """A node's settings, in this process and for its children, and a store of its own."""
+    """Set up a node's settings, in this process and for its children, with a store of its own."""
     folder = Path(tempfile.mkdtemp(prefix="aipriceaction-bench-"))
     env = environment(folder / "data", port, **settings)
     os.environ.update(env)
@@ -154,7 +154,7 @@ def fill(symbols: int, bars: int, *, todays_by_peer: bool = False) -> "Store":
 
 
 def symbol_names(count: int) -> list[str]:
-    """The universe's first symbols, then made-up ones."""
+    """Return the universe's first symbols, then made-up ones."""
     from tickers.universe import Universe
 
     known = Universe.read().symbols
@@ -162,7 +162,7 @@ def symbol_names(count: int) -> list[str]:
 
 
 def trading_days(count: int) -> list[dt.date]:
-    """The last weekdays up to ``DAY``, oldest first."""
+    """Return the last weekdays up to ``DAY``, oldest first."""
     days: list[dt.date] = []
     day = DAY
     while len(days) < count:
@@ -173,7 +173,7 @@ def trading_days(count: int) -> list[dt.date]:
 
 
 def series(symbol: str, days: Sequence[dt.date]) -> list["Bar"]:
-    """A random walk, the same in each run: bars as long, and as hard to compress, as real ones."""
+    """Make a random walk, the same in each run, as long and as incompressible as real bars."""
     from tickers.bar import Bar
 
     draw = random.Random(symbol)
@@ -187,7 +187,7 @@ def series(symbol: str, days: Sequence[dt.date]) -> list["Bar"]:
 
 
 def changed_bars(symbols: Sequence[str]) -> list["Bar"]:
-    """A bar of ``DAY`` for each symbol with a volume larger than every earlier call's."""
+    """Make a bar of ``DAY`` for each symbol, with a larger volume than all before."""
     from dataclasses import replace
 
     volume = next_volume()
@@ -224,7 +224,7 @@ class Figure:
 
 
 def interleave(measurements: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Each measurement once a round, in turn, so that a noisy moment hits all of them alike."""
+    """Take each measurement once a round, in turn, so that a noisy moment hits all alike."""
     values: dict[str, list[float]] = {name: [] for name in measurements}
     for _ in range(rounds):
         for name, measure in measurements.items():
@@ -233,21 +233,22 @@ def interleave(measurements: dict[str, Callable[[], float]], rounds: int) -> dic
 
 
 def ratios(values: Sequence[float], floors: Sequence[float]) -> Figure:
-    """The medians' ratio, and the spread of the rounds' ratios.
+    """Return the medians' ratio, and the spread of the rounds' ratios.
 
-    Not the median of the ratios: what disturbs one measurement needn't disturb the one beside it.
+    It isn't the median of the ratios, since noise in one measurement needn't be in the one beside
+    it.
     """
     each = [value / floor for value, floor in zip(values, floors, strict=True)]
     return Figure(statistics.median(values) / statistics.median(floors), min(each), max(each))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least ``percent`` % of all don't exceed."""
+    """Return the smallest value that at least ``percent`` % of all don't exceed."""
     ordered = sorted(values)
     return ordered[max(1, math.ceil(len(ordered) * percent / 100)) - 1]
 
 
-# --- What is kept -------------------------------------------------------------------------------
+# --- Results ------------------------------------------------------------------------------------
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -256,7 +257,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def publish(run: Run, name: str, text: str, figures: object) -> None:
-    """Print the table; unless the run is quick, keep its figures and put it into the README."""
+    """Print the table; unless the run is quick, save the figures and put it into the README."""
     print(text, flush=True)
     if run.quick:
         return
@@ -267,7 +268,7 @@ def publish(run: Run, name: str, text: str, figures: object) -> None:
     before, found, rest = README.read_text().partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise SystemExit(f"benchmarks/README.md lacks the lines {begin} and {end}")
+        raise SystemExit(f"benchmarks/README.md doesn't have the lines {begin} and {end}")
     README.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 

@@ -1,8 +1,8 @@
-"""Writers beside readers, and readers beside writers, each over its own quiet value.
+"""The isolation of writers and readers: each beside the other, over its own quiet value.
 
 A peer posts a changed bar to the token door every 10 ms, over one kept-alive connection, first
-alone and then while four connections read the whole market without pause. Then reads at 16
-connections, without and with a revision every 100 ms. Data: 287 symbols x 100 bars.
+alone and then while four connections read the whole market without pause. Then 16 connections
+read, without and with a revision every 100 ms. Data: 287 symbols x 100 bars.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ def readers_load(url: str, seconds: int) -> Load:
 
 
 def writers_beside_readers(bench: Bench, names: list[str], run: Run) -> tuple[str, dict[str, Any]]:
-    """p99 of a post over its quiet value, round by round; of each round's own posts."""
+    """Measure the p99 of each round's posts over its quiet value."""
     seconds = 2 * run.seconds
     quiet: list[list[float]] = []
     beside: list[list[float]] = []
@@ -79,13 +79,13 @@ def writers_beside_readers(bench: Bench, names: list[str], run: Run) -> tuple[st
 
 
 def reading(url: str, seconds: int) -> "contextlib.AbstractContextManager[list[Load]]":
-    """Four connections that read without pause for that long."""
+    """Read over four connections without pause for that long."""
     return under_way(lambda: readers_load(url, seconds))
 
 
 @contextlib.contextmanager
 def under_way(load: Callable[[], T]) -> Iterator[list[T]]:
-    """``load`` beside the block, and until it ends by itself; its result is there at the end."""
+    """Run ``load`` beside the block and until it ends by itself; the list then has its result."""
     result: list[T] = []
     sender = threading.Thread(target=lambda: result.append(load()))
     sender.start()
@@ -97,7 +97,7 @@ def under_way(load: Callable[[], T]) -> Iterator[list[T]]:
 
 
 def posts(port: int, names: list[str], *, seconds: float, source: str = "127.0.0.1") -> list[float]:
-    """How long each post took, in milliseconds; one that is late is not waited for by the next."""
+    """Return how long each post took, in ms; a post that is late doesn't delay the next."""
     connection = http.client.HTTPConnection(
         "127.0.0.1", port, timeout=30, source_address=(source, 0)
     )
@@ -167,7 +167,7 @@ def pairs(
 
 @contextlib.contextmanager
 def revisions(store: "Store", names: list[str]) -> Iterator[None]:
-    """A merge of these symbols' bars, all changed, every 100 ms."""
+    """Merge changed bars of these symbols every 100 ms."""
     from tickers.verdict import Authority
 
     ended = threading.Event()
@@ -177,7 +177,7 @@ def revisions(store: "Store", names: list[str]) -> Iterator[None]:
         try:
             while not ended.wait(REVISION_EVERY):
                 store.merge(harness.changed_bars(names), Authority.INTERNAL)
-        except Exception as error:  # noqa: BLE001 - told by the thread that measures
+        except Exception as error:  # noqa: BLE001 - the measuring thread raises it
             failures.append(error)
 
     writer = threading.Thread(target=write)

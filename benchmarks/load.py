@@ -1,4 +1,4 @@
-"""wrk, and what it says: one thread, 16 connections unless told otherwise."""
+"""The load generator wrk and its report: one thread, by default 16 connections."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from benchmarks.harness import ROOT, TOKEN, next_volume
 
 @dataclass(frozen=True)
 class Load:
-    """``rate`` in requests a second; latencies in milliseconds."""
+    """The result of a load: ``rate`` in requests a second, latencies in milliseconds."""
 
     requests: int
     rate: float
@@ -28,7 +28,7 @@ def wrk(
     script: str = "report.lua",
     arguments: Sequence[str] = (),
 ) -> Load:
-    """Ask for ``url`` without pause; ends the benchmark when an answer failed."""
+    """Request ``url`` without pause; the benchmark ends when an answer is an error."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s"]
     command += ["-s", f"benchmarks/{script}"]
     for name, value in (headers or {}).items():
@@ -48,7 +48,7 @@ def wrk(
 
 
 def heads_file(folder: Path, symbols: Sequence[str]) -> Path:
-    """The symbols' bars of today up to their volume, a line each, for gossip.lua."""
+    """Write the beginnings of today's bars, up to the volume, a line each, for gossip.lua."""
     from benchmarks.harness import DAY, series
 
     path = folder / "bars.txt"
@@ -58,10 +58,10 @@ def heads_file(folder: Path, symbols: Sequence[str]) -> Path:
 
 
 def gossip(url: str, heads: Path, *, bars: int, seconds: int) -> Load:
-    """POSTs of ``bars`` changed bars each to the token door.
+    """Post ``bars`` changed bars at a time to the token door.
 
-    Lists by half of the usual connections: with more of them under way than gossip.lua has sets of
-    symbols for, a list overtakes an earlier one of its set, which then changes nothing.
+    Lists have half of the usual connections: with more of them under way than gossip.lua has sets
+    of symbols, a list overtakes an earlier one of its set, which then changes nothing.
     """
     return wrk(
         f"{url}/gossip",

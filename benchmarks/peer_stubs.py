@@ -1,7 +1,7 @@
-"""Peers that take whatever they are sent and say when: a line ``PORT SECONDS`` (perf_counter, which
-all processes of a machine share on Linux) to standard output for each request.
+"""Stub peers accept whatever they are sent and print a line ``PORT SECONDS`` for each request.
 
-Many of them in one process, so that fifty peers cost little beside the node that is measured.
+The seconds are of perf_counter, which all processes of a machine share on Linux. All stubs are in
+one process, so that fifty peers cost little beside the node that is measured.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""What more peers cost: from a merge to the last of 1, 3, 10 and 50 internal peers.
+"""The cost of more peers: the time from a merge to the last of 1, 3, 10 and 50 internal peers.
 
-Delivery is the node's own, in a process with nothing else to do; the peers are stubs that take
+Delivery is the node's own, in a process with nothing else to do; the peers are stubs that accept
 everything (peer_stubs.py). Each time one bar, or every symbol's, changes.
 """
 
@@ -25,11 +25,11 @@ def main() -> None:
         for count in PEERS:
             store = harness.fill(287, 100)
             found[count] = delays(store, count, samples=10 if run.quick else 30 * run.rounds)
-    tell(run, found)
+    report(run, found)
 
 
 def delays(store: "Store", count: int, *, samples: int) -> dict[str, list[float]]:
-    """Milliseconds until the last of ``count`` peers has the bars, by how many change."""
+    """Measure the ms until the last of ``count`` peers has the bars, by how many change."""
     from gossip.delivery.delivery import Delivery
     from gossip.delivery.peer import Peer, PeerKind
 
@@ -82,7 +82,7 @@ def delay(
 
 
 def await_all(stubs: Any, ports: list[str]) -> float:
-    """When the last of the peers was sent something (perf_counter)."""
+    """Wait until each peer was sent something; returns when the last was (perf_counter)."""
     waiting, last = set(ports), 0.0
     while waiting:
         port, moment = next(iter(stubs.stdout)).split()
@@ -91,7 +91,7 @@ def await_all(stubs: Any, ports: list[str]) -> float:
     return last
 
 
-def tell(run: Run, found: dict[int, dict[str, list[float]]]) -> None:
+def report(run: Run, found: dict[int, dict[str, list[float]]]) -> None:
     rows = [
         [
             f"{count}",

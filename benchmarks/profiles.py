@@ -1,4 +1,4 @@
-"""Who spends the processor's time while a load runs: what stands in a figure's way, measured."""
+"""Profiles of processor time by process during a load, which show what limits a figure."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 def processor_time(
     loads: Mapping[str, Callable[[], Load]], *, gunicorn: int, store: "Store"
 ) -> str:
-    """A table: microseconds of processor time a request, of the node, the store and wrk.
+    """Return a table of the microseconds of processor time a request takes in node, store and wrk.
 
-    ``gunicorn``: the process id of its master. What all of them can have is a second of each core
-    a second, so the sum bounds the rate.
+    ``gunicorn`` is the process id of its master. Together they can have one second a second of each
+    core, so the sum bounds the rate.
     """
     info: Any = store.client.info("server")
     server = psutil.Process(int(info["process_id"]))

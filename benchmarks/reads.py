@@ -1,6 +1,7 @@
-"""How fast a node is read, as a ratio to the same bytes from a bare WSGI function.
+"""The rate of reads from a node, as a ratio to the same bytes from a bare WSGI function.
 
-Data: 287 symbols x 100 bars. With deploy/nginx.conf and nginx installed, behind it too.
+Data: 287 symbols x 100 bars. If nginx is installed, reads behind deploy/nginx.conf are measured
+too.
 """
 
 import contextlib
@@ -19,8 +20,8 @@ SYMBOL = "VCB"
 
 @dataclass(frozen=True)
 class Work:
-    """A kind of read; ``floor`` names the bytes it is compared with, ``alone`` and ``behind`` what
-    is to be reached without and with nginx in front."""
+    """A kind of read. ``floor`` names the bytes it is compared with; ``alone`` and ``behind`` are
+    the ratios to reach without and with nginx in front."""
 
     name: str
     path: str
@@ -57,7 +58,7 @@ class Fetched:
 
 
 def fetch(port: int, path: str, headers: dict[str, str]) -> Fetched:
-    """One answer, its body as it was sent."""
+    """Fetch one answer, with its body as it was sent."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     with contextlib.closing(connection):
         connection.request("GET", path, headers=headers)
@@ -100,7 +101,7 @@ def main() -> None:
 
 
 def body_of(port: int, work: Work) -> bytes:
-    """What the floor serves: the bytes of the node's own answer."""
+    """Return the bytes of the node's answer, which the floor serves too."""
     answer = fetch(port, work.path, {"Accept-Encoding": work.accept})
     if answer.status != 200:
         raise SystemExit(f"{work.path} answers {answer.status}")
@@ -135,7 +136,7 @@ def measure(
 
 
 def loading(port: int, work: Work, seconds: int) -> Callable[[], Load]:
-    """wrk on this work at a port, once the answer has been seen to be the right one."""
+    """Return a run of wrk on this work at a port, after a check that the answer is right."""
     headers = {"Accept-Encoding": work.accept}
     if work.conditional:
         headers["If-None-Match"] = fetch(port, work.path, headers).etag

@@ -32,7 +32,7 @@ def free_port() -> int:
 def running(
     command: Sequence[str], *, env: Mapping[str, str], log: Path, answers: str = ""
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process, from its first answer at the URL ``answers`` (if any) to the end of the block."""
+    """Run a process, from its first answer at the URL ``answers`` (if any) to the block's end."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             list(command),
@@ -69,7 +69,7 @@ def _await_answer(process: "subprocess.Popen[bytes]", url: str, log: Path) -> No
 
 @contextlib.contextmanager
 def node(bench: Bench, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """The node's API under gunicorn, as gunicorn.conf.py says, but for ``options``."""
+    """Run the node's API under gunicorn, by gunicorn.conf.py and ``options``."""
     log = bench.folder / "node.log"
     command = [*GUNICORN, *options]
     with running(command, env=bench.env, log=log, answers=f"{bench.url}/health") as process:
@@ -78,7 +78,7 @@ def node(bench: Bench, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 @contextlib.contextmanager
 def floor(bench: Bench, bodies: Mapping[str, bytes]) -> Iterator[str]:
-    """The bare WSGI function under the same gunicorn; yields its address, a path a body."""
+    """Run the bare WSGI function under the same gunicorn; yields its URL, with a path a body."""
     files = bench.folder / "floor"
     files.mkdir(exist_ok=True)
     for name, body in bodies.items():

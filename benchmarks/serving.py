@@ -1,4 +1,4 @@
-"""gunicorn.conf.py beside its alternatives, each changed alone: reads, a post's p99, memory.
+"""The settings of gunicorn.conf.py beside alternatives, one at a time: reads, a post's p99, memory.
 
 All nodes run at once over one store and are measured in turn: one symbol's last bar and the whole
 market gzipped at 16 connections, and a trusted post every 10 ms beside four readers of the whole
@@ -47,7 +47,7 @@ def main() -> None:
             )
             for what, measurement in MEASUREMENTS.items()
         }
-        tell(run, found, {name: memory(master) for name, master in masters.items()})
+        report(run, found, {name: memory(master) for name, master in masters.items()})
 
 
 def symbol_rate(node: Bench, run: harness.Run) -> float:
@@ -60,7 +60,7 @@ def market_rate(node: Bench, run: harness.Run) -> float:
 
 
 def post_beside_readers(node: Bench, run: harness.Run) -> float:
-    """The p99 in milliseconds."""
+    """Return a post's p99 in milliseconds."""
     names = harness.symbol_names(287)
     with isolation.reading(f"{node.url}/tickers", 2 * run.seconds + 1):
         return harness.percentile(isolation.posts(node.port, names, seconds=2 * run.seconds), 99)
@@ -74,13 +74,13 @@ MEASUREMENTS = {
 
 
 def memory(gunicorn: int) -> float:
-    """MB of the master and its workers; what they share is counted once (PSS)."""
+    """Return the MB of the master and its workers; shared memory counts once (PSS)."""
     master = psutil.Process(gunicorn)
     processes = [master, *master.children(recursive=True)]
     return float(sum(process.memory_full_info().pss for process in processes)) / 2**20
 
 
-def tell(
+def report(
     run: harness.Run, found: dict[str, dict[str, list[float]]], used: dict[str, float]
 ) -> None:
     rows = [

@@ -1,4 +1,4 @@
-"""Growth curves as SVG, written by hand: both axes logarithmic, a line a name."""
+"""Charts of growth curves as SVG, with two logarithmic axes and a line for each name."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def chart(title: str, x_name: str, y_name: str, lines: Mapping[str, Points]) -> str:
-    """The picture of lines of (x, y) points, all above 0."""
+    """Draw lines of (x, y) points, all above 0."""
     x_axis = Axis([x for points in lines.values() for x, _ in points], LEFT, WIDTH - RIGHT)
     y_axis = Axis([y for points in lines.values() for _, y in points], HEIGHT - BOTTOM, TOP)
     parts = [

@@ -1,8 +1,8 @@
-"""A client of one node: for each volume on standard input, when the node served it on standard
-output (perf_counter, which all processes of a machine share on Linux).
+"""A watching client: for each volume on stdin it prints when a node served it.
 
-A process of its own, and on a plain socket, so that looking takes little from what is looked at:
-three such clients with http.client took a third of a machine with two cores.
+The time is of perf_counter, which all processes of a machine share on Linux. It is a process of its
+own with a plain socket, so that watching takes little from what is measured: three such clients
+with http.client took a third of a machine with two cores.
 """
 
 import socket
@@ -32,7 +32,7 @@ def served_at(connection: socket.socket, asked: bytes, awaited: bytes) -> float:
 
 
 def answer(connection: socket.socket) -> bytes:
-    """The next answer, which has the length of its body in a header."""
+    """Read the next answer, whose Content-Length says where it ends."""
     received = b""
     while True:
         received += connection.recv(65_536)

@@ -1,4 +1,4 @@
-"""The client of a request, as one actor: an IPv4 address or an IPv6 /64."""
+"""The client of a request, which is one actor: an IPv4 address or an IPv6 /64."""
 
 from typing import Final
 
@@ -25,8 +25,7 @@ def peer_of_request(request: Request) -> str:
 
 
 def actor_of_request(request: Request) -> str:
-    """The actor in canonical form; refused with 400 when a trusted proxy doesn't say whom it
-    forwards for."""
+    """Return the actor in canonical form; refuse with 400 when a trusted proxy names no client."""
     try:
         client = client_of(
             peer=request.META.get("REMOTE_ADDR", ""),

@@ -1,4 +1,4 @@
-"""The one way in which a door refuses."""
+"""Refusals: the one exception by which a door refuses a request or a bar."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ BANNED = "Source IP is banned"
 class Refusal(APIException):
     """A refusal with its HTTP status and code.
 
-    ``detail`` is the text that the client reads, by default the code's own; ``retry_after`` in
-    seconds; ``facts`` are further fields of the answer: what was judged by, what follows.
+    ``detail`` is the text that the client reads, by default the code's own. ``retry_after`` is in
+    seconds. ``facts`` are further fields of the answer, such as the values the bar was judged by.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Refusal(APIException):
 
 
 def banned(until: dt.datetime | None, *, now: dt.datetime) -> Refusal:
-    """The refusal of a banned sender; ``until`` None: a ban without end."""
+    """Return the refusal of a banned sender; ``until`` None: a ban without end."""
     return Refusal(
         http.HTTP_403_FORBIDDEN,
         Code.BANNED,

@@ -12,7 +12,7 @@ MAX_LIST = 1_000  # bars
 
 
 class Code(StrEnum):
-    """Why a door refuses a request or a bar: the ``code`` of a refusal, which stays as it is."""
+    """The reason why a door refuses a request or a bar; a ``code`` never changes its name."""
 
     # The sender, or the moment.
     INVALID_TOKEN = "invalid_token"  # noqa: S105 - a code, no secret
@@ -49,12 +49,12 @@ class Code(StrEnum):
 
     @property
     def is_failure(self) -> bool:
-        """Whether it counts against the sender."""
+        """Whether the refusal counts against the sender's reputation."""
         return self is Code.IMPLAUSIBLE_PRICE
 
 
-# What a bar's refusal says in words. The texts are older than the codes: existing nodes know a
-# refusal by its text, and we theirs.
+# The texts of a bar's refusals. They are older than the codes: existing nodes know a refusal by its
+# text, and we know theirs by it.
 DETAILS = {
     Code.UNKNOWN_SYMBOL: "unknown symbol",
     Code.OTHER_DAY: "not the current trading day",
@@ -76,16 +76,16 @@ ABOUT_A_BAR = frozenset({Code.INVALID_BAR, *DETAILS})
 
 
 class WireError(ValueError):
-    """A body that is no gossip; the message says what was expected."""
+    """The body is no gossip; the message says what was expected."""
 
 
 class TooLongError(WireError):
-    """A list of more bars than a node takes at once."""
+    """The list has more bars than a node takes at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gossip:
-    """``entries`` in the order of the body: a bar each, or the reason why it is none."""
+    """A decoded body; each of ``entries``, in its order, is a bar or the reason why it is none."""
 
     entries: list[Bar | BarError]
     is_list: bool
@@ -94,7 +94,7 @@ class Gossip:
 def decode(body: bytes) -> Gossip:
     """Read a JSON body (RFC 8259: UTF-8, a byte order mark is ignored); raises WireError.
 
-    In a list, a wrong entry spoils only itself.
+    A wrong entry of a list spoils only itself.
     """
     if not body:
         raise WireError("The body is empty: send one bar or a list of bars, with a Content-Length.")
@@ -129,7 +129,7 @@ def _entry(item: Any) -> Bar | BarError:
 
 
 def refuses_bars(body: bytes) -> bool:
-    """Whether a refusal's ``body`` is about what the bars say, and not about the request."""
+    """Tell whether a refusal's ``body`` is about the bars, and not about the request."""
     try:
         refusal = json.loads(body)
     except (ValueError, RecursionError):
@@ -140,5 +140,5 @@ def refuses_bars(body: bytes) -> bool:
 
 
 def body_of(bars: Sequence[bytes]) -> bytes:
-    """The body that sends these encoded bars: a single one as it is, several as a list."""
+    """Return the body that sends these encoded bars: a single one as it is, several as a list."""
     return bars[0] if len(bars) == 1 else b"[" + b",".join(bars) + b"]"

@@ -1,3 +1,5 @@
+"""The Django app of a node: it makes the folders and files, and sets up signals, at the start."""
+
 import logging
 from pathlib import Path
 
@@ -14,16 +16,16 @@ class ProxySiteConfig(AppConfig):
 
     def ready(self) -> None:
         make_files()
-        # Imported late: it needs models, which are loaded by now.
+        # This needs models, which aren't loaded when the module is imported.
         from proxy_site.middleware import release_signals
 
         release_signals()
 
 
 def make_files() -> None:
-    """Make the node's folders, and its database's file before SQLite does, for every reader."""
+    """Make the node's folders and its SQLite file, with modes that keep other users out."""
     file_modes.keep_others_from_writing()
-    # SQLite makes its file, but not the folder that it lies in; whitenoise wants its folder.
+    # SQLite makes its file, but not its folder; whitenoise warns when its own is missing.
     file_modes.make_folder(settings.DATA_DIR, file_modes.DATA_FOLDER)
     file_modes.make_folder(settings.STATIC_ROOT, file_modes.STATIC_FOLDER)
     database = settings.DATABASES["default"]
@@ -31,5 +33,5 @@ def make_files() -> None:
         try:
             file_modes.make_database(Path(database["NAME"]))
         except OSError as error:
-            # Whoever needs it is told so by SQLite; commands that need none go on.
+            # SQLite says so to a command that needs the file; the others go on.
             logger.warning("%s can't be made (%s)", database["NAME"], error.strerror)

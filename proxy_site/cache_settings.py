@@ -1,4 +1,4 @@
-"""Django's cache on Redis: one server, or the primary that sentinels name."""
+"""The settings of Django's cache, on one Redis server or on the primary that sentinels name."""
 
 from typing import Any
 
@@ -6,10 +6,11 @@ from tickers.store.redis_client import Sentinels, uses_sentinels
 
 
 def cache(url: str, *, timeout: float) -> dict[str, Any]:
-    """The settings of the cache at ``url``; ``timeout`` in seconds, to connect and for each answer.
+    """Return the settings of the cache at ``url``; ``timeout`` (seconds) is for the connection and
+    for each answer.
 
-    With sentinels, reads go to the primary like writes: a replica may lag behind a limit that was
-    just used up. So it is the default client, with a factory that knows sentinels.
+    With sentinels, reads go to the primary like writes, since a replica may lag behind a limit that
+    was just used up: the default client with a connection factory that knows sentinels.
     """
     options: dict[str, Any] = {"SOCKET_CONNECT_TIMEOUT": timeout, "SOCKET_TIMEOUT": timeout}
     location = url
@@ -20,7 +21,7 @@ def cache(url: str, *, timeout: float) -> dict[str, Any]:
             "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
             "SENTINELS": list(place.nodes),
             "SENTINEL_KWARGS": place.sentinel_options(),
-            # The name in LOCATION would arrive in lower case.
+            # In LOCATION the name would become lower case.
             "CONNECTION_POOL_KWARGS": {"service_name": place.service},
             "USERNAME": place.username,
             "PASSWORD": place.password,

@@ -1,7 +1,7 @@
-"""Reads settings from environment variables and checks each where it is read.
+"""The environment: settings are read from its variables, and each is checked where it is read.
 
-Every refusal is one line that names the variable, says what is wrong and gives an example; it never
-repeats the value, which may be a secret.
+A wrong variable ends the process with one line that names it, says what is wrong and gives an
+example; the line never repeats the value, which may be a secret.
 """
 
 import datetime as dt
@@ -30,13 +30,13 @@ _POSTGRES = ("postgres", "postgresql", "psql", "pgsql")
 _ENV_LINE = re.compile(r"(export )?[A-Za-z_0-9]+=.*")
 
 
-# Where the API and the files are; a page's path that begins like one would be taken for it.
+# The API and the files have these paths; the admin's must not begin with one.
 TAKEN_PATHS = ("tickers", "gossip", "public", "health", "static")
 _PATH = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
 class Secret(str):
-    """A setting that doesn't show itself where values are shown: diffsettings, tracebacks, repr."""
+    """A setting whose value isn't shown in diffsettings, tracebacks and reprs."""
 
     __slots__ = ()
 
@@ -45,7 +45,7 @@ class Secret(str):
 
 
 class SettingsError(SystemExit):
-    """A variable is missing or wrong: ends the process with the line that the operator reads."""
+    """A variable is missing or wrong; the process ends with the line that the operator reads."""
 
     def __init__(self, name: str, problem: str, example: str) -> None:
         super().__init__(f"aipriceaction-proxy: {name} {problem}. Example: {name}={example}")
@@ -72,7 +72,7 @@ class Environment:
         except (OSError, UnicodeDecodeError) as error:
             raise SystemExit(f"aipriceaction-proxy: {env_file} can't be read: {error}") from None
         for number, line in enumerate(lines, start=1):
-            # read_env would log such a line, and the secret in it, and go on without.
+            # read_env would log such a line, with the secret in it, and ignore it.
             if line and not line.startswith("#") and not _ENV_LINE.fullmatch(line):
                 raise SystemExit(
                     f"aipriceaction-proxy: line {number} of {env_file} isn't NAME=value (no spaces "
@@ -80,7 +80,7 @@ class Environment:
                 )
 
         class FromFile(environ.Env):  # type: ignore[misc]  # django-environ ships no types
-            ENVIRON: dict[str, str] = {}  # of the class: read_env would write to os.environ
+            ENVIRON: dict[str, str] = {}  # without it read_env would write to os.environ
 
         FromFile.read_env(str(env_file))
         self._env.ENVIRON = {**FromFile.ENVIRON, **self._env.ENVIRON}
@@ -97,7 +97,7 @@ class Environment:
         return name in self._env
 
     def text(self, name: str, default: str = "") -> str:
-        # Env.str takes a value that begins with $ for another variable's name: a secret may.
+        # Env.str takes a value that begins with $ for another variable's name; a secret may do so.
         return str(self._env.ENVIRON.get(name, default)).strip()
 
     def flag(self, name: str, *, default: bool) -> bool:
@@ -128,7 +128,7 @@ class Environment:
             value = float(self.text(name, f"{default:g}"))
         except ValueError:
             raise SettingsError(name, "must be a number", f"{default:g}") from None
-        if not low <= value <= high:  # as of NaN and infinity
+        if not low <= value <= high:  # refuses NaN and infinity too
             raise SettingsError(name, f"must be from {low:g} to {high:g}", f"{default:g}")
         return value
 
@@ -147,7 +147,7 @@ class Environment:
             raise SettingsError(name, "must be a date, YYYY-MM-DD", default) from None
 
     def dates(self, name: str) -> frozenset[dt.date]:
-        """Dates, comma-separated."""
+        """Read comma-separated dates."""
         try:
             return frozenset(dt.date.fromisoformat(word) for word in self.words(name))
         except ValueError:
@@ -156,7 +156,7 @@ class Environment:
             ) from None
 
     def instant(self, name: str) -> dt.datetime | None:
-        """An RFC 3339 instant with its offset, or None when unset or empty."""
+        """Read an RFC 3339 instant with its offset; None when unset or empty."""
         value = self.text(name)
         if not value:
             return None
@@ -170,7 +170,7 @@ class Environment:
         return moment
 
     def time_of_day(self, name: str, default: str) -> dt.time:
-        """``HH:MM``, or a whole hour as existing nodes write it."""
+        """Read ``HH:MM``, or a whole hour as existing nodes write it."""
         value = self.text(name, default)
         try:
             time = dt.time(int(value)) if value.isdigit() else dt.time.fromisoformat(value)
@@ -187,7 +187,7 @@ class Environment:
             raise SettingsError(name, "must be a time zone of the tz database", default) from None
 
     def path(self, name: str, default: str) -> str:
-        """A path below the node's address, ending in a slash: ``admin/``."""
+        """Read a path below the node's address, which ends in a slash: ``admin/``."""
         value = self.text(name, default).strip("/")
         if not _PATH.fullmatch(value):
             raise SettingsError(
@@ -228,12 +228,12 @@ class Environment:
         return Secret(value)
 
     def url(self, name: str, default: str = "", *, example: str) -> str:
-        """An http or https URL; ``default`` when unset or empty."""
+        """Read an http or https URL; ``default`` when unset or empty."""
         value = self.text(name) or default
         return check_url(name, value, example) if value else ""
 
     def urls(self, name: str, default: str = "", *, example: str) -> list[str]:
-        """Comma-separated http or https URLs, without trailing slashes and repeats."""
+        """Read comma-separated http or https URLs; trailing slashes and repeats are dropped."""
         parts = [part.strip() for part in self.text(name, default).split(",")]
         return list(
             dict.fromkeys(check_url(name, part, example).rstrip("/") for part in parts if part)
@@ -243,7 +243,7 @@ class Environment:
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
 
     def networks(self, name: str) -> list[str]:
-        """IP addresses and networks, comma-separated, in canonical form."""
+        """Read comma-separated IP addresses and networks; returns them in canonical form."""
         example = "127.0.0.1,10.0.0.0/8"
         try:
             return [str(ipaddress.ip_network(word)) for word in self.words(name)]
@@ -251,7 +251,7 @@ class Environment:
             raise SettingsError(name, "must be IP addresses or networks", example) from None
 
     def redis_url(self, name: str, default: str) -> str:
-        """A redis, rediss, unix or redis+sentinel URL; ``default`` when unset or empty."""
+        """Read a redis, rediss, unix or redis+sentinel URL; ``default`` when unset or empty."""
         value = self.text(name) or default
         if uses_sentinels(value):
             return _sentinel_url(name, value)
@@ -272,13 +272,13 @@ class Environment:
         return value
 
     def database(self, name: str, default: str) -> dict[str, Any]:
-        """Django's settings of a PostgreSQL or SQLite database, from its URL."""
+        """Read the URL of a PostgreSQL or SQLite database; returns Django's settings of it."""
         example = "postgres://node:PASSWORD@127.0.0.1:5432/node"
         value = self.text(name) or default
         try:
             parts = urlsplit(value)
             known = parts.scheme in _POSTGRES or (parts.scheme == "sqlite" and not parts.netloc)
-            # It warns, and shows the password, when it doesn't know the scheme.
+            # db_url_config warns, and shows the password, when it doesn't know the scheme.
             config = dict(environ.Env.db_url_config(value)) if known else {}
         except ValueError:
             config = {}
@@ -337,7 +337,7 @@ def check_upstreams(name: str, urls: Sequence[str]) -> None:
 
 
 def refuse_self(name: str, urls: Sequence[str], *, port: int, own_hosts: Sequence[str]) -> None:
-    """Refuse a URL that leads back to this node: it would gossip with, or follow, itself."""
+    """Refuse a URL that leads back to this node, which would gossip with, or follow, itself."""
     for url in urls:
         if _is_self(urlsplit(url), port, own_hosts):
             raise SettingsError(
@@ -371,7 +371,7 @@ def _own_addresses() -> set[str]:
 
 
 def same_database(one: str, other: str) -> bool:
-    """Whether two Redis URLs lead to one database, however they are written."""
+    """Tell whether two Redis URLs lead to one database, however they are written."""
     if uses_sentinels(one) and uses_sentinels(other):
         return Sentinels.parse(one).same_database(Sentinels.parse(other))
     if uses_sentinels(one) or uses_sentinels(other):
@@ -380,7 +380,7 @@ def same_database(one: str, other: str) -> bool:
 
 
 def _redis_options(redis_url: str) -> dict[str, Any]:
-    """Host, port, path and database as the client understands the URL; it connects to nothing."""
+    """Return the connection options that the client reads from the URL, without connecting."""
     return dict(redis.ConnectionPool.from_url(redis_url).connection_kwargs)
 
 
@@ -392,7 +392,7 @@ def _database_of(redis_url: str) -> tuple[object, ...]:
 
 
 def next_database(redis_url: str) -> str:
-    """The same server's next database: ``redis://h:6379/0`` → ``redis://h:6379/1``."""
+    """Return the URL of the same server's next database: ``redis://h:6379/0`` → ``…/1``."""
     if uses_sentinels(redis_url):
         return at_database(redis_url, Sentinels.parse(redis_url).database + 1)
     parts = urlsplit(redis_url)

@@ -1,4 +1,4 @@
-"""What a client reads of an error: {"detail", "code"}, and a status that tells what to do."""
+"""The answer to an error: {"detail", "code"}, and a status that tells the client what to do."""
 
 import logging
 import time
@@ -17,25 +17,26 @@ from tickers.snapshot.snapshot import StaleError
 logger = logging.getLogger(__name__)
 
 UNREADABLE, UNREADABLE_CODE = "The request can't be read.", "unreadable_request"
-RETRY_AFTER = "2"  # seconds: a store fails over or restarts within a few
-SAY_EVERY = 1.0  # seconds: while something is away, a flood must not fill the log
+RETRY_AFTER = "2"  # seconds; a store fails over or restarts within a few
+LOG_EVERY = 1.0  # seconds; a flood must not fill the log while something is away
 
-_said: dict[str, float] = {}  # what is away → when that was logged last (monotonic)
+_logged_at: dict[str, float] = {}  # what is away → monotonic seconds
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's exception handler: what the node can't reach is a 503, never a 500."""
+    """Answer for DRF: when the store or the database can't be reached it is a 503, never a 500."""
     unreachable = _unreachable(error)
     if unreachable:
         now = time.monotonic()
-        if now - _said.get(unreachable, -SAY_EVERY) >= SAY_EVERY:
-            _said[unreachable] = now
+        if now - _logged_at.get(unreachable, -LOG_EVERY) >= LOG_EVERY:
+            _logged_at[unreachable] = now
             logger.error("answering 503: %s can't be reached (%s)", unreachable, error)
         detail = f"The node's {unreachable} can't be reached; try again soon."
         body = {"detail": detail, "code": f"{unreachable}_unavailable"}
         return Response(body, status=503, headers={"Retry-After": RETRY_AFTER})
     if isinstance(error, SuspiciousOperation):
-        # More parameters than Django reads. Answered here, so that the view adds its headers.
+        # The query has more parameters than Django reads. Django's own answer would lack the
+        # headers that the view adds.
         return Response({"detail": UNREADABLE, "code": UNREADABLE_CODE}, status=400)
     if isinstance(error, APIException) and isinstance(error.detail, list):
         error.detail = error.detail[0]
@@ -47,7 +48,7 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
 
 
 def _unreachable(error: BaseException | None) -> str:
-    """What a chain of exceptions says is away: libraries wrap each other's."""
+    """Return "store" or "database" if one in the chain of exceptions says so; else ""."""
     while error is not None:
         if isinstance(error, redis.RedisError | StaleError):
             return "store"

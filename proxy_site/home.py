@@ -1,6 +1,6 @@
-"""GET /: a live table of the market, for a person's first look at a node.
+"""The home page, GET /: a live table of the market for a person's first look at a node.
 
-The page carries only what the settings know; its script reads the market from GET /tickers, as any
+The page has only what the settings know; its script reads the market from GET /tickers, as any
 client does. So it is served, and says what is wrong, while Redis and the SQL database are away.
 """
 
@@ -16,14 +16,14 @@ from tickers import wiring
 
 class Home(View):
     def get(self, request: HttpRequest) -> HttpResponse:
-        # Rendered without the request: the context processors would offer the session's user.
+        # Without the request no context processor runs; one would load the session's user.
         response = HttpResponse(render_to_string("proxy_site/home.html", page()))
         response["Cache-Control"] = "no-cache"
         return response
 
 
 def page() -> dict[str, Any]:
-    """What the page shows before the market comes; ``listings`` is {symbol: [exchange, sector]}."""
+    """Return the page's context; its ``listings`` is {symbol: [exchange, sector]}."""
     return {
         "node_name": settings.NODE_NAME,
         "mode": "public" if settings.IS_PUBLIC_NODE else "core",

@@ -1,9 +1,9 @@
-"""What the leading worker does beside its cycles, every two seconds: bans reach the market,
-counted bars reach the database, claims are settled.
+"""Housekeeping: every two seconds the leading worker applies bans to the market, moves counts into
+SQL, and settles claims and appeals.
 
-Each duty may run twice, and in two workers at once, without harm. One that fails, for whatever
-reason, is said once, is tried again with the next turn, and keeps no other from being done: a ban
-must reach the market although counting has a bug.
+Each duty may run twice, and in two workers at once, without harm. A duty that fails, for whatever
+reason, is logged once and tried again with the next turn, and the other ones are done all the same:
+a ban must reach the market although counting has a bug.
 """
 
 import logging
@@ -23,7 +23,7 @@ from tickers.verdict import Authority
 
 logger = logging.getLogger(__name__)
 
-TURN = 2.0  # seconds: what is counted is in the database after five at most
+TURN = 2.0  # seconds; a count is in SQL after five at most
 
 # Trading days without a bar after which a symbol that only peers know leaves.
 SILENT_DAYS = 5
@@ -32,12 +32,12 @@ Duty = Callable[[], object]
 
 
 class Housekeeping:
-    """Does ``duties`` (by name) in a thread of its own, between ``start`` and ``stop``."""
+    """A thread that does ``duties`` (by name) between ``start`` and ``stop``."""
 
     def __init__(self, duties: Mapping[str, Duty], *, turn: float = TURN) -> None:
         self._duties = dict(duties)
         self._turn = turn
-        self._failing: dict[str, set[type[Exception]]] = {}  # what was said of each
+        self._failing: dict[str, set[type[Exception]]] = {}  # duty → the errors that were logged
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -55,7 +55,7 @@ class Housekeeping:
         self._thread.start()
 
     def stop(self, timeout: float) -> None:
-        """Do the duties once more, and leave within ``timeout`` seconds."""
+        """Do the duties once more; waits for the thread's end for ``timeout`` seconds."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout)
@@ -88,17 +88,17 @@ class Housekeeping:
                 logger.info("%s works again", name)
 
     def _is_new(self, name: str, error: Exception) -> bool:
-        """Whether this kind of failure wasn't said since the duty worked last."""
-        said = self._failing.setdefault(name, set())
-        is_new = type(error) not in said
-        said.add(type(error))
+        """Tell whether this kind of error wasn't logged yet since the duty last worked."""
+        logged = self._failing.setdefault(name, set())
+        is_new = type(error) not in logged
+        logged.add(type(error))
         return is_new
 
 
-def end_standing_of_banned(store: Store) -> None:
-    """Reputation knows nothing of the market: what the banned still have standing ends here."""
-    standing = store.public_actors()
-    banned = actors.banned_among(addresses=standing) if standing else set()
+def withdraw_bars_of_banned(store: Store) -> None:
+    """Withdraw the overlays of banned actors; reputation itself knows nothing of the market."""
+    addresses = store.public_actors()
+    banned = actors.banned_among(addresses=addresses) if addresses else set()
     if banned:
         ended = store.withdraw_actors(sorted(banned))
         logger.info("ended %d public bars of %d banned actors", ended, len(banned))
@@ -140,7 +140,7 @@ class ContradictedPeers:
 
 
 def settle_claims(claims: Claims, *, lifetime: float) -> None:
-    """What senders said before a trusted source did earns, or costs, their reputation."""
-    confirmed, contradicted, said = claims.settle(lifetime=lifetime)
+    """Judge the open claims, and record for their actors what was confirmed and contradicted."""
+    confirmed, contradicted, evidence = claims.settle(lifetime=lifetime)
     if confirmed or contradicted:
-        actors.record_claims(confirmed=confirmed, contradicted=contradicted, evidence=said)
+        actors.record_claims(confirmed=confirmed, contradicted=contradicted, evidence=evidence)

@@ -1,7 +1,7 @@
-"""Middleware runs for people's pages only; the API doesn't pay for it.
+"""The middleware runs for people's pages only, since the API needs none of it.
 
-A read is answered from memory in some hundred microseconds. The middleware of pages, and the look
-for database connections to close that a read never opens, took a third of that (measured with
+A read is answered from memory in some hundred microseconds. The pages' middleware, and the search
+for database connections to close, which a read never opens, took a third of that (measured with
 py-spy under gunicorn).
 """
 
@@ -23,20 +23,21 @@ from django_otp.middleware import OTPMiddleware
 from whitenoise.middleware import WhiteNoiseMiddleware
 
 API = ("/tickers", "/gossip", "/public/gossip", "/health", "/openapi.json")
-WITHOUT_DATABASE = ("/tickers", "/gossip", "/openapi.json")  # nor has the home page one
+WITHOUT_DATABASE = ("/tickers", "/gossip", "/openapi.json")  # the home page needs none either
 
 
 def release_signals() -> None:
-    """Let DatabaseConnections do what these signals do for every request of a Django site."""
-    request_started.disconnect(reset_queries)  # fills with DEBUG only
+    """Disconnect the signals by which Django does for every request what DatabaseConnections does
+    for some."""
+    request_started.disconnect(reset_queries)  # queries are recorded with DEBUG only
     request_started.disconnect(close_old_connections)
     request_finished.disconnect(close_old_connections)
     request_finished.disconnect(close_caches)  # django-redis keeps its connections on purpose
 
 
 class DatabaseConnections:
-    """Closes a thread's database connection when it is broken or old, around each request that may
-    use it."""
+    """A middleware that closes a thread's broken or old database connection, before and after each
+    request that may use one."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
@@ -53,7 +54,7 @@ class DatabaseConnections:
 
 
 class ForPages:
-    """A mixin before a middleware class: the class then stands aside for the API's paths."""
+    """A mixin that skips the middleware class after it for the API's paths."""
 
     get_response: Callable[[HttpRequest], Any]
 
@@ -65,10 +66,10 @@ class ForPages:
 
 
 def for_pages(middleware: type) -> type[ForPages]:
-    """A middleware class that is ``middleware`` for pages and nothing for the API.
+    """Return a subclass of ``middleware`` that runs for pages and is skipped for the API.
 
     Django's settings and checks name middleware by dotted path and look for subclasses, so each
-    result is a class with a name in this module.
+    result needs a name in this module.
     """
     return type(f"Page{middleware.__name__}", (ForPages, middleware), {"__module__": __name__})
 
@@ -83,8 +84,7 @@ PERMISSIONS_POLICY = "camera=(), geolocation=(), microphone=(), payment=(), usb=
 
 
 class PageSecurity(ForPages, SecurityMiddleware):
-    """Django's security headers; the API has the one that says: this is JSON, whatever it looks
-    like."""
+    """Django's security headers for pages; the API's answers get X-Content-Type-Options only."""
 
     def __call__(self, request: HttpRequest) -> Any:
         response = super().__call__(request)
@@ -92,7 +92,7 @@ class PageSecurity(ForPages, SecurityMiddleware):
         return response
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        """Only pages come by here."""
+        """Add the pages' headers; Django calls this for pages only."""
         response = super().process_response(request, response)
         response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         response.headers.setdefault("Permissions-Policy", PERMISSIONS_POLICY)

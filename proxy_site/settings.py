@@ -1,4 +1,4 @@
-"""Every setting of a node, read top to bottom from environment variables (or the file .env).
+"""The settings of a node, read top to bottom from environment variables (or the file .env).
 
 .env.example explains each. A missing or wrong value ends the process with one line.
 """
@@ -132,11 +132,11 @@ CYCLE_OUTSIDE_HOURS = CYCLE if IS_PUBLIC_NODE else NON_OFFICE_HOURS_INTERVAL
 PUBLIC_BARS = env.choice(
     "PUBLIC_BARS", "immediate", ("immediate", "when_late", "corroborated", "never")
 )
-# Two senders in one IPv6 network of this prefix aren't independent (PUBLIC_BARS=corroborated).
+# Two actors in one IPv6 network of this prefix aren't independent (PUBLIC_BARS=corroborated).
 INDEPENDENT_IPV6_PREFIX = env.integer("INDEPENDENT_IPV6_PREFIX", 64, low=32, high=64)
 CLAIMS_PER_HOUR = env.integer("CLAIMS_PER_HOUR", 10, low=1, high=100_000)  # of one actor
 BAN_AFTER_FAILURES = env.integer("BAN_AFTER_FAILURES", 5, low=0, high=1_000_000)
-# Hours. A contributor errs for a day (an anchor that an adjustment moved), not day after day.
+# Hours. An honest actor errs for a day (an adjustment moved the anchor), not day after day.
 FAILURE_HALF_LIFE = env.number("FAILURE_HALF_LIFE", 24, low=0.001, high=87_600)
 BAN_HOURS = env.number("BAN_HOURS", 24, low=0.001, high=87_600)
 # Addresses change hands, so a ban for failures must end.
@@ -144,9 +144,9 @@ MAX_BAN_HOURS = env.number("MAX_BAN_HOURS", 720, low=0.001, high=87_600)
 if MAX_BAN_HOURS < BAN_HOURS:
     raise SettingsError("MAX_BAN_HOURS", "must not be less than BAN_HOURS", f"{BAN_HOURS:g}")
 TRUST_AFTER_CONFIRMED = env.integer("TRUST_AFTER_CONFIRMED", 100, low=1, high=1_000_000)
-# Hours. Longer than the exchange's longest holiday (Tết, nine days), in which nothing is confirmed.
+# Hours. It is longer than the longest holiday (Tết, nine days), when nothing is confirmed.
 CONFIRMED_HALF_LIFE = env.number("CONFIRMED_HALF_LIFE", 336, low=0.001, high=87_600)
-# Days for which prune_actors leaves hourly counts, idle actors, and the history of forgotten ones.
+# Days for which prune_actors keeps hourly counts, idle actors, and the history of deleted ones.
 KEEP_HOURLY_COUNTS = env.integer("KEEP_HOURLY_COUNTS", 30, low=1, high=3_650)
 KEEP_IDLE_ACTORS = env.integer("KEEP_IDLE_ACTORS", 90, low=1, high=3_650)
 KEEP_HISTORY = env.integer("KEEP_HISTORY", 730, low=1, high=36_500)
@@ -171,9 +171,9 @@ if same_database(CACHE_URL, REDIS_URL):
         "is the database of REDIS_URL: clearing the cache would clear the market",
         "redis://127.0.0.1:6379/1",
     )
-# Seconds for which a web process takes the store to stand where it last stood.
+# Seconds for which a web process takes the store's position to be unchanged.
 POSITION_LIFETIME = 0.02
-# Megabytes that a web process holds of the market: its snapshot and the bodies kept of it.
+# Megabytes of a web process's snapshot and of the bodies that it keeps.
 SNAPSHOT_MEMORY = env.integer("SNAPSHOT_MEMORY", 512, low=1, high=1_048_576)
 REDIS_TIMEOUT = 5.0  # seconds, to connect and for each answer
 
@@ -193,24 +193,24 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
             f"names a folder that can't be made: {error.strerror}",
             "sqlite:////srv/node/reputation.sqlite3" if env.text("DATABASE_URL") else "/srv/node",
         ) from None
-    # FULL: what was answered survives a power cut, too. Writes are few: failures, bans and batches.
+    # With FULL an answered write survives a power cut too. Writes are few: failures, bans, batches.
     _database["OPTIONS"] = {
         "timeout": 5,
         "transaction_mode": "IMMEDIATE",
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
     }
 else:
-    # What the URL says (?sslmode=verify-full) beats these.
+    # Parameters of the URL (?sslmode=verify-full) come before these.
     _database = {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True, **_database}
-    # Whoever doesn't take what we sent within 5 s (ms here) is gone: a query waits no longer.
+    # A server that doesn't acknowledge what was sent within 5 s (in ms) is gone, and a query fails.
     _database["OPTIONS"] = {
         "connect_timeout": 5,
         "tcp_user_timeout": 5_000,
         **_database.get("OPTIONS", {}),
     }
 DATABASES = {"default": _database}
-# Threads of a web process that may be inside the database at once: it may hang, and the others
-# need none.
+# Threads of a web process that may use the database at once: it may hang, and the other threads
+# don't need it.
 DATABASE_THREADS = THREADS // 2
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -243,7 +243,7 @@ MIDDLEWARE = [
     "proxy_site.middleware.PageFrames",
     "proxy_site.middleware.PageLockouts",
 ]
-# They look for classes by name; ours are those (proxy_site/middleware.py).
+# These checks look for classes by name; ours are subclasses of those (proxy_site/middleware.py).
 SILENCED_SYSTEM_CHECKS = ["security.W001", "security.W002", "security.W003", "axes.W002"]
 TEMPLATES = [
     {
@@ -274,14 +274,14 @@ AUTHENTICATION_BACKENDS = [
 ]
 AXES_FAILURE_LIMIT = LOGIN_FAILURES
 AXES_COOLOFF_TIME = dt.timedelta(minutes=LOGIN_LOCKOUT_MINUTES)
-# Not the user's name: whoever knows it could lock its owner out.
+# Lockout isn't by user name: anybody who knows a name could lock its owner out.
 AXES_LOCKOUT_PARAMETERS = ["ip_address"]
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_ONLY_ADMIN_SITE = True
 AXES_CLIENT_IP_CALLABLE = "proxy_site.admin_site.lockout.client_ip"
 AXES_LOCKOUT_CALLABLE = "proxy_site.admin_site.lockout.locked_out"
-AXES_VERBOSE = False  # its log lines name the address, not what was typed
+AXES_VERBOSE = False  # log lines then name the address, not what was typed
 AXES_SENSITIVE_PARAMETERS = ["username", "otp_token", "csrfmiddlewaretoken"]
 
 ADMIN_SECOND_FACTOR = env.flag("ADMIN_SECOND_FACTOR", default=False)
@@ -306,10 +306,10 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY
 
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"
-# nginx reads them as another user, whatever the umask of who collected them.
+# nginx reads static files as another user, whatever the umask of the user that collected them.
 FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o755
 FILE_UPLOAD_PERMISSIONS = 0o644
-# Outside production nobody runs collectstatic: the files are found where they are.
+# Outside production collectstatic isn't run, and the files are found where they are.
 WHITENOISE_USE_FINDERS = not env.production
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -341,7 +341,7 @@ if env.production:
     SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
-# Not SECURE_PROXY_SSL_HEADER, which believes everybody: gunicorn.conf.py believes TRUSTED_PROXIES.
+# SECURE_PROXY_SSL_HEADER would believe any client; gunicorn.conf.py believes TRUSTED_PROXIES only.
 X_FRAME_OPTIONS = "DENY"
 CSRF_TRUSTED_ORIGINS = env.urls("CSRF_TRUSTED_ORIGINS", example="https://api.example.com")
 
@@ -363,8 +363,8 @@ LOGGING = {
         **{
             name: {"level": LOG_LEVEL} for name in ("proxy_site", "tickers", "gossip", "reputation")
         },
-        # Who is refused is counted, not logged: a flood would fill the disk. These say a line for
-        # each 4xx; at ERROR the first says 5xx only.
+        # Refusals are counted, not logged: a flood would fill the disk. These loggers have a line
+        # for each 4xx; at ERROR the first has one for each 5xx only.
         "django.request": {"level": "ERROR", "filters": ["failures"]},
         "django.security": {"level": "CRITICAL"},
     },

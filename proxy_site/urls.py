@@ -1,4 +1,4 @@
-"""Every address of a node."""
+"""The URLs of a node."""
 
 from django.conf import settings
 from django.contrib import admin

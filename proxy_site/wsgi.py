@@ -1,4 +1,4 @@
-"""The application that gunicorn serves."""
+"""The WSGI application that gunicorn serves."""
 
 import os
 
@@ -15,6 +15,7 @@ process_memory.give_back_large_blocks()
 application = get_wsgi_application()
 if settings.USES_EMBEDDED_SERVER:
     embedded_redis.ensure(settings.DATA_DIR)
-get_resolver().url_patterns  # noqa: B018 - imports every view, which the first request would do
-wiring.market_clock().trading_day()  # imports the holidays of all countries, likewise
-process_memory.spare_collections()
+# The first request would import what these two lines import: every view, and the holidays.
+get_resolver().url_patterns  # noqa: B018 - the property imports the views
+wiring.market_clock().trading_day()
+process_memory.freeze_imported_objects()

@@ -1,19 +1,18 @@
-"""What the doors, the worker and the admin ask and tell about actors.
+"""Actors: this module reads and changes their status for the doors, the worker and the admin.
 
-An actor's standing is asked with every request at the public door, so it is read from the cache
-that all processes share; SQL is asked once in ``STANDING_LIFETIME`` per actor, known or not, and
-only for requests within the rate limit. A
-change is committed first and then written over the cached standing, so that it acts at once
-everywhere.
+The public door needs a status with every request, so it is read from the cache that all processes
+share. SQL is asked once in ``STATUS_LIFETIME`` for each actor, known or not, and only for requests
+within the rate limit. A change is committed first and then written over the cached status, so that
+it acts at once everywhere.
 
 Failures, and whatever changes a status, are in SQL before they are answered. Accepted updates are
 counted in Redis and flushed (reputation.update_counts).
 
-Cached standings can't go stale by a race: a reader only fills a gap (``add``), and a writer
+No race can leave a stale status in the cache: a reader only fills a gap (``add``), and a writer
 publishes what is committed while it holds the actor's row, so that the last to publish is right.
 
-What the doors ask of SQL goes through a bulkhead (reputation.database_bulkhead): a database that
-hangs must not hold all of a process's threads.
+The doors' queries go through a bulkhead (reputation.database_bulkhead): a database that hangs must
+not hold all of a process's threads.
 
 Every ``address`` here is an actor in canonical form, from ``reputation.address.actor_of``. Errors
 of the database and of Redis pass through: the doors answer 503 to both.
@@ -52,18 +51,18 @@ from reputation.update_counts import ADDRESSES_A_QUERY, UpdateCounts, add_bars, 
 from reputation.update_counts import count as count
 from reputation.update_counts import flush as flush
 
-STANDING_LIFETIME = 60.0  # seconds
-# Actors whose claims are recorded in one transaction, which holds their rows.
-_ACTORS_A_TRANSACTION = 100
+STATUS_LIFETIME = 60.0  # seconds in the cache
+_ACTORS_A_TRANSACTION = 100  # a transaction holds the rows of all its actors
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ActorStatus:
-    """``banned_until`` is None for a ban without end, and for whoever isn't banned.
+    """An actor's status. ``banned_until`` is None for a ban without end, and without a ban.
 
-    ``failures_left``: how many more are allowed in quick succession; None where nobody has asked.
+    ``failures_left`` says how many more are allowed in quick succession; only ``record_outcome``
+    sets it.
     """
 
     status: Status = Status.PROBATION
@@ -83,7 +82,7 @@ class ActorStatus:
 
 
 class BannedError(Exception):
-    """The actor was banned already, whatever a cached status said; ``until`` None: without end."""
+    """The actor was banned before, whatever a cached status said; ``until`` None: without end."""
 
     def __init__(self, address: str, *, until: dt.datetime | None) -> None:
         super().__init__(address)
@@ -91,13 +90,13 @@ class BannedError(Exception):
 
 
 def cached_status(*, address: str) -> ActorStatus | None:
-    """Where an actor stands by the cache alone; None if that has to be asked of SQL."""
+    """Return an actor's status from the cache alone; None if SQL has to be asked."""
     known = _cached(address)
     return None if known is None or known.ban_is_over(timezone.now()) else known
 
 
 def status_of(*, address: str) -> ActorStatus:
-    """Where an actor stands now; one that was never judged is on PROBATION."""
+    """Return an actor's status now; an actor that was never judged is on PROBATION."""
     known = cached_status(address=address)
     if known is not None:
         return known
@@ -105,7 +104,7 @@ def status_of(*, address: str) -> ActorStatus:
         actor = Actor.objects.filter(address=address).first()
         if actor is not None and is_due(actor=actor):
             return _settle(address)
-    found = ActorStatus() if actor is None else _standing(actor)
+    found = ActorStatus() if actor is None else _status(actor)
     cache.add(_key(address), _entry(found), timeout=_lifetime(found))
     return found
 
@@ -118,13 +117,13 @@ def record_outcome(
     bars: tuple[int, int] | None = None,
     appeal: Sequence[object] = (),
 ) -> ActorStatus:
-    """Count an outcome and judge the actor by it; committed when this returns.
+    """Count an outcome and judge the actor by it; the change is committed when this returns.
 
     ``evidence`` is what was sent, anything that JSON holds; a bounded part of it is kept with a
     change of status. ``bars`` says how many were accepted and how many refused; None: one.
-    ``appeal`` is what would have to come true for a failure to be struck (empty: nothing can).
+    ``appeal`` is what would have to come true for a failure to be struck (empty: it can't be).
     Returns the status after the outcome; raises BannedError, and counts nothing, for an actor that
-    was banned before. Not to be called in a transaction.
+    was banned before. It must not be called in a transaction.
     """
     with bulkhead().inside():
         return _record_outcome(address, outcome, evidence, bars, appeal)
@@ -152,14 +151,14 @@ def _record_outcome(
             if appeal:
                 appeals.file(actor=actor, failed_at=now, content=appeal)
         if changed:
-            # Forgotten before the commit: a process that is killed between it and what follows
-            # leaves no standing from before, under which a banned actor would go on.
+            # The cache forgets it before the commit: a process that is killed right after the
+            # commit leaves no older status there, under which a banned actor would go on.
             cache.delete(_key(address))
     if changed or was_banned:
         _publish(address)
     if was_banned:
         raise BannedError(address, until=actor.banned_until)
-    return replace(_standing(actor), failures_left=_failures_left(actor, at=now))
+    return replace(_status(actor), failures_left=_failures_left(actor, at=now))
 
 
 def record_claims(
@@ -168,12 +167,12 @@ def record_claims(
     contradicted: Mapping[str, int],
     evidence: Mapping[str, object] | None = None,
 ) -> dict[str, ActorStatus]:
-    """Judge actors by their bars, so many for each address, that a trusted source has confirmed or
-    contradicted; committed and published when this returns. Returns the standings that changed.
+    """Judge actors by how many of their claims a trusted source has confirmed and contradicted.
 
-    What speaks for and against an actor in one call is settled first, so that no order of its bars
-    earns a guesser what another wouldn't. ``evidence``, by address, is kept, a bounded part of it,
-    with a change of status. Not to be called in a transaction.
+    All three mappings are by address. The change is committed and published when this returns.
+    Confirmations and contradictions of one call are set off against each other first, so that a
+    guesser gains nothing by the order of its bars. A bounded part of ``evidence`` is kept with a
+    change of status. Returns each status that changed. It must not be called in a transaction.
     """
     net = {
         address: confirmed.get(address, 0) - contradicted.get(address, 0)
@@ -203,17 +202,17 @@ def _record_claims(
                 actor, event, times=abs(claims), at=now, evidence=evidence.get(address)
             )
             if has_changed:
-                changed[address] = _standing(actor)
+                changed[address] = _status(actor)
     for address in changed:
         _publish(address)
     return changed
 
 
 def grant(*, appeal: Appeal, evidence: object) -> ActorStatus | None:
-    """Strike the failure that was appealed, and end the ban that rested on it; committed and
-    published when this returns. None when the appeal was ended by somebody else meanwhile.
+    """Strike the failure that was appealed, and end the ban that rested on it.
 
-    ``evidence`` is what showed that the request was right.
+    ``evidence`` is what showed that the request was right. The change is committed and published
+    when this returns. Returns None when another process ended the appeal meanwhile.
     """
     now, address = timezone.now(), appeal.actor.address
     with transaction.atomic(durable=True):
@@ -224,11 +223,11 @@ def grant(*, appeal: Appeal, evidence: object) -> ActorStatus | None:
         _apply_time(actor, at=now)
         _apply(actor, Strike(appeal.failed_at), at=now, evidence=evidence)
     _publish(address)
-    return _standing(actor)
+    return _status(actor)
 
 
 def banned_among(*, addresses: Collection[str]) -> set[str]:
-    """Those of ``addresses`` that are banned now."""
+    """Return those of ``addresses`` that are banned now."""
     still_banned = Q(banned_until__isnull=True) | Q(banned_until__gt=timezone.now())
     wanted = sorted(set(addresses))
     banned: set[str] = set()
@@ -243,7 +242,7 @@ def banned_among(*, addresses: Collection[str]) -> set[str]:
 
 
 def is_due(*, actor: Actor) -> bool:
-    """Whether time has changed an actor's status, and nobody has looked yet."""
+    """Tell whether an event of time has changed an actor's status and isn't applied yet."""
     record, now = _record(actor), timezone.now()
     return any(
         apply(record=record, event=event, policy=_policy(), at=now).reason for event in TimeEvent
@@ -251,7 +250,7 @@ def is_due(*, actor: Actor) -> bool:
 
 
 def scores_now(*, actor: Actor) -> Record:
-    """An actor's record with its scores as they have faded until now."""
+    """Return an actor's record with its scores as they have faded until now."""
     return fade(_record(actor), _policy(), timezone.now())
 
 
@@ -260,11 +259,11 @@ def change_by_operator(
 ) -> ActorStatus:
     """Ban, trust or reset an actor by hand; leaves a StatusChange with the operator's user name.
 
-    Should the cache not be reachable, the change is kept, the failure logged, and the change acts
-    within ``STANDING_LIFETIME``.
+    When the cache can't be reached, the change is kept and the failure logged; the change then
+    acts within ``STATUS_LIFETIME``.
     """
 
-    # A function with a name: Django's log line of a failure asks for it, and a partial has none.
+    # Django's log line of a failure needs the function's name, and a partial has none.
     def publish() -> None:
         _publish(actor.address)
 
@@ -272,18 +271,18 @@ def change_by_operator(
         locked = Actor.objects.select_for_update().get(pk=actor.pk)
         _apply(locked, event, at=timezone.now(), operator=operator, note=note)
         transaction.on_commit(publish, robust=True)
-    return _standing(locked)
+    return _status(locked)
 
 
 def _settle(address: str) -> ActorStatus:
-    """Write down what time has done to an actor."""
+    """Apply and save the events of time that are due for an actor."""
     with transaction.atomic(durable=True):
         actor = Actor.objects.select_for_update().filter(address=address).first()
         if actor is None:  # pruned meanwhile
             return ActorStatus()
         _apply_time(actor, at=timezone.now())
     _publish(address)
-    return _standing(actor)
+    return _status(actor)
 
 
 def _apply_time(actor: Actor, *, at: dt.datetime) -> bool:
@@ -301,7 +300,7 @@ def _apply(
     operator: str = "",
     note: str = "",
 ) -> bool:
-    """Apply the table to a locked row and save it; True if there was a reason to write down."""
+    """Apply the table to a locked row and save it; True if a StatusChange was added."""
     record = first = _record(actor)
     policy, changes = _policy(), []
     for _ in range(times):
@@ -358,32 +357,33 @@ def _failures_left(actor: Actor, *, at: dt.datetime) -> int:
     return max(0, math.floor(left + 0.01))  # failures of the last minutes have faded a little
 
 
-def _standing(actor: Actor) -> ActorStatus:
+def _status(actor: Actor) -> ActorStatus:
     return ActorStatus(Status(actor.status), actor.banned_until)
 
 
 def _publish(address: str) -> None:
-    """Write the committed standing over the cached one, under the row's lock."""
+    """Write the committed status over the cached one, under the row's lock."""
     with transaction.atomic():
         actor = Actor.objects.select_for_update().filter(address=address).first()
-        # None: it was pruned meanwhile.
-        current = ActorStatus() if actor is None else _standing(actor)
+        # A pruned actor has no row.
+        current = ActorStatus() if actor is None else _status(actor)
         cache.set(_key(address), _entry(current), timeout=_lifetime(current))
 
 
 def _lifetime(current: ActorStatus) -> float:
-    """Seconds that a standing may be cached: never longer than its ban lasts."""
+    """Return the seconds that a status may be cached: never longer than its ban lasts."""
     if current.banned_until is None:
-        return STANDING_LIFETIME
-    return min(STANDING_LIFETIME, (current.banned_until - timezone.now()).total_seconds())
+        return STATUS_LIFETIME
+    return min(STATUS_LIFETIME, (current.banned_until - timezone.now()).total_seconds())
 
 
 def _key(address: str) -> str:
+    # The word stays: versions of the code that run side by side during an upgrade share the key.
     return f"reputation:standing:{address}"
 
 
 def _entry(current: ActorStatus) -> tuple[str, dt.datetime | None]:
-    # Plain values: versions of the code that run side by side during an upgrade share the cache.
+    # They share the value too, so it holds no class of ours.
     return current.status.value, current.banned_until
 
 

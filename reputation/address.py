@@ -1,6 +1,6 @@
-"""Which client sent a request, and which actor that client is.
+"""The client's address: this module tells which client sent a request, and which actor it is.
 
-Pure: it takes the peer's address and the header's text, never a request or settings.
+It is pure: it takes the peer's address and the header's text, never a request or settings.
 
 python-ipware 4.1 can't answer the first question: its ``proxy_list`` names one proxy a hop, in
 order and number, so "any number of hops inside these networks" can't be said, and it never looks at
@@ -16,7 +16,7 @@ from collections.abc import Collection
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# A host is handed a /64 and uses any address of it (RFC 4291 2.5.4, RFC 8981): it is one actor.
+# A host gets a /64 and uses any address of it (RFC 4291 2.5.4, RFC 8981), so a /64 is one actor.
 ACTOR_PREFIX = 64
 INDEPENDENT_PREFIX = 24  # of IPv4
 
@@ -31,20 +31,20 @@ _IPV4_HOP = re.compile(r"([0-9.]+)(?::[0-9]{1,5})?")
 
 
 class AddressError(ValueError):
-    """A text that is no IP address."""
+    """A text is no IP address."""
 
 
 class UnknownClientError(Exception):
-    """A request that doesn't say which client it is from; it can't be judged, so it is refused."""
+    """A request doesn't say which client it is from; it can't be judged, so it is refused."""
 
 
 def actor_of(ip: str) -> str:
-    """The actor that a client at ``ip`` is, in canonical form.
+    """Return the actor that a client at ``ip`` is, in canonical form.
 
-    ``203.0.113.9`` → ``203.0.113.9``, and so every IPv6 address that belongs to it: mapped
-    (``::ffff:203.0.113.9``), 6to4 (``2002:cb00:7109::1``), Teredo, NAT64 and IPv4-compatible. Any
-    other IPv6 address → its /64, ``2001:db8:1:2::/64``. A scope (``%eth0``) is dropped. Raises
-    AddressError.
+    An IPv4 address is its own actor (``203.0.113.9``), and so is every IPv6 address that belongs to
+    one: mapped (``::ffff:203.0.113.9``), 6to4 (``2002:cb00:7109::1``), Teredo, NAT64 and
+    IPv4-compatible. Any other IPv6 address belongs to the actor of its /64
+    (``2001:db8:1:2::/64``). A scope (``%eth0``) is dropped. Raises AddressError.
     """
     address = _parse(ip)
     if isinstance(address, ipaddress.IPv6Address):
@@ -55,9 +55,11 @@ def actor_of(ip: str) -> str:
 
 
 def _tunnelled(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address whose holder has this one, too: whoever has one IPv4 address has 65,536
-    networks of 6to4 (RFC 3056), and one of each Teredo server (RFC 4380 4: the client's address,
-    inverted, stands last)."""
+    """Return the IPv4 address whose holder has this IPv6 address too; None if there is none.
+
+    The holder of one IPv4 address has 65,536 networks of 6to4 (RFC 3056), and one of each Teredo
+    server (RFC 4380 4: the client's address, inverted, stands last).
+    """
     if address.sixtofour is not None:
         return address.sixtofour
     if address.teredo is not None:
@@ -71,9 +73,10 @@ def _tunnelled(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 
 def network_of(actor: str, *, ipv6_prefix: int = ACTOR_PREFIX) -> str:
-    """The network that an actor is in: its /24, ``203.0.113.0/24``, or that prefix of its /64.
+    """Return an actor's network: the /24 of an IPv4 address (``203.0.113.0/24``), or the
+    ``ipv6_prefix`` of a /64.
 
-    Who has one address of a /24 often has more; actors of two networks are taken for independent.
+    The holder of one address of a /24 often has more; actors of two networks count as independent.
     """
     if ":" in actor:
         return str(ipaddress.IPv6Network(actor).supernet(new_prefix=ipv6_prefix))
@@ -81,7 +84,7 @@ def network_of(actor: str, *, ipv6_prefix: int = ACTOR_PREFIX) -> str:
 
 
 def actor_named(text: str) -> str:
-    """The actor that an operator means: by any address it covers, or by its own canonical form.
+    """Return the actor that an operator names by any address it covers, or by its canonical form.
 
     Raises AddressError.
     """
@@ -93,7 +96,7 @@ def actor_named(text: str) -> str:
 
 
 def client_of(*, peer: str, forwarded_for: str | None, trusted_proxies: Collection[str]) -> str:
-    """The address of the client that sent a request, without port or scope.
+    """Return the address of the client that sent a request, without port or scope.
 
     ``peer`` is the other end of the connection (WSGI's REMOTE_ADDR), ``forwarded_for`` the value of
     X-Forwarded-For (several lines joined by commas), ``trusted_proxies`` networks in CIDR form.
@@ -117,12 +120,15 @@ def client_of(*, peer: str, forwarded_for: str | None, trusted_proxies: Collecti
 
 
 def may_be_proxy(*, peer: str, forwards: bool, trusted_proxies: Collection[str]) -> bool:
-    """Whether others may call through the other end of a connection: it is a trusted proxy, or it
-    has a private address and says that it forwards, as one does that the settings forgot."""
+    """Tell whether the other end of a connection may be a proxy, through which others call.
+
+    A trusted proxy is one. So, perhaps, is a private address that sends X-Forwarded-For: a proxy
+    that TRUSTED_PROXIES forgot.
+    """
     try:
         address = _parse(peer)
     except AddressError:
-        return True  # a unix socket, say
+        return True  # a unix socket, for instance
     return _within(address, _networks(tuple(trusted_proxies))) or (forwards and address.is_private)
 
 
@@ -139,7 +145,7 @@ def _peer(text: str) -> Address:
 
 
 def _hop(text: str) -> Address:
-    """One hop: an address, with or without port; IPv6 with a port stands in brackets."""
+    """Parse one hop: an address, with or without port; IPv6 with a port stands in brackets."""
     text = text.strip()
     if not text:
         raise UnknownClientError(
@@ -175,7 +181,8 @@ def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
 
 
 def _unmapped(network: Network) -> Network:
-    """Addresses are compared unmapped, so networks written in mapped form must be, too."""
+    """Return the network in IPv4 form if it is written in mapped form: addresses are compared
+    unmapped."""
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
         ipv4 = int(network.network_address) & 0xFFFFFFFF
         return ipaddress.IPv4Network((ipv4, network.prefixlen - _MAPPED.prefixlen))

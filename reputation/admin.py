@@ -1,7 +1,8 @@
-"""The operator's view of reputation: find an actor, see why it stands where it stands, change it.
+"""The admin of reputation: an operator finds an actor here, sees the reasons of its status, and
+changes it.
 
-Changes go through change_by_operator and nothing else; counts and status are never edited, changes
-of status never touched, and no actor is deleted: prune_actors knows which may go.
+Every change goes through change_by_operator. Counts, status and status changes can't be edited, and
+actors can't be deleted: only prune_actors knows which may go.
 """
 
 import contextlib
@@ -49,12 +50,12 @@ EVENT_CHOICES = [(event.value, event.value.capitalize()) for event in OperatorEv
 
 
 class ActorForm(ActorFormBase):
-    """An actor to add, or an event for a known one; the buttons of its page send ``event``."""
+    """The form that adds an actor or changes a known one, whose page has buttons for ``event``."""
 
     event = forms.ChoiceField(
         choices=[("", "Only add it"), *EVENT_CHOICES], required=False, label="And then"
     )
-    # Lines, not one line: in an <input>, Enter would press the first button, which bans.
+    # A textarea, because Enter in an <input> would press the first button, which bans.
     note = forms.CharField(
         widget=forms.Textarea(attrs={"rows": 2, "cols": 60}),
         max_length=500,
@@ -70,7 +71,7 @@ class ActorForm(ActorFormBase):
 
 
 class ReadOnly:
-    """Shown to whoever may view actors, changed by nobody."""
+    """A mixin for models that users who may view actors can see, and nobody can change."""
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -102,7 +103,7 @@ class ShowsEvidence(ReadOnly):
 
 class StatusChangeInline(ShowsEvidence, StatusChangeInlineBase):
     model = StatusChange
-    verbose_name_plural = "Why it stands where it stands"
+    verbose_name_plural = "Changes of its status, and why"
     fields = ("at", "from_status", "to_status", "reason", "sent", "by_operator")
     readonly_fields = fields
     ordering = ["-at", "-pk"]
@@ -111,9 +112,9 @@ class StatusChangeInline(ShowsEvidence, StatusChangeInlineBase):
 
 
 class Activity:
-    """An actor's bars of the last days: a chart, in words, and the days one by one.
+    """An actor's bars of the last days, as a chart, in words, and day by day.
 
-    The template asks for it, and only where it may be seen.
+    The template asks for each of them, and only where it may be seen, so none is made before.
     """
 
     def __init__(self, actor_pk: int) -> None:
@@ -149,21 +150,21 @@ class ActorAdmin(ActorAdminBase):
     def get_fields(self, request: HttpRequest, obj: Actor | None = None) -> list[Any]:
         if obj is None:
             return ["address", "event", "note"]
-        # The note belongs to the buttons, which only who may change the actor has.
+        # The note belongs to the buttons, which only users who may change the actor have.
         note = ["note"] if self.has_change_permission(request, obj) else []
         return [*self.get_readonly_fields(request, obj), *note]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Actor | None = None) -> list[str]:
         if obj is None:
             return []
-        return [*RECORD, "first_seen", "scores", "bans", "standing"]
+        return [*RECORD, "first_seen", "scores", "bans", "status_reason"]
 
     def get_inlines(self, request: HttpRequest, obj: Actor | None) -> list[Any]:
         return [] if obj is None else [StatusChangeInline]
 
-    @admin.display(description="Standing")
-    def standing(self, actor: Actor) -> str:
-        """Where it stands and since when, in a sentence."""
+    @admin.display(description="Status")
+    def status_reason(self, actor: Actor) -> str:
+        """Say in a sentence what the actor's status is, since when, and why."""
         if is_due(actor=actor):
             what = "ban has ended" if actor.status == Status.BANNED else "merit has faded"
             return f"Its {what}: its next request finds it on probation."
@@ -195,7 +196,7 @@ class ActorAdmin(ActorAdminBase):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        # Django answers what isn't a number as it does for an actor that isn't there.
+        # Django answers an id that isn't a number as it answers one that has no actor.
         activity = Activity(int(object_id)) if object_id.isdecimal() else None
         context = {**(extra_context or {}), "activity": activity}
         return super().change_view(request, object_id, form_url, context)
@@ -209,7 +210,7 @@ class ActorAdmin(ActorAdminBase):
         return found, may_repeat
 
     def save_model(self, request: HttpRequest, obj: Actor, form: ActorForm, change: bool) -> None:
-        # A known actor isn't saved: its counts may have grown since the form was read.
+        # A known actor isn't saved, since its counts may have grown after the form was read.
         if not change:
             obj.touched_by_operator = True
             super().save_model(request, obj, form, change)
@@ -258,7 +259,7 @@ class ActorAdmin(ActorAdminBase):
 class StatusChangeAdmin(ShowsEvidence, StatusChangeAdminBase):
     list_display = ["at", "address", "from_status", "to_status", "reason", "by_operator"]
     list_filter = ["to_status", "at"]
-    # Not its actor: that may have been forgotten.
+    # The actor itself is left out, since it may have been pruned.
     fields = ["at", "address", "from_status", "to_status", "reason", "sent", "by_operator"]
     readonly_fields = ["address", "sent"]
     search_fields = ["reason"]

@@ -1,10 +1,9 @@
 """A chart of an actor's accepted and refused bars, hour by hour, as SVG.
 
 Accepted bars grow up from the middle, refused ones down, so that nobody needs the colours to tell
-them apart. Everything is drawn with attributes: no script and no inline style, which a strict
-Content-Security-Policy would block. Text takes the page's colour, so that the dark theme reads too.
-
-Values in, values out.
+them apart. Everything is drawn with attributes: a strict Content-Security-Policy would block a
+script or an inline style. Text takes the page's colour, so that it is legible in the dark theme
+too. The module is pure.
 """
 
 import datetime as dt
@@ -20,7 +19,7 @@ HOURS = 24 * DAYS
 
 ACCEPTED, REFUSED = "#2f7fb8", "#d9541e"  # both at least 3:1 on white and on the admin's dark grey
 WIDTH, HEIGHT = 840, 260  # of the whole, in SVG units
-# Margins around the plot: for the numbers, for the name of a day that has just begun, and so on.
+# Margins around the plot, for its labels.
 LEFT, RIGHT, TOP, BOTTOM = 72, 66, 28, 44
 PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
@@ -39,7 +38,7 @@ class Day:
 
 
 def by_day(hours: Mapping[dt.datetime, Hour], *, until: dt.datetime) -> list[Day]:
-    """The sums of each day in UTC, the newest first, as far as the chart goes."""
+    """Return the sums of each day (UTC) that the chart shows, the newest first."""
     sums: dict[dt.date, Day] = {}
     for hour in reversed(_shown(until)):
         day, counts = hour.date(), hours.get(hour, Hour())
@@ -49,7 +48,7 @@ def by_day(hours: Mapping[dt.datetime, Hour], *, until: dt.datetime) -> list[Day
 
 
 def describe(hours: Mapping[dt.datetime, Hour], *, until: dt.datetime) -> str:
-    """The chart in words."""
+    """Return the chart's content as a sentence."""
     shown = {hour: hours.get(hour, Hour()) for hour in _shown(until)}
     accepted = sum(counts.accepted for counts in shown.values())
     refused = sum(counts.refused for counts in shown.values())
@@ -66,14 +65,16 @@ def describe(hours: Mapping[dt.datetime, Hour], *, until: dt.datetime) -> str:
 
 
 def draw(hours: Mapping[dt.datetime, Hour], *, until: dt.datetime, text: str) -> SafeString:
-    """The SVG of the hours up to ``until``, which all begin at a full hour in UTC; ``text`` is its
-    text alternative."""
+    """Return the SVG of the hours up to ``until``; ``text`` is its text alternative.
+
+    The keys of ``hours`` are full hours in UTC.
+    """
     shown = _shown(until)
     counts = [hours.get(hour, Hour()) for hour in shown]
     up = _round_up(max(count.accepted for count in counts))
     down = _round_up(max(count.refused for count in counts))
-    # Both halves keep room, whatever the other one shows, and each has a scale of its own: six lies
-    # must be seen beside six thousand bars.
+    # Each half has its own share of the height and its own scale: six lies must be seen beside six
+    # thousand bars.
     middle = TOP + PLOT_HEIGHT * 0.62
     above, below = middle - TOP, TOP + PLOT_HEIGHT - middle
     return format_html(
@@ -115,7 +116,7 @@ def _bars(number: int) -> str:
 
 
 def _round_up(largest: int) -> float:
-    """The end of an axis: a round number, and an even one, so that its half is a number of bars."""
+    """Return the end of an axis: a round number that is even, so that its half is whole bars."""
     if largest <= 2:
         return 2
     power = 10 ** math.floor(math.log10(largest))
@@ -163,7 +164,7 @@ def _day_marks(shown: Sequence[dt.datetime]) -> SafeString:
 def _columns(
     counts: Sequence[Hour], middle: float, up: float, down: float
 ) -> tuple[SafeString, SafeString]:
-    """A rectangle for each count that isn't 0, at least a unit high."""
+    """Draw a rectangle for each count that isn't 0, at least one unit high."""
     accepted = [(place, max(1.0, c.accepted * up)) for place, c in enumerate(counts) if c.accepted]
     refused = [(place, max(1.0, c.refused * down)) for place, c in enumerate(counts) if c.refused]
     return (

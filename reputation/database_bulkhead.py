@@ -1,16 +1,16 @@
-"""The way into the SQL database: so few threads at a time that one that hangs can't hold them all.
+"""The database bulkhead: it limits how many threads of a process may use SQL at a time.
 
-A server that accepts a connection and never answers costs whoever asks it ``connect_timeout``, and
-each thread of a web process that waits for it is missing at the token door and for reads, which
-need no SQL. So at most ``most`` threads are inside at a time; others wait a moment, and are then
-answered as if the database were away.
+A server that accepts a connection and never answers holds a thread for ``connect_timeout``, and a
+thread that waits for it is missing at the token door and for reads, which need no SQL. So at most
+``most`` threads are inside at a time; others wait a moment, and are then answered as if the
+database were away.
 
-- Who is inside may have to wait until the server answers or its machine is found gone: a query on
-  an open connection has no timeout of ours.
-- Nobody waits behind a call that has taken longer than ``SLOW``: it may hang.
-- After a call that failed slowly nobody is let in for ``PAUSE`` seconds, then one at a time until
-  one succeeds. A failure that comes at once (connection refused) holds nothing up and changes
-  nothing.
+- A thread inside may wait until the server answers or TCP finds its machine gone: a query on an
+  open connection has no timeout of ours.
+- No thread waits behind a call that has taken longer than ``SLOW``, as that may hang.
+- After a call that failed slowly no thread is let in for ``PAUSE`` seconds, then one at a time
+  until one succeeds. A failure that comes at once (connection refused) holds no thread up, and
+  changes nothing.
 """
 
 import functools
@@ -35,17 +35,17 @@ class BulkheadFullError(OperationalError):
 
 
 class DatabaseBulkhead:
-    """Lets ``most`` threads in at a time; ``inside`` is not to be entered twice by one."""
+    """A bulkhead that lets ``most`` threads in at a time; no thread may enter ``inside`` twice."""
 
     def __init__(self, *, most: int) -> None:
         self._most = most
         self._changed = threading.Condition()
-        self._inside: list[float] = []  # since when (monotonic), the first first
+        self._inside: list[float] = []  # when each thread came in (monotonic), the earliest first
         self._closed_until: float | None = None  # None: the database answers
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """Raises FullError instead of letting in."""
+        """Let the caller's thread in for the block; raises BulkheadFullError."""
         since = self._enter()
         failed = False
         try:
@@ -98,5 +98,5 @@ class DatabaseBulkhead:
 
 @functools.cache
 def bulkhead() -> DatabaseBulkhead:
-    """This process's."""
+    """Return the bulkhead of this process."""
     return DatabaseBulkhead(most=settings.DATABASE_THREADS)

@@ -1,21 +1,21 @@
 """Evidence: what an actor sent, kept with the change of status that it caused.
 
-Whoever sent it chose its contents, so its size is bounded and every database can hold it.
+The sender chose its contents, so it is bounded in size, and reduced to what every database holds.
 """
 
 import json
 
 MAX_EVIDENCE = 2_000  # bytes of its JSON text, in ASCII
-# Escaping what was escaped once doubles an excerpt at worst.
+# An excerpt is escaped JSON text that is escaped again, which doubles it at worst.
 _EXCERPT = MAX_EVIDENCE // 2 - 100
 
-# Python's reader lets NUL and halves of surrogate pairs through, PostgreSQL's jsonb refuses them.
-# Whole pairs are excerpted as well: telling them apart isn't worth code.
+# Python's JSON reader takes NUL and halves of surrogate pairs, PostgreSQL's jsonb refuses them.
+# Whole pairs become excerpts too: telling them apart isn't worth code.
 _NOT_STORABLE = ("\\u0000", "\\ud8", "\\ud9", "\\uda", "\\udb", "\\udc", "\\udd", "\\ude", "\\udf")
 
 
 def bounded(evidence: object) -> object:
-    """``evidence`` as it is, if JSON can hold it in ``MAX_EVIDENCE`` bytes; else an excerpt.
+    """Return ``evidence`` as it is if its JSON has at most ``MAX_EVIDENCE`` bytes; else an excerpt.
 
     The excerpt is ``{"excerpt": the first part of its JSON text, "bytes": its length}``.
     Objects that JSON doesn't know are stored as their ``str``.
@@ -44,7 +44,7 @@ def _refuse(constant: str) -> None:
 
 
 def lines(evidence: object) -> list[str]:
-    """Evidence as it is kept, for people: a line for each thing that was sent."""
+    """Return kept evidence for people: a line for each thing that was sent."""
     if not evidence:
         return []
     if isinstance(evidence, list):

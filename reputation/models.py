@@ -1,7 +1,7 @@
-"""What is remembered of public contributors, in SQL: it survives every restart.
+"""The tables of reputation: actors, the history of their status, their appeals and their counts.
 
-Rows change through reputation.actors, reputation.update_counts and reputation.prune only; they
-keep the shared cache in step, and the history whole.
+Only reputation.actors, appeals, update_counts and prune write rows: they keep the shared cache in
+step, and the history whole.
 """
 
 from typing import Any, NoReturn, Self
@@ -12,13 +12,13 @@ from django.utils import timezone
 
 from reputation.transitions import Status
 
-# Members' plain values: a migration must not import code that may be renamed later.
+# These are plain strings, since a migration must not import code that may be renamed later.
 STATUSES = [status.value for status in Status]
 STATUS_CHOICES = [(status, status.capitalize()) for status in STATUSES]
 
 
 class Actor(models.Model):
-    """A public contributor, its record and status; ``reputation.transitions`` has the rules."""
+    """A public contributor with its record and status; ``reputation.transitions`` has the rules."""
 
     address = models.CharField(
         max_length=43, unique=True, help_text="An IPv4 address, or an IPv6 /64 network."
@@ -62,7 +62,7 @@ class Actor(models.Model):
                 name="actor_status_known",
                 violation_error_message="The status must be one of the three.",
             ),
-            # One way only: an operator's ban has no end.
+            # A ban needn't have an end: an operator's has none.
             models.CheckConstraint(
                 condition=Q(status=Status.BANNED.value) | Q(banned_until__isnull=True),
                 name="actor_only_a_ban_ends",
@@ -85,7 +85,7 @@ class Actor(models.Model):
 
 
 class AppendOnlyError(Exception):
-    """History was to be changed."""
+    """A change of the history was tried and refused."""
 
 
 def _refuse() -> NoReturn:
@@ -108,17 +108,17 @@ class AppendOnly(models.QuerySet["StatusChange"]):
         return super().bulk_create(objs, **kwargs)
 
     def without_actor(self) -> Self:
-        """Changes of addresses that nothing else is known of any more."""
+        """Select the changes of addresses that have no actor any more."""
         known = Actor.objects.filter(address=models.OuterRef("actor_id"))
         return self.filter(~models.Exists(known))
 
 
 class StatusChange(models.Model):
-    """Why an actor stands where it stands. Rows are added, never changed or deleted.
+    """A change of an actor's status, with its reason. Rows are added, never changed.
 
-    They belong to the address: pruning an actor leaves its history, which is its own again when the
-    address comes back. So there is no constraint, and ``actor`` may not be found; ``actor_id`` is
-    the address. Deleting an actor through the model is refused while it has a history.
+    Rows belong to the address: pruning an actor leaves its history, which belongs to the actor
+    again when the address comes back. So there is no database constraint, and ``actor`` may not be
+    found; ``actor_id`` is the address. The model refuses to delete an actor that has a history.
     """
 
     actor = models.ForeignKey(
@@ -163,8 +163,10 @@ class StatusChange(models.Model):
 
 
 class Appeal(models.Model):
-    """A failure that the market may yet show to be none: what its request said, as the door wrote
-    it. It is deleted when it is granted, and a day after the failure."""
+    """A failure that the market may yet show to be none; ``content`` is what the request said.
+
+    It is deleted when it is granted, and a day after the failure.
+    """
 
     actor = models.ForeignKey(Actor, on_delete=models.CASCADE, related_name="appeals")
     network = models.CharField(max_length=43, db_index=True)
@@ -177,8 +179,7 @@ class Appeal(models.Model):
 
 
 class HourlyCount(models.Model):
-    """How many bars of an actor were accepted, and refused as implausible, in the hour from
-    ``hour``."""
+    """An actor's bars that were accepted, and refused as implausible, in the hour from ``hour``."""
 
     actor = models.ForeignKey(Actor, on_delete=models.CASCADE, related_name="hourly_counts")
     hour = models.DateTimeField(db_index=True)
@@ -195,7 +196,7 @@ class HourlyCount(models.Model):
 
 
 class DailyTotal(models.Model):
-    """What is left of hourly counts and of actors that were forgotten: sums of a day in UTC."""
+    """The sums of one day (UTC) over the hourly counts and actors that were pruned."""
 
     day = models.DateField(primary_key=True)
     accepted = models.PositiveBigIntegerField(default=0, help_text="Bars of that day.")

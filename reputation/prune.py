@@ -1,15 +1,15 @@
-"""Forgetting: what keeps the tables of reputation as small as the number of those who send.
+"""Pruning keeps the tables of reputation as small as the number of actors that send.
 
-- Hourly counts that are old enough go into the totals of their day.
-- An actor on PROBATION that sent nothing for long enough goes, and its hourly counts go into the
-  totals of their days. So does one whose ban has ended as long ago: it is on PROBATION, only nobody
-  has looked. BANNED and TRUSTED actors stay, and whomever an operator added, banned, trusted or
-  reset.
-- The history of an actor that went stays: it is the address's again when that comes back. Once the
-  last change is old enough, and its actor is gone, it goes as well.
+- Old hourly counts are added to the totals of their day and deleted.
+- An actor on PROBATION that sent nothing for long enough is deleted, and its hourly counts are
+  added to the totals of their days. So is one whose ban ended as long ago: it is on PROBATION,
+  although nobody has applied that yet. BANNED and TRUSTED actors stay, and those that an operator
+  added, banned, trusted or reset.
+- The history of a deleted actor stays: it belongs to the actor again when the address comes back. A
+  change that is old enough, and whose actor is gone, is deleted.
 
-Each batch is a transaction of its own, so that the doors wait for none of it for long; what is cut
-off goes on with the next run.
+Each batch is a transaction of its own, so that the doors never wait long. The next run continues
+where an interrupted one ended.
 """
 
 import datetime as dt
@@ -29,7 +29,7 @@ from reputation.update_counts import ADDRESSES_A_QUERY
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """For how long each is kept."""
+    """The time that each kind of row is kept."""
 
     hourly_counts: dt.timedelta
     idle_actors: dt.timedelta
@@ -38,7 +38,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Rows that went, or would go."""
+    """The number of rows of each kind that were pruned, or would be."""
 
     hourly_counts: int
     actors: int
@@ -46,17 +46,17 @@ class Pruned:
 
 
 def prune(limits: Limits) -> Pruned:
-    """Forget what is older than the limits. Not to be called in a transaction."""
+    """Delete what is older than the limits. It must not be called in a transaction."""
     now = timezone.now()
     return Pruned(
-        hourly_counts=_in_batches(lambda: _forget_counts(_old_counts(now, limits))),
-        actors=_in_batches(lambda: _forget_actors(_idle_actors(now, limits))),
-        status_changes=_in_batches(lambda: _forget_history(_old_history(now, limits))),
+        hourly_counts=_in_batches(lambda: _prune_counts(_old_counts(now, limits))),
+        actors=_in_batches(lambda: _prune_actors(_idle_actors(now, limits))),
+        status_changes=_in_batches(lambda: _prune_history(_old_history(now, limits))),
     )
 
 
 def to_prune(limits: Limits) -> Pruned:
-    """What ``prune`` would forget now; the history of the actors among them isn't counted."""
+    """Count what ``prune`` would delete now, without the history of the actors among it."""
     now = timezone.now()
     return Pruned(
         hourly_counts=_old_counts(now, limits).count(),
@@ -81,17 +81,17 @@ def _old_history(now: dt.datetime, limits: Limits) -> QuerySet[StatusChange]:
     return StatusChange.objects.filter(at__lt=now - limits.history).without_actor()
 
 
-def _in_batches(forget: Callable[[], int]) -> int:
-    forgotten = 0
+def _in_batches(prune_batch: Callable[[], int]) -> int:
+    pruned = 0
     while True:
         with transaction.atomic(durable=True):
-            batch = forget()
-        forgotten += batch
+            batch = prune_batch()
+        pruned += batch
         if batch < ADDRESSES_A_QUERY:
-            return forgotten
+            return pruned
 
 
-def _forget_counts(old: QuerySet[HourlyCount]) -> int:
+def _prune_counts(old: QuerySet[HourlyCount]) -> int:
     oldest = old.select_for_update().order_by("hour").values_list("pk", flat=True)
     pks = list(oldest[:ADDRESSES_A_QUERY])
     rows = HourlyCount.objects.filter(pk__in=pks)
@@ -100,10 +100,10 @@ def _forget_counts(old: QuerySet[HourlyCount]) -> int:
     return len(pks)
 
 
-def _forget_actors(idle: QuerySet[Actor]) -> int:
+def _prune_actors(idle: QuerySet[Actor]) -> int:
     longest = list(idle.order_by("last_seen").values_list("pk", flat=True)[:ADDRESSES_A_QUERY])
-    # Locked, in the order in which everyone locks several, and asked again: nobody who sent
-    # something meanwhile is forgotten.
+    # The query runs again under locks (in the order that all use), so that an actor that sent
+    # something meanwhile stays.
     batch = list(idle.select_for_update().filter(pk__in=longest).order_by("address"))
     pks = [actor.pk for actor in batch]
     counts = HourlyCount.objects.filter(actor__in=pks)
@@ -113,20 +113,20 @@ def _forget_actors(idle: QuerySet[Actor]) -> int:
             totals[actor.last_seen.astimezone(dt.UTC).date()].actors += 1
     _add_to_totals(totals)
     counts.delete()
-    # Past the model, which lets no actor go without its history: that stays, on purpose.
+    # The model would refuse, since the history stays.
     Actor.objects.filter(pk__in=pks)._raw_delete(Actor.objects.db)
     return len(longest)
 
 
-def _forget_history(old: QuerySet[StatusChange]) -> int:
+def _prune_history(old: QuerySet[StatusChange]) -> int:
     pks = list(old.order_by("pk").values_list("pk", flat=True)[:ADDRESSES_A_QUERY])
-    # The one place where history ends; its model refuses.
+    # The model would refuse: this is the one place that deletes history.
     StatusChange.objects.filter(pk__in=pks).without_actor()._raw_delete(StatusChange.objects.db)
     return len(pks)
 
 
 def _by_day(counts: QuerySet[HourlyCount]) -> defaultdict[dt.date, DailyTotal]:
-    """What the counts add to the totals of their days; the rows aren't saved."""
+    """Sum the counts by day (UTC), as unsaved rows."""
     totals: defaultdict[dt.date, DailyTotal] = defaultdict(DailyTotal)
     days = (
         counts.annotate(day=TruncDate("hour", tzinfo=dt.UTC))

@@ -1,10 +1,10 @@
-"""What an actor's record becomes with each event: the rules of reputation, in one table.
+"""The transitions of reputation: a table says what each event makes of an actor's record.
 
 The rules
 - An implausible update adds 1 to the failure score, a confirmed one adds 1 to the confirmed score,
-  a contradicted one takes 1 from it. An accepted update adds to neither: nobody knows yet if it's
-  true.
-- Both scores fade with time, by half in a half-life of their own, and end at 0 below ``FLOOR``.
+  a contradicted one takes 1 from it. An accepted update adds to neither, since nobody knows yet
+  whether it is true.
+- Each score fades by half in its own half-life, and ends at 0 below ``FLOOR``.
 - A failure score above what the policy allows (5) bans, whatever the status: the sixth failure in
   quick succession does. Above half of that, TRUSTED becomes PROBATION.
 - PROBATION becomes TRUSTED when the confirmed score reaches the policy's (100), with a failure
@@ -24,22 +24,24 @@ The theory
 - The confirmed score is capped (as gossipsub caps its counters), so that no long past, however
   good, takes longer than two half-lives, or 1.5 times the policy's number of contradictions, to
   lose trust.
-- A contradicted bar counts one, however far off it was, and no score is a debt: an honest sender of
-  a thin share is far off now and then, and who lies would leave its debt with its address.
+- A contradicted bar counts one, however far off it was, and no score falls below 0: an honest
+  sender of an illiquid share is far off now and then, and a liar would leave a debt behind with its
+  address.
 - Half of what earned trust keeps it, and half of what bans loses it, so that an actor at the edge
   doesn't change sides with every bar.
 - Time is a datetime of the wall clock, which may be set back: then nothing fades, and nothing
   grows.
 - The end of a ban clears both scores: the actor begins anew, and earns trust again in full. How
   often it was banned stays until an operator resets it. The totals of updates are never cleared.
-- Trust by hand doesn't fade: an operator knows something that no bar says. Failures lose it as any.
-- What time does is an event like any other. Whoever looks at an actor first after its ban has ended
-  or its merit has faded applies it; a second one finds it applied, because its row asks for the
-  status before.
+- Trust by hand doesn't fade, because an operator knows something that no bar says. Failures end it
+  like any trust.
+- What time does is an event like any other. The first reader of an actor after its ban has ended or
+  its merit has faded applies it; a second one finds it applied, because the row asks for the status
+  before.
 - Guards look at the record with the event already counted. The first row that fits decides.
 - An operator's event always gives a reason, so that it leaves a trace where the status stays, too.
 
-Nothing here knows of storage, settings or the time of day: values in, values out.
+The module is pure: it knows nothing of storage, settings or the time of day.
 """
 
 import datetime as dt
@@ -48,10 +50,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-# Below it a score is 0: gossipsub's "decay to zero".
-FLOOR = 0.01
-# The confirmed score goes up to so many times what makes TRUSTED.
-CONFIRMED_CAP = 2.0
+FLOOR = 0.01  # a lower score is 0: gossipsub's "decay to zero"
+CONFIRMED_CAP = 2.0  # times the confirmed score that makes TRUSTED
 
 
 class Status(StrEnum):
@@ -61,14 +61,14 @@ class Status(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What became of an actor's update at the public door."""
+    """The outcome of an actor's update at the public door."""
 
     ACCEPTED = "ACCEPTED"
     IMPLAUSIBLE = "IMPLAUSIBLE"
 
 
 class ClaimEvent(StrEnum):
-    """What a trusted source later said of an accepted bar."""
+    """A trusted source's later verdict on an accepted bar."""
 
     CONFIRMED = "CONFIRMED"
     CONTRADICTED = "CONTRADICTED"
@@ -87,7 +87,7 @@ class TimeEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """The market has shown that the failure of ``failed_at`` was none."""
+    """The event that the market has shown the failure of ``failed_at`` to be none."""
 
     failed_at: dt.datetime
 
@@ -97,8 +97,8 @@ Event = Outcome | ClaimEvent | OperatorEvent | TimeEvent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """``ban_after_failures`` failures are survived; ``ban_duration`` is a first ban's for failures,
-    ``max_ban_duration`` the longest."""
+    """The numbers of the rules. The failure after ``ban_after_failures`` bans; a first ban for
+    failures lasts ``ban_duration``, and none lasts longer than ``max_ban_duration``."""
 
     ban_after_failures: int = 5
     failure_half_life: dt.timedelta = dt.timedelta(hours=24)
@@ -110,7 +110,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """The scores are those of ``scored_at``; ``fade`` tells today's.
+    """An actor's record. Its scores are those of ``scored_at``; ``fade`` gives later ones.
 
     ``successful_updates`` and ``failed_updates`` are totals that decide nothing. ``bans`` counts
     bans for failures. ``banned_until`` is set for a ban that ends by itself, and for nothing else.
@@ -132,7 +132,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """The record after an event; ``reason`` is "" where there is nothing to write down."""
+    """The record after an event; ``reason`` is "" when no StatusChange is due."""
 
     record: Record
     reason: str = ""
@@ -142,8 +142,8 @@ class Transition:
 
 
 def fade(record: Record, policy: Policy, at: dt.datetime) -> Record:
-    """The record with its scores as they are ``at``; no score grows by it, whatever the clock
-    did."""
+    """Return the record with its scores as they are ``at``; a clock that was set back changes
+    nothing."""
     since = dt.timedelta(0) if record.scored_at is None else at - record.scored_at
     return replace(
         record,
@@ -190,8 +190,8 @@ def _counted(record: Record, event: Event, policy: Policy) -> Record:
 
 
 def _struck(record: Record, failed_at: dt.datetime, policy: Policy) -> Record:
-    """The record as if the failure hadn't been, with its scores of the same moment as before: of a
-    banned actor, that of its ban."""
+    """Return the record without the failure. ``scored_at`` stays: for a banned actor it is the
+    moment of its ban."""
     scored_at = record.scored_at or failed_at
     left = _faded(1.0, (scored_at - failed_at) / policy.failure_half_life)
     score = record.failure_score - left
@@ -221,7 +221,7 @@ def _half_too_many_failures(record: Record, policy: Policy, _at: dt.datetime) ->
 
 
 def _trust_is_earned(record: Record, policy: Policy, _at: dt.datetime) -> bool:
-    # Rounded: a hundred bars that were confirmed one after another are 99.9 with the last one.
+    # A hundred bars that were confirmed one after another have faded to 99.9 with the last one.
     enough = record.confirmed_score >= policy.trust_after_confirmed - 0.5
     return enough and record.failure_score < 1
 
@@ -240,7 +240,7 @@ def _as_counted(record: Record, _policy: Policy, _at: dt.datetime) -> Record:
 
 
 def _ban_for_a_time(record: Record, policy: Policy, at: dt.datetime) -> Record:
-    # In floats: a timedelta overflows where a float is only large.
+    # A timedelta overflows where a float is only large.
     seconds = min(
         policy.ban_duration.total_seconds() * 2.0 ** min(record.bans, 100),
         policy.max_ban_duration.total_seconds(),
@@ -268,7 +268,7 @@ def _clear_scores(record: Record, _policy: Policy, _at: dt.datetime) -> Record:
 
 
 def _trust_by_hand(record: Record, _policy: Policy, _at: dt.datetime) -> Record:
-    # Without its failures: or an actor unbanned that way would be banned by its next mistake.
+    # The failures go too, or the next mistake would ban an actor that was unbanned this way.
     return replace(record, banned_until=None, trusted_by_hand=True, failure_score=0.0)
 
 
@@ -281,7 +281,7 @@ def _begin_anew(record: Record, policy: Policy, at: dt.datetime) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``reason`` may name the fields that ``_reason`` fills in."""
+    """A row of the table; ``reason`` may name the fields that ``_reason`` fills in."""
 
     statuses: tuple[Status, ...]
     event: Event | type[Strike]
@@ -324,9 +324,9 @@ TABLE: tuple[Row, ...] = (
 
 
 def apply(*, record: Record, event: Event | Strike, policy: Policy, at: dt.datetime) -> Transition:
-    """The record after ``event``, which happened ``at`` (an aware datetime), and why it changed.
+    """Return the record after ``event``, which happened ``at`` (an aware datetime), and the reason.
 
-    An event that counts nothing and that no row takes leaves the very record it was given.
+    An event that counts nothing and matches no row returns the very record that was given.
     """
     if isinstance(event, Strike):
         counted = _struck(record, event.failed_at, policy)
@@ -353,5 +353,6 @@ def _reason(row: Row, counted: Record, policy: Policy) -> str:
 
 
 def _in_tenths(score: float) -> str:
-    """Rounded up: six failures of the last minutes are 5.997, and 6 to a person."""
+    """Return the score rounded up to tenths: six failures of the last minutes are 5.997, which a
+    person reads as 6."""
     return f"{math.ceil(score * 10) / 10:g}"

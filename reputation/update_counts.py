@@ -1,12 +1,12 @@
-"""Counts of accepted updates on their way from the doors into SQL, at most once.
+"""Update counts: accepted updates wait in Redis and are added to SQL in batches, at most once.
 
-The totals decide nothing: they are for people to look at. So an accepted update isn't worth a
-transaction of its own. ``count`` adds it to a hash in Redis, to which every process of the node
-adds; ``flush`` takes the hash out of Redis in one step and adds it to SQL, for all actors in few
+The totals decide nothing, they are for people to look at, so an accepted update isn't worth a
+transaction of its own. ``count`` adds it to a hash in Redis that all processes of the node share;
+``flush`` takes the hash out of Redis in one step and adds it to SQL, for all actors in few
 statements.
 
-A hash that was taken is nowhere else: no flush can add it twice, and a crash before the commit
-loses the counts of a few seconds. A loss of the cache loses them too.
+The hash that a flush has taken is nowhere else: no flush can add it twice, and a crash before the
+commit loses the counts of a few seconds. So does a loss of the cache.
 """
 
 import datetime as dt
@@ -24,16 +24,14 @@ from django_redis import get_redis_connection
 
 from reputation.models import Actor, HourlyCount
 
-# So many actors (each in an hour) wait together at most: a flood from more addresses in two seconds
-# is counted as one. To flush them takes one to two seconds, in which SQLite lets nobody else write;
-# who must write waits for five.
+# Fields of the hash, one for each actor and hour; the actors beyond share one more. To flush them
+# takes one to two seconds, in which SQLite lets nobody else write; other writers wait up to five.
 MAX_WAITING = 10_000
-# SQLite before 3.32 takes at most 999 parameters in a query.
-ADDRESSES_A_QUERY = 500
+ADDRESSES_A_QUERY = 500  # SQLite before 3.32 takes at most 999 parameters
 
 logger = logging.getLogger(__name__)
 
-# The hash of waiting counts; a field and what to add to its three numbers; how many fields at most.
+# KEYS: the hash. ARGV: a field, what to add to its three numbers, how many fields there may be.
 _ADD = """
 local field, counts = ARGV[1], redis.call('HGET', KEYS[1], ARGV[1])
 if not counts then
@@ -47,7 +45,7 @@ local updates, accepted, refused = string.match(counts, '(%d+) (%d+) (%d+)')
 redis.call('HSET', KEYS[1], field, string.format('%.0f %.0f %.0f',
     updates + ARGV[2], accepted + ARGV[3], refused + ARGV[4]))
 """
-# The hash of waiting counts; returns its fields and values in turn, and deletes it.
+# KEYS: the hash, which is deleted. Returns its fields and values in turn.
 _TAKE = """
 local counts = redis.call('HGETALL', KEYS[1])
 redis.call('DEL', KEYS[1])
@@ -56,7 +54,7 @@ return counts
 
 
 class UpdateCounts(NamedTuple):
-    """Requests with an accepted bar, and bars."""
+    """The requests with an accepted bar, and the bars."""
 
     updates: int
     accepted: int
@@ -66,28 +64,28 @@ class UpdateCounts(NamedTuple):
 def count(*, address: str, accepted: int, refused: int = 0) -> None:
     """Count a request's bars that were accepted, and refused as implausible.
 
-    It is one successful update if a bar was accepted. No SQL; ``flush`` brings it there.
+    The request is one successful update if a bar was accepted. Nothing is in SQL before ``flush``.
     """
     field = f"{hour_of(timezone.now()).isoformat()} {address}"
     _run(_ADD, [_waiting()], field, int(accepted > 0), accepted, refused, MAX_WAITING)
 
 
 def flush() -> int:
-    """Move what was counted into SQL; returns how many updates that were.
+    """Move the waiting counts into SQL; returns how many updates those were.
 
-    To be called every few seconds, by any process, by several at once too; not in a transaction.
-    Without anything to add it needs no SQL; while SQL can't be reached, the counts wait in Redis.
+    It is called every few seconds, by one process or several at once, never in a transaction. With
+    nothing waiting it needs no SQL; while SQL can't be reached, the counts wait in Redis.
     """
     if not _client().exists(_waiting()):
         return 0
-    with transaction.atomic(durable=True):  # connects first: what is taken has somewhere to go
+    with transaction.atomic(durable=True):  # connects before the hash is taken
         counts = _take()
         _add(counts)
     return sum(counted.updates for counted in counts.values())
 
 
 def _take() -> dict[str, UpdateCounts]:
-    """The waiting counts by hour and address, which now wait no longer."""
+    """Take the waiting counts, by hour and address, out of Redis."""
     found = [part.decode() for part in _run(_TAKE, [_waiting()])]
     fields = dict(zip(found[::2], found[1::2], strict=True))
     if others := fields.pop("others", None):
@@ -125,12 +123,13 @@ def _add_hour(hour: dt.datetime, counts: Mapping[str, UpdateCounts]) -> None:
 
 
 def locked(addresses: Collection[str], *, first_seen: dt.datetime) -> dict[str, int]:
-    """The rows of these actors, locked in the order of their addresses; who has none gets one.
+    """Lock the rows of these actors, adding missing ones; returns address → primary key.
 
-    Everyone that locks several goes by that order, so that none waits for another in a circle.
+    All code that locks several rows does so in the order of addresses, so that no two transactions
+    deadlock.
     """
     rows: dict[str, int] = {}
-    # Twice at most, unless an actor is pruned between its creation and its lock.
+    # The loop runs twice at most, unless an actor is pruned between its creation and its lock.
     while missing := [address for address in addresses if address not in rows]:
         found = Actor.objects.select_for_update().filter(address__in=missing).order_by("address")
         rows.update(found.values_list("address", "pk"))
@@ -146,7 +145,7 @@ def locked(addresses: Collection[str], *, first_seen: dt.datetime) -> dict[str, 
 
 
 def add_bars(hour: dt.datetime, bars: Mapping[int, UpdateCounts]) -> None:
-    """Add to the hourly counts of actors, by primary key, whose rows are locked."""
+    """Add to the hourly counts of actors (by primary key), whose rows must be locked."""
     kept = {
         row.actor_id: row for row in HourlyCount.objects.filter(hour=hour, actor__in=bars.keys())
     }

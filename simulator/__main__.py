@@ -1,4 +1,4 @@
-"""Runs the simulator by itself, until SIGINT or SIGTERM: python -m simulator."""
+"""The simulator as a program: ``python -m simulator`` runs it until SIGINT or SIGTERM."""
 
 import argparse
 import datetime as dt
@@ -14,7 +14,7 @@ from tickers.universe import DEFAULT_FILE, Universe, UniverseError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the simulator's URL on a line of its own once it answers; returns the exit code."""
+    """Run until a signal, and return the exit code; print the URL once the simulator answers."""
     options = _parser().parse_args(arguments)
     leave = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""Clocks for the simulator: a trading day that passes faster than the real one."""
+"""The simulator's clock, in which a trading day passes faster than the real one."""
 
 import datetime as dt
 import time
@@ -11,10 +11,10 @@ DEMO_STARTS = dt.time(9, 30)
 
 
 class AcceleratedClock:
-    """Begins at ``start`` and passes ``speed`` seconds in each real one; 0 stands still.
+    """A clock that begins at ``start`` and runs ``speed`` times as fast as life; 0 stands still.
 
-    With ``until`` it stops there: a node whose market clock is frozen on one day would refuse the
-    bars of the next. Raises ValueError for a time without its zone, or a negative speed.
+    It stops at ``until``: a node whose market clock is frozen on one day would refuse the bars of
+    the next. Raises ValueError for a time without its zone, or a negative speed.
     """
 
     def __init__(
@@ -42,6 +42,6 @@ class AcceleratedClock:
 
 
 def session_start(now: dt.datetime) -> dt.datetime:
-    """09:30 at the exchange on the trading day that is current at ``now``, whatever its hour."""
+    """Return 09:30 at the exchange on the trading day that is current at ``now``."""
     day = MarketClock(frozen_at=now).trading_day()
     return dt.datetime.combine(day, DEMO_STARTS, EXCHANGE_ZONE)

@@ -1,6 +1,6 @@
-"""What a test or an operator may change while the simulator runs, and what it has counted.
+"""The simulator's controls: a test or an operator changes its behaviour and reads counters here.
 
-One object, shared by the threads that answer; nothing here knows of HTTP but its status codes.
+The threads that answer share one object. Of HTTP it knows status codes only.
 """
 
 import threading
@@ -47,7 +47,7 @@ class Controls:
 
     @property
     def max_symbols(self) -> int:
-        """Symbols that a request may name; 0: any number."""
+        """The number of symbols that a request may name; 0: any."""
         return self._max_symbols
 
     @property
@@ -85,14 +85,15 @@ class Controls:
         self._dropped = frozenset(symbols)
 
     def adjust(self, factors: Mapping[str, float]) -> None:
-        """See SimulatedMarket.adjust."""
+        """Adjust the history of each symbol by its factor, as SimulatedMarket.adjust does."""
         for symbol, factor in factors.items():
             self.market.adjust(symbol, factor)
 
     def set_bars(self, bars: Mapping[str, Mapping[str, Any] | None]) -> None:
-        """{symbol: {"close": price, "volume": shares}}: see SimulatedMarket.set_bar.
+        """Set or release each symbol's bar of the current day, as SimulatedMarket.set_bar does.
 
-        Either field may be missing; None instead of both lets the bar go on.
+        ``bars`` is {symbol: {"close": price, "volume": shares}}. Either field may be missing; None
+        instead of both releases the bar.
         """
         for symbol, fields in bars.items():
             if fields is None:
@@ -103,10 +104,10 @@ class Controls:
             self.market.set_bar(symbol, close=fields.get("close"), volume=fields.get("volume"))
 
     def obey(self, order: object) -> None:
-        """Do what a decoded order of POST /_control says; raises SimulationError.
+        """Carry out a decoded order of POST /_control; raises SimulationError.
 
-        Its fields, all optional: fault ({"status" or "body", "times"}, or null), latency_ms, drop,
-        adjust, set, rpm, max_symbols, reset_stats.
+        Its fields, all optional, are fault ({"status" or "body", "times"}, or null), latency_ms,
+        drop, adjust, set, rpm, max_symbols and reset_stats.
         """
         fields = _object("the order", order)
         actions: dict[str, Callable[[Any], None]] = {
@@ -132,7 +133,7 @@ class Controls:
             self.counters.clear()
 
     def stats(self) -> dict[str, int | str]:
-        """The counters, the simulation's time (ISO 8601) and how many symbols it knows."""
+        """Return the counters, the simulation's time (ISO 8601) and the number of symbols."""
         with self._lock:
             counted = dict(self.counters)
         return {
@@ -142,13 +143,14 @@ class Controls:
         }
 
     def pause(self, seconds: float | None = None) -> bool:
-        """Wait, for the latency unless told otherwise; True when the simulator stops meanwhile."""
+        """Wait for ``seconds`` (None: the latency); True when the simulator stops meanwhile."""
         return self._stopping.wait(self._latency if seconds is None else seconds)
 
     def admit(self) -> bool:
-        """Count a request in the sliding window; False when there were too many, refused ones too.
+        """Count a request in the sliding window; False when there were too many.
 
-        Monotonic time, not the simulation's: the limit is on what the client really sends.
+        Refused requests count too. The window is of monotonic time, not the simulation's, since the
+        limit is on what the client really sends.
         """
         with self._lock:
             now = self._monotonic()
@@ -162,7 +164,7 @@ class Controls:
             return not self._requests_per_minute or asked <= self._requests_per_minute
 
     def take_fault(self) -> Fault | None:
-        """The fault to serve now, counted down."""
+        """Return the fault to serve now, and count it down; None: serve none."""
         with self._lock:
             if self._fault is None or self._fault_times == 0:
                 return None

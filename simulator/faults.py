@@ -1,4 +1,4 @@
-"""Answers that an upstream should not give: what a client must survive, on order."""
+"""Faults: bad answers of an upstream, which the simulator gives on order."""
 
 import json
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class BodyFault(StrEnum):
-    """What is wrong with an answer of status 200."""
+    """The fault of an answer with status 200."""
 
     HTML = "html"  # a page of a bot check instead of bars
     NOT_JSON = "not_json"
@@ -27,14 +27,14 @@ class BodyFault(StrEnum):
     RESET = "reset"  # the connection ends without an answer
 
 
-# These spoil how an answer is sent, the others what it says.
+# These faults are in how an answer is sent, the others in what it says.
 IN_SENDING = frozenset({BodyFault.TRUNCATED, BodyFault.SLOW_BODY, BodyFault.RESET})
 _OF_ALL = frozenset({BodyFault.TEXTS, BodyFault.MILLISECONDS, BodyFault.NULLS})
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Either a ``status`` to answer with, or what is wrong with the body."""
+    """A fault: either a ``status`` to answer with, or the fault of the body."""
 
     status: int | None = None
     body: BodyFault | None = None
@@ -45,9 +45,9 @@ class Fault:
 
 
 def encode(reply: list[dict[str, Any]], fault: BodyFault | None) -> tuple[bytes, str]:
-    """The body and content type of a 200 answer, with what ``fault`` does to it.
+    """Return the body and content type of a 200 answer that has ``fault``.
 
-    ``reply`` is spoiled in place. A reply without bars has nothing that its columns could lose.
+    ``reply`` is changed in place. A reply without bars has no columns that a fault could be in.
     """
     match fault:
         case BodyFault.HTML:

@@ -1,4 +1,4 @@
-"""The trading days of the simulation, and one symbol's walk along them."""
+"""The simulation's history: its trading days, and one symbol's walk along them."""
 
 import datetime as dt
 from bisect import bisect_right
@@ -13,7 +13,7 @@ from tickers.universe import Listing
 
 
 class Calendar:
-    """Trading days from ``start`` on, each with the trend: the whole market's return that day."""
+    """The trading days from ``start`` on, each with its trend: the whole market's return."""
 
     def __init__(self, *, seed: int, start: dt.date) -> None:
         self.days: list[dt.date] = []
@@ -22,7 +22,7 @@ class Calendar:
         self._next = start
 
     def index(self, day: dt.date) -> int:
-        """Where the trading day ``day`` is in ``days``; -1 when it lies before the start."""
+        """Return the index in ``days`` of the last one up to ``day``; -1 when it is before all."""
         while self._next <= day:
             if is_trading_day(self._next):
                 self.days.append(self._next)
@@ -32,7 +32,7 @@ class Calendar:
 
 
 class _Parts(NamedTuple):
-    """A bar's parts; ``grown[i]`` is the first i + 1 of them, folded."""
+    """A bar's parts; ``grown[i]`` is the first i + 1 of them folded."""
 
     time: int
     times: list[int]
@@ -46,12 +46,12 @@ class _Parts(NamedTuple):
         return cls(time, [bar.time for bar in bars], bars, grown)
 
     def until(self, moment: int) -> int:
-        """How many parts have begun at ``moment``, in epoch seconds."""
+        """Return how many parts have begun at ``moment`` (epoch seconds)."""
         return bisect_right(self.times, moment)
 
 
 class SymbolWalk:
-    """One symbol's bars, in whole units; what was computed is kept."""
+    """One symbol's bars, in whole units; each is computed once."""
 
     def __init__(self, listing: Listing, *, seed: int, calendar: Calendar) -> None:
         self._name = (seed, listing.symbol)
@@ -63,14 +63,14 @@ class SymbolWalk:
         self._steps: _Parts | None = None
 
     def closed_days(self, index: int) -> list[WalkBar]:
-        """The bars of the calendar's days before ``index``."""
+        """Return the bars of the calendar's days before ``index``."""
         self._extend(index)
         return self._days[:index]
 
     def current_day(self, index: int, *, now: int) -> tuple[WalkBar | None, list[WalkBar]]:
-        """The bar of day ``index`` as it stands at ``now``, and its minutes so far.
+        """Return the bar of day ``index`` as it is at ``now``, and its minutes so far.
 
-        Whoever hasn't traded yet has neither.
+        A symbol that hasn't traded yet has neither.
         """
         minutes = self._minutes_of(index)
         begun = minutes.until(now)

@@ -1,4 +1,4 @@
-"""A server on this machine that is started and stopped: the simulator's, and those of the tests."""
+"""A server on loopback that is started and stopped: the simulator's, and those of the tests."""
 
 import contextlib
 import socket
@@ -12,7 +12,7 @@ WAKES_EVERY = 0.02  # seconds: so long a stop takes at most
 
 
 class Started:
-    """Runs from the beginning of a with statement to its end."""
+    """A context manager that starts with its block and stops at the end."""
 
     def start(self) -> None:
         raise NotImplementedError
@@ -34,10 +34,10 @@ class Started:
 
 
 class LoopbackServer(Started, socketserver.ThreadingTCPServer):
-    """Listens as soon as it is made, and serves in threads of its own from ``start`` to ``stop``; a
-    context manager. ``port`` 0 takes a free one.
+    """A TCP server that listens as soon as it is made, and serves from ``start`` to ``stop``.
 
-    A plain TCP server: http.server's would ask the name service for this machine's name.
+    Each connection has a thread. ``port`` 0 takes a free one. It isn't http.server's, which would
+    ask the name service for this machine's name.
     """
 
     daemon_threads = True
@@ -86,6 +86,6 @@ class LoopbackServer(Started, socketserver.ThreadingTCPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves before its answer is complete is nothing to tell of."""
+        """Ignore a client that leaves before its answer is complete."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)

@@ -1,7 +1,7 @@
 """The simulated market: every listing's bars, as the exchange would know them now.
 
-Pure: it takes a clock and a seed and does no I/O. Two markets with the same universe, seed and
-history_start give the same answer at the same time, and time passing only adds to it.
+It is pure: it takes a clock and a seed and does no I/O. Two markets with the same universe, seed
+and history_start give the same answer at the same time, and later answers only add to it.
 """
 
 import datetime as dt
@@ -27,7 +27,7 @@ class SimulationError(ValueError):
 
 
 class Frame(StrEnum):
-    """How long a bar lasts, in the upstream's words."""
+    """The length of a bar, in the upstream's words."""
 
     ONE_DAY = "ONE_DAY"
     ONE_HOUR = "ONE_HOUR"
@@ -35,7 +35,7 @@ class Frame(StrEnum):
 
 
 class SimulatedBar(NamedTuple):
-    """``time`` in epoch seconds, prices in VND (points for an index), ``volume`` in shares."""
+    """A bar: ``time`` in epoch seconds, prices in VND (an index: points), ``volume`` in shares."""
 
     time: int
     open: float
@@ -50,7 +50,7 @@ _AnyBar = TypeVar("_AnyBar", WalkBar, SimulatedBar)
 
 
 class SimulatedMarket:
-    """Daily bars of each listing from ``history_start`` on, and the minutes of the current day.
+    """A market with each listing's daily bars from ``history_start`` on, and today's minutes.
 
     Symbols are named as the upstream spells them. The current trading day is the market clock's.
     Any thread may call any method.
@@ -73,8 +73,7 @@ class SimulatedMarket:
         self._units = {entry.upstream: units_per_price(entry.exchange) for entry in universe}
         # By symbol: the first day that isn't adjusted (epoch seconds), and the factor.
         self._adjusted: dict[str, tuple[int, float]] = {}
-        # By symbol, then by day.
-        self._set: dict[str, dict[int, SimulatedBar]] = {}
+        self._set: dict[str, dict[int, SimulatedBar]] = {}  # symbol → day → bar
         self._lock = threading.RLock()
 
     def __contains__(self, symbol: object) -> bool:
@@ -89,10 +88,11 @@ class SimulatedMarket:
     def bars(
         self, symbol: str, *, frame: Frame, to: int, count_back: int = 0
     ) -> list[SimulatedBar]:
-        """The last ``count_back`` bars (0: all) that begin at ``to``, in epoch seconds, or before.
+        """Return the last ``count_back`` bars (0: all) that begin at ``to`` (epoch seconds) or
+        before.
 
-        Hours and minutes are the current day's only, as far as the clock has come. Raises KeyError
-        for a symbol that isn't listed.
+        Hours and minutes are the current day's only, up to the clock's time. Raises KeyError for a
+        symbol that isn't listed.
         """
         with self._lock:
             walk, units = self._walks[symbol], self._units[symbol]
@@ -112,7 +112,7 @@ class SimulatedMarket:
     def adjust(self, symbol: str, factor: float) -> None:
         """Multiply the prices of the days before the current one, as a dividend does; 1 undoes it.
 
-        A second factor takes the first one's place. Raises SimulationError.
+        A second factor replaces the first. Raises SimulationError.
         """
         self._check_listed(symbol)
         if not _is_number(factor) or factor <= 0:
@@ -123,11 +123,11 @@ class SimulatedMarket:
     def set_bar(
         self, symbol: str, *, close: float | None = None, volume: int | None = None
     ) -> None:
-        """Have the current day's bar stand still with this ``close`` and ``volume``.
+        """Fix the current day's bar at this ``close`` and ``volume``.
 
-        What isn't given stays as it is now; high and low give way to the close. Daily bars only:
-        the minutes go on. It holds until `release_bar`, and for that day ever after. Raises
-        SimulationError.
+        A value that isn't given stays as it is now; high and low are widened to the close. Minutes
+        don't change. The bar is fixed until ``release_bar``, and for good once its day is over.
+        Raises SimulationError.
         """
         self._check_listed(symbol)
         if close is not None and (not _is_number(close) or close <= 0):
@@ -152,7 +152,7 @@ class SimulatedMarket:
             )
 
     def release_bar(self, symbol: str) -> None:
-        """Let the current day's bar go on as the walk has it; raises SimulationError."""
+        """Return the current day's bar to the walk; raises SimulationError."""
         self._check_listed(symbol)
         with self._lock:
             self._set.get(symbol, {}).pop(epoch_of(self.trading_day()), None)

@@ -1,4 +1,4 @@
-"""The wire protocol of the broker's chart API (VCI), as an HTTP server that is told what to do.
+"""The HTTP server of the simulator, which speaks the protocol of the broker's chart API (VCI).
 
 POST /api/chart/OHLCChart/gap-chart with {"timeFrame", "symbols", "to", "countBack"} answers a list
 with an object a symbol: columns o h l c v and t (epoch seconds, as strings). Browser headers are
@@ -39,7 +39,7 @@ class _Refused(Exception):  # noqa: N818 - an answer, not an error of ours
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What a client asks for, checked as leniently as the upstream does."""
+    """A client's request for bars, checked as leniently as the upstream does."""
 
     frame: Frame
     symbols: list[str]
@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
         self._send_head(status, len(body), kind)
-        # Counted first: whoever has the answer may ask for the counters at once.
+        # The count comes first, since a client that has the answer may read the counters at once.
         self.server.controls.count(bytes_sent=len(body))
         self.wfile.write(body)
 

@@ -1,8 +1,9 @@
-"""The rules of Vietnam's exchanges that a simulated price keeps: session, tick sizes, daily limits.
+"""The exchange rules that simulated prices keep: session, price steps and daily limits.
 
-Prices here are whole units: VND for a share, hundredths of a point for an index, so that no
-rounding error ever leaves the grid. The exchanges' own limits and price steps are in tickers.bands.
-An index has no limit; it gets a small one here, because a whole market seldom moves further.
+Prices here are whole units (VND for a share, hundredths of a point for an index), so that no
+rounding error leaves the grid of price steps. The exchanges' own limits and steps are in
+tickers.bands. An index has no limit; it gets a small one here, because a whole market seldom moves
+further.
 """
 
 import datetime as dt
@@ -32,7 +33,7 @@ def units_per_price(exchange: Exchange) -> int:
 
 
 def tick_size(exchange: Exchange, units: int) -> int:
-    """The distance, in units, between valid prices at this one."""
+    """Return the price step at a price, both in units."""
     if exchange is Exchange.INDEX:
         return 1
     return _share_tick(exchange, units // _FINEST * _FINEST)
@@ -49,7 +50,7 @@ def nearest_tick(exchange: Exchange, units: float) -> int:
 
 
 def daily_limits(exchange: Exchange, reference: int) -> tuple[int, int]:
-    """The lowest and highest valid price, in units, on the day after a close of ``reference``."""
+    """Return the lowest and highest price of the day after a close of ``reference``, in units."""
     if exchange is Exchange.INDEX:
         lowest = -(-reference * (100 - INDEX_LIMIT) // 100)
         return lowest, reference * (100 + INDEX_LIMIT) // 100
@@ -58,7 +59,7 @@ def daily_limits(exchange: Exchange, reference: int) -> tuple[int, int]:
 
 
 def session_minutes(day: dt.date) -> list[int]:
-    """The epoch seconds at which each minute of the day's session begins, lunch left out."""
+    """Return the epoch seconds at which each minute of the day's session begins, without lunch."""
     midnight = epoch_of(day) - _ZONE_OFFSET
     return [
         midnight + second

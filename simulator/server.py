@@ -1,4 +1,4 @@
-"""The simulator as a server on loopback: what starts it and ends it."""
+"""The simulator's server on loopback, which is started and stopped here."""
 
 import ipaddress
 
@@ -9,10 +9,11 @@ from simulator.protocol import Listener
 
 
 class SimulatorServer(Started, Controls):
-    """Serves ``market`` until stopped; a context manager. ``port`` 0 takes a free one.
+    """A context manager that serves ``market`` until stopped. ``port`` 0 takes a free one.
 
-    Limits: ``requests_per_minute`` in a sliding 60 s (429) and ``max_symbols`` a request (400), 0
-    for none. ``latency`` is in seconds. Raises SimulationError for a host that isn't this machine.
+    Its limits are ``requests_per_minute`` in a sliding 60 s (429) and ``max_symbols`` a request
+    (400), 0 for none. ``latency`` is in seconds. Raises SimulationError for a host that isn't this
+    machine.
     """
 
     def __init__(
@@ -39,18 +40,18 @@ class SimulatorServer(Started, Controls):
 
     @property
     def url(self) -> str:
-        """What a node's VCI_BASE_URL is set to; raises SimulationError before a port is taken."""
+        """The value for a node's VCI_BASE_URL; raises SimulationError before a port is taken."""
         if not self._port:
             raise SimulationError("the simulator has no port yet: start it first")
         return f"http://{self._host}:{self._port}/api/"
 
     @property
     def port(self) -> int:
-        """0 before a free one was taken."""
+        """The port; 0 before a free one was taken."""
         return self._port
 
     def start(self) -> None:
-        """Listen, on the same port as before when it was stopped; raises SimulationError."""
+        """Listen, after a stop on the same port as before; raises SimulationError."""
         if self._http is not None:
             return
         try:

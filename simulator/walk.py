@@ -1,9 +1,9 @@
-"""The random walk of the simulated market: a whole day's bar first, then what happens inside it.
+"""The random walk of the simulated market: it draws a day's whole bar first, then its parts.
 
 A day's bar is drawn from the close before it. A minute's bar is a part of its day's, a step's a
-part of its minute's: `split` cuts a bar into parts which, folded, are that bar again. So what a
-reader sees while the day goes on can only grow into the day's bar, nothing has to be computed
-before somebody asks, and all of it follows from (seed, symbol, time) alone.
+part of its minute's: ``split`` cuts a bar into parts which, folded, are that bar again. So what a
+reader sees during the day grows into the day's bar, nothing is computed before somebody asks, and
+everything follows from (seed, symbol, time) alone.
 """
 
 import math
@@ -14,13 +14,12 @@ from typing import NamedTuple
 from simulator.rules import LOT, daily_limits, nearest_tick, tick_size
 from tickers.universe import Exchange, Listing
 
-# So few trades that a reader seldom sees one, yet enough to reach the day's high and its low.
-FEWEST_LOTS = 6
-NEWS = 5  # how much more a day with news moves
+FEWEST_LOTS = 6  # of a bar: few, yet enough to reach its high and its low
+NEWS = 5  # times the volatility, on a day with news
 
 
 class WalkBar(NamedTuple):
-    """A bar in whole units (see rules), ``time`` in epoch seconds where it begins."""
+    """A bar in whole units (simulator.rules); ``time`` is its beginning in epoch seconds."""
 
     time: int
     open: int
@@ -31,7 +30,7 @@ class WalkBar(NamedTuple):
 
 
 class Character(NamedTuple):
-    """How a symbol trades: drawn once from the seed."""
+    """The way in which a symbol trades, drawn once from the seed."""
 
     exchange: Exchange
     base: int  # units: the price it keeps coming back to
@@ -41,7 +40,7 @@ class Character(NamedTuple):
 
 
 def dice(*parts: object) -> random.Random:
-    """A generator that throws the same for the same parts, in every process."""
+    """Return a generator that gives the same numbers for the same parts in every process."""
     return random.Random(":".join(map(str, parts)))  # noqa: S311 - prices, not secrets
 
 
@@ -67,16 +66,16 @@ def character(listing: Listing, *, seed: int) -> Character:
 def day_bar(
     who: Character, *, time: int, reference: int, trend: float, throw: random.Random
 ) -> WalkBar:
-    """The bar of the day after a close of ``reference``; ``trend`` is the whole market's return."""
+    """Draw the bar of the day after a close of ``reference``; ``trend`` is the market's return."""
     exchange = who.exchange
     lowest, highest = daily_limits(exchange, reference)
 
     def price(change: float) -> int:
         return min(max(nearest_tick(exchange, reference * (1 + change)), lowest), highest)
 
-    # The pull back to the base keeps years of history at prices where a tick stays small.
+    # The pull to the base keeps years of history at prices where a price step is small.
     pull = 0.01 * math.log(who.base / reference)
-    # News, now and then: those are the days that end at the limit.
+    # The days with news are those that end at the limit.
     volatility = who.volatility * (NEWS if throw.random() < 0.01 else 1)
     change = trend + pull + volatility * throw.gauss(0, 1)
     gap = 0.3 * volatility * throw.gauss(0, 1)
@@ -96,9 +95,9 @@ def split(
     activity: float,
     throw: random.Random,
 ) -> list[WalkBar]:
-    """Parts of ``whole``, each at one of ``slots`` (epoch seconds), which fold into it again.
+    """Cut ``whole`` into parts, each at one of ``slots`` (epoch seconds), that fold into it again.
 
-    Each part trades a lot at least, so that there may be fewer of them than slots.
+    Each part trades at least one lot, so there may be fewer parts than slots.
     """
     lots = whole.volume // LOT
     parts = min(lots, max(FEWEST_LOTS, round(activity * len(slots))), len(slots))
@@ -122,7 +121,7 @@ def split(
 
 
 def fold(first: WalkBar, then: WalkBar) -> WalkBar:
-    """Both as one bar, at the time of the first."""
+    """Return both bars as one, at the time of the first."""
     return WalkBar(
         first.time,
         first.open,
@@ -136,7 +135,7 @@ def fold(first: WalkBar, then: WalkBar) -> WalkBar:
 def _closes(
     whole: WalkBar, *, exchange: Exchange, waypoints: dict[int, int], throw: random.Random
 ) -> list[int]:
-    """A walk from the open through the waypoints {index: price}, between the low and the high."""
+    """Walk from the open through the waypoints {index: price}, between the low and the high."""
     scale = (whole.high - whole.low) / (2 * math.sqrt(max(waypoints) + 1))
     closes: list[int] = []
     start = whole.open
@@ -146,7 +145,7 @@ def _closes(
         noise = [0.0]
         for _ in range(steps):
             noise.append(noise[-1] + scale * throw.gauss(0, 1))
-        # A bridge: what the noise would miss the waypoint by is taken out along the way.
+        # A Brownian bridge: the slope takes out what the noise would miss the waypoint by.
         slope = (end - start - noise[-1]) / steps
         for step in range(1, steps):
             price = nearest_tick(exchange, max(1, start + slope * step + noise[step]))
@@ -157,7 +156,7 @@ def _closes(
 
 
 def _volumes(lots: int, *, parts: int, throw: random.Random) -> list[int]:
-    """Shares of each part: a lot each, the others by chance, all of them given away."""
+    """Divide ``lots`` among the parts by chance, at least one each; returns shares."""
     sums = [0.0]
     for _ in range(parts):
         sums.append(sums[-1] + throw.random())

@@ -1,4 +1,4 @@
-"""The read API: the market, what changed in it, and its sectors."""
+"""The read API serves the market, what changed in it, and its sectors."""
 
 import functools
 import itertools
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 MAX_LIMIT = 100_000
 MARKET_CACHING = "public, max-age=1, stale-while-revalidate=30"
 CHANGES_CACHING = "public, max-age=1"
-WORTH_COMPRESSING = 1_024  # bytes: less fits into one packet as it is
+WORTH_COMPRESSING = 1_024  # bytes; a smaller body fits into one packet as it is
 CONDITIONS = frozenset(
     {
         "HTTP_IF_NONE_MATCH",
@@ -60,8 +60,8 @@ class TickersViewSet(QuickViewSet):
     def finalize_response(
         self, request: Request, response: Response, *args: Any, **kwargs: Any
     ) -> Response:
-        """Let pages of any origin read every answer, refusals too: the market is public. A refusal
-        isn't cached (RFC 9110 lets a 410 be)."""
+        """Let pages of any origin read every answer, since the market is public, and forbid to
+        cache a refusal (RFC 9110 allows it for a 410)."""
         response = super().finalize_response(request, response, *args, **kwargs)
         response["Access-Control-Allow-Origin"] = "*"
         response["Access-Control-Expose-Headers"] = "ETag, Retry-After, X-Data-Age"
@@ -70,8 +70,7 @@ class TickersViewSet(QuickViewSet):
         return response
 
     def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Response:
-        """A browser asks first, for a page that sets If-None-Match itself (Fetch standard, CORS
-        preflight)."""
+        """Answer the CORS preflight (Fetch standard) of a page that sets If-None-Match itself."""
         response = Response(status=status.HTTP_204_NO_CONTENT)
         response["Access-Control-Allow-Methods"] = "GET, HEAD"
         response["Access-Control-Allow-Headers"] = "If-None-Match"
@@ -79,55 +78,59 @@ class TickersViewSet(QuickViewSet):
         return response
 
     def list(self, request: Request) -> HttpResponseBase:
-        """{symbol: [bar, ...]}, every bar unless the parameters choose; 304 by If-None-Match."""
+        """Answer {symbol: [bar, ...]} with the bars that the parameters select, by default all;
+        304 by If-None-Match."""
         symbols, selection = selection_of(request.META.get("QUERY_STRING", ""))
-        keeper = wiring.snapshots()
+        refresher = wiring.snapshots()
         known = known_position(request.META.get("HTTP_IF_NONE_MATCH"))
-        snapshot = keeper.current(at_least=known)
-        if known and snapshot.is_before(known) and keeper.may_be_behind:
-            # Another process served it before the store went away: nothing here is news.
-            return _cached(HttpResponse(status=304), known, MARKET_CACHING, keeper.age())
+        snapshot = refresher.current(at_least=known)
+        if known and snapshot.is_before(known) and refresher.may_be_behind:
+            # Another process served that position before the store went away; ours is older.
+            return _cached(HttpResponse(status=304), known, MARKET_CACHING, refresher.age())
         response = _not_modified(request, snapshot.position)
         if response is None:
             response = market(request, snapshot, symbols, selection)
-        return _cached(response, snapshot.position, MARKET_CACHING, keeper.age())
+        return _cached(response, snapshot.position, MARKET_CACHING, refresher.age())
 
     @action(detail=False)
     def changes(self, request: Request) -> HttpResponseBase:
-        """{"position", "bars": [bar, ...], "replaced": [symbol, ...], "removed": [symbol, ...]}
-        since a position; trusted bars only, each once, as it is now. 410 for a position of another
-        life of the store; 503 while the store is away."""
+        """Answer {"position", "bars": [bar, ...], "replaced": [symbol, ...], "removed": [symbol,
+        ...]}: what changed since a position.
+
+        It has trusted bars only, each once, as it is now. The answer is 410 for a position of
+        another life of the store, 503 while the store is away.
+        """
         since = parse_position(request.query_params)
-        keeper = wiring.snapshots()
-        snapshot = keeper.current(at_least=since)
-        if since.epoch != snapshot.position.epoch and not keeper.is_away:
-            keeper.expire()  # a new life may have begun since the store was asked
-            snapshot = keeper.current()
-        if keeper.is_away:
+        refresher = wiring.snapshots()
+        snapshot = refresher.current(at_least=since)
+        if since.epoch != snapshot.position.epoch and not refresher.is_away:
+            refresher.expire()  # a new life may have begun since the store was asked
+            snapshot = refresher.current()
+        if refresher.is_away:
             raise StaleError("the store can't be reached, so nobody knows what changed")
         if since.epoch != snapshot.position.epoch:
             raise Gone
         if snapshot.is_before(since):
-            if keeper.may_be_behind:
+            if refresher.may_be_behind:
                 raise StaleError("the store has begun another life, whose market isn't complete")
             raise Gone
         response = _not_modified(request, snapshot.position)
         if response is None:
             body = snapshot.changes(since.revision, _named(request.query_params))
             response = _compressed(request, body)
-        return _cached(response, snapshot.position, CHANGES_CACHING, keeper.age())
+        return _cached(response, snapshot.position, CHANGES_CACHING, refresher.age())
 
     @action(detail=False)
     def group(self, request: Request) -> HttpResponseBase:
-        """{sector: [symbol, ...]} of the universe."""
+        """Answer {sector: [symbol, ...]} of the universe."""
         response = Response(settings.UNIVERSE.sectors())
         response["Cache-Control"] = "public, max-age=300"
         return response
 
 
 def selection_of(query_string: str) -> tuple[frozenset[str] | None, Selection]:
-    """The query's symbols (None: all) and selection; raises ParseError that names the parameter."""
-    # Long ones, of hundreds of symbols, would fill the cache with megabytes.
+    """Return the query's symbols (None: all) and selection; a ParseError names the parameter."""
+    # Long queries, of hundreds of symbols, would fill the cache with megabytes.
     parse = parse_selection if len(query_string) < 200 else parse_selection.__wrapped__
     return parse(query_string)
 
@@ -138,7 +141,7 @@ def parse_selection(query_string: str) -> tuple[frozenset[str] | None, Selection
     symbols = _named(query)
     start, end = _day(query, "start_date"), _day(query, "end_date")
     limit = _limit(query)
-    # Existing nodes take all=false as: the last bar only.
+    # all=false means the last bar only, as at existing nodes.
     if not _flag(query, "all", default=True) and start is None and end is None and limit is None:
         limit = 1
     authority = query.get("authority", "")
@@ -150,7 +153,7 @@ def parse_selection(query_string: str) -> tuple[frozenset[str] | None, Selection
 def market(
     request: Request, snapshot: Snapshot, symbols: frozenset[str] | None, selection: Selection
 ) -> HttpResponseBase:
-    """The selected bars in the coding that the client prefers, of those that there are."""
+    """Answer the selected bars in the coding that the client prefers."""
     coding = preferred(request.META.get("HTTP_ACCEPT_ENCODING", ""))
     headless = request.method == "HEAD"
     if snapshot.answers_in_parts(symbols, selection):
@@ -167,11 +170,11 @@ def market(
 
 
 def known_position(if_none_match: str | None) -> Position | None:
-    """The position that a client has from another process, which may be ahead of this one."""
+    """Return the position of a client's ETag, which may come from a process ahead of this one."""
     try:
         return Position.parse(if_none_match) if if_none_match else None
     except ValueError:
-        return None  # several tags, or somebody else's: they match or they don't
+        return None  # several tags, or one that isn't ours, can only be compared
 
 
 def parse_position(query: QueryDict) -> Position:
@@ -184,7 +187,7 @@ def parse_position(query: QueryDict) -> Position:
 
 
 def _named(query: QueryDict) -> frozenset[str] | None:
-    """The symbols that the query names; None: all."""
+    """Return the symbols that the query names; None: all."""
     named = frozenset(symbol.strip().upper() for symbol in query.getlist("symbol"))
     return named - {""} or None
 
@@ -217,23 +220,25 @@ def _flag(query: QueryDict, name: str, *, default: bool) -> bool:
 
 
 def _json(body: bytes, *, headless: bool = False) -> HttpResponse:
-    """``headless``: the answer to HEAD, with the length of the body that GET would have."""
+    """Make a JSON response; ``headless``: one to HEAD, with the length that GET's body has."""
     response = HttpResponse(b"" if headless else body, content_type="application/json")
     response["Content-Length"] = str(len(body))
     return response
 
 
 def _streamed_json(parts: Iterator[bytes], *, headless: bool) -> StreamingHttpResponse:
-    """An answer that is sent while it is read. The first part is read here: a store that is away
-    then is still an error that can be answered."""
+    """Make a response that is sent while it is read.
+
+    The first part is read here, so that an error of the store can still be answered.
+    """
     first = next(parts)
     content = iter(()) if headless else _sent(itertools.chain([first], parts))
     return StreamingHttpResponse(content, content_type="application/json")
 
 
 def _sent(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """The parts; when one can't be read, the connection breaks, so that nobody takes what was sent
-    for the whole."""
+    """Yield the parts; when one can't be read the connection breaks, so that no client takes what
+    was sent for the whole."""
     try:
         yield from parts
     except (redis.RedisError, StaleError) as error:
@@ -242,8 +247,8 @@ def _sent(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _compressed(request: Request, body: bytes) -> HttpResponse:
-    """A body that is made for this answer, in the coding that the client prefers if it is worth
-    that."""
+    """Answer a body that was made for this request, compressed as the client prefers if it is
+    large enough."""
     coding = preferred(request.META.get("HTTP_ACCEPT_ENCODING", ""))
     if coding is None or len(body) < WORTH_COMPRESSING:
         return _json(body, headless=request.method == "HEAD")
@@ -254,7 +259,7 @@ def _compressed(request: Request, body: bytes) -> HttpResponse:
 
 
 def _not_modified(request: Request, position: Position) -> HttpResponseBase | None:
-    """The 304 of a client that has what this position names; None: it needs an answer."""
+    """Return a 304 for a client that has the market at this position, else None."""
     if CONDITIONS.isdisjoint(request.META):
         return None
     response = get_conditional_response(request._request, etag=_etag(position))
@@ -265,7 +270,7 @@ def _not_modified(request: Request, position: Position) -> HttpResponseBase | No
 def _cached(
     response: HttpResponseBase, position: Position, caching: str, age: float | None
 ) -> HttpResponseBase:
-    """The response with what it may be kept for, and how old it is."""
+    """Add the headers that say how long the response may be cached and how old its data is."""
     response["ETag"] = _etag(position)
     response["Cache-Control"] = caching
     if age is not None:

@@ -1,10 +1,10 @@
-"""Bands: how far a symbol's prices may move in one day.
+"""Bands limit how far a symbol's prices may move in one day.
 
 A day's limits are the lowest and the highest price that a symbol can have on that day. They are
-reckoned from the day's reference, the last trusted bar of an earlier day: its close, less and plus
+computed from the day's reference, the last trusted bar of an earlier day: its close, less and plus
 a width, and one price step further, since exchanges round their limits to the step. UPCOM's own
 reference is the average price of the day before, which no bar has; it lies between that day's low
-and high, so UPCOM's limits are reckoned from both.
+and high, so UPCOM's limits are computed from both.
 
 The widths are the exchanges' (HOSE 7 %, HNX 10 %, UPCOM 15 %; on a first day, and after 25 trading
 days of silence, 20 %, 30 % and 40 %), or the network's usual 10 % where that is wider. An index has
@@ -20,7 +20,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from tickers.universe import Exchange
 
-SILENCE = 25  # trading days without a bar; what comes after more is judged like a first day
+SILENCE = 25  # trading days without a bar; the day after more of them is like a first day
 
 WIDTHS = {
     Exchange.HOSE: Decimal("0.07"),
@@ -33,7 +33,7 @@ FIRST_DAY_WIDTHS = {
     Exchange.UPCOM: Decimal("0.40"),
 }
 
-# VND; HOSE's step of the prices from each of these on.
+# HOSE's price steps: (the lowest price, the step from it on), in VND.
 _HOSE_STEPS = (
     (Decimal(50_000), Decimal(100)),
     (Decimal(10_000), Decimal(50)),
@@ -63,26 +63,26 @@ class Range:
         return Range(min(self.low, other.low), max(self.high, other.high))
 
     def widened(self, width: Decimal) -> "Range":
-        """``width`` as a fraction of each end: 0.10 is 10 %."""
+        """Return the range widened at each end by ``width``, a fraction of it: 0.10 is 10 %."""
         return Range(self.low * (1 - width), self.high * (1 + width))
 
 
 def decimal(price: float) -> Decimal:
-    """The price as it is written. In floats, exactly 10 % from a price may come out as more."""
+    """Return the price as it is written: in floats, exactly 10 % may come out as more."""
     return Decimal(repr(price))
 
 
 def width(exchange: Exchange | None, *, usual: Decimal, first_day: bool = False) -> Decimal:
-    """How far a price may be from its reference, as a fraction.
+    """Return how far a price may be from its reference, as a fraction.
 
-    ``usual`` is the network's rule (MAX_PRICE_CHANGE); ``exchange`` None: one that isn't known.
+    ``usual`` is the network's rule (MAX_PRICE_CHANGE); ``exchange`` is None when it isn't known.
     """
     widths = FIRST_DAY_WIDTHS if first_day else WIDTHS
     return max(usual, widths.get(exchange, usual)) if exchange else usual
 
 
 def reference_range(exchange: Exchange | None, *, low: float, high: float, close: float) -> Range:
-    """The prices that an earlier day's bar gives as the reference of the next one."""
+    """Return the reference of the next day that an earlier day's bar gives."""
     if exchange is Exchange.UPCOM:
         return Range(decimal(low), decimal(high))
     return Range.at(decimal(close))
@@ -91,10 +91,10 @@ def reference_range(exchange: Exchange | None, *, low: float, high: float, close
 def day_limits(
     exchange: Exchange | None, reference: Range, width: Decimal, *, shown: Range | None = None
 ) -> Range:
-    """The lowest and highest price of a day, for a judge.
+    """Return the lowest and highest price by which a day's bar is judged.
 
-    ``shown``: the low and high that a trusted source has shown of that day already; what was traded
-    is possible.
+    ``shown`` is the low and high that a trusted source has shown of that day already: what was
+    traded is possible.
     """
     wide = reference.widened(width)
     stepped = Range(
@@ -104,8 +104,11 @@ def day_limits(
 
 
 def ceiling_and_floor(exchange: Exchange, reference: Decimal) -> tuple[Decimal, Decimal]:
-    """The highest and lowest price of a day as the exchange itself publishes them: the width of its
-    own rules, rounded inward to its price step. Raises ValueError for an index, which has none."""
+    """Return the highest and lowest price of a day as the exchange itself publishes them.
+
+    Its own width applies, and the limits are rounded inward to its price step. Raises ValueError
+    for an index, which has none.
+    """
     if exchange is Exchange.INDEX:
         raise ValueError("an index has no ceiling and no floor")
     wide = Range.at(reference).widened(WIDTHS[exchange])
@@ -116,7 +119,7 @@ def ceiling_and_floor(exchange: Exchange, reference: Decimal) -> tuple[Decimal, 
 
 
 def price_step(exchange: Exchange | None, price: Decimal) -> Decimal:
-    """The distance between two prices that can be quoted at ``price``: VND, points of an index."""
+    """Return the distance between two quotable prices at ``price``, in VND or an index's points."""
     if exchange is Exchange.INDEX:
         return _INDEX_STEP
     if exchange is Exchange.HOSE:

@@ -1,7 +1,7 @@
 """A bar: one symbol's open, high, low, close and volume on one day.
 
-A bar is checked once, at the door, and is valid from then on. Its encoded form, made when it enters
-the store, is what every reader gets.
+A bar is checked once, at the door, and is valid from then on. It is encoded once, when it enters
+the store, and every reader gets those bytes.
 """
 
 import datetime as dt
@@ -13,8 +13,8 @@ from tickers.market_clock import EXCHANGE_ZONE
 from tickers.universe import looks_like_symbol
 
 DAY_SECONDS = 86_400
-MAX_VOLUME = 2**53  # exclusive: what a double, in Lua and in JSON readers, holds exactly
-MAX_PRICE = 1e12  # VND: far beyond any share or index, and short in its encoded form
+MAX_VOLUME = 2**53  # exclusive; Lua and JSON readers hold smaller integers exactly
+MAX_PRICE = 1e12  # VND; far beyond any share or index, and short in its encoded form
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _RFC3339 = re.compile(
@@ -23,12 +23,12 @@ _RFC3339 = re.compile(
 
 
 class BarError(ValueError):
-    """Values that make no bar; the message names the field and the rule."""
+    """The values make no bar; the message names the field and the rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """Prices in VND (points for an index), volume in shares, ``day`` as the exchange dates it."""
+    """A valid bar: prices in VND (points for an index), volume in shares, the exchange's day."""
 
     symbol: str
     day: dt.date
@@ -45,7 +45,7 @@ class Bar:
             raise BarError(self._complaint())
 
     def _complaint(self) -> str:
-        """The first rule that is broken; comparisons with NaN are false."""
+        """Return the first rule that is broken, "" if none; comparisons with NaN are false."""
         for name, price in zip(("open", "high", "low", "close"), self.prices, strict=True):
             if not 0 < price <= MAX_PRICE:
                 return f"{name} must be a price above 0, at most {MAX_PRICE:.0f}"
@@ -57,7 +57,7 @@ class Bar:
 
     @property
     def epoch(self) -> int:
-        """The day's midnight in UTC, in epoch seconds: the bar's place in its series."""
+        """The day's midnight in UTC, in epoch seconds, by which a series is sorted."""
         return epoch_of(self.day)
 
     @property
@@ -66,20 +66,21 @@ class Bar:
 
     @property
     def opens_inside(self) -> bool:
-        """Whether the open lies between low and high. Real data has exceptions (13 bars of May
+        """Whether the open lies between low and high; real data has exceptions (13 bars of May
         2025), so only the public door insists on it."""
         return self.low <= self.open <= self.high
 
     @property
     def price_texts(self) -> tuple[str, str, str, str]:
-        """The prices as the encoded form has them."""
+        """Return the prices as the encoded form has them."""
         return number(self.open), number(self.high), number(self.low), number(self.close)
 
     def encode(self, price_texts: tuple[str, str, str, str] | None = None) -> bytes:
-        """The wire form: one JSON object, time in RFC 3339 UTC, whole prices without fraction.
+        """Return the wire form: one JSON object, time in RFC 3339 UTC, whole prices without
+        fraction.
 
-        It is made once: what is compared with what is stored is what is merged then.
-        Symbol and time stay first: the store finds a bar's day by its place.
+        It is made once, so that the bytes that are compared with the stored ones are those that are
+        merged. Symbol and time stay first, since the store finds a bar's day by its offset.
         """
         if not self._encoded:
             first, high, low, close = price_texts or self.price_texts
@@ -92,7 +93,7 @@ class Bar:
 
 
 def number(value: float) -> str:
-    """The shortest JSON number that reads back as ``value``."""
+    """Return the shortest JSON number that reads back as ``value``."""
     whole = int(value)
     return str(whole) if whole == value else repr(value)
 
@@ -101,10 +102,10 @@ def epoch_of(day: dt.date) -> int:
     return (day.toordinal() - _UNIX_DAY) * DAY_SECONDS
 
 
-# An answer's bars are of the same few days.
+# The bars of an answer are of the same few days.
 @functools.lru_cache(maxsize=4_096)
 def day_of(epoch: int) -> dt.date:
-    """The date, at the exchange, of an instant in epoch seconds."""
+    """Return the date, at the exchange, of an instant in epoch seconds."""
     try:
         return dt.datetime.fromtimestamp(epoch, EXCHANGE_ZONE).date()
     except (ValueError, OverflowError, OSError):
@@ -115,13 +116,13 @@ _UNIX_DAY = dt.date(1970, 1, 1).toordinal()
 
 
 def parse_day(value: object) -> dt.date:
-    """The day of an RFC 3339 instant, or of a bare date, which existing nodes send."""
+    """Parse the day of an RFC 3339 instant, or of a bare date, which existing nodes send."""
     if not isinstance(value, str):
         raise BarError("time must be a string, RFC 3339 or a date")
     return _day_named(value)
 
 
-# Most bars of a moment name the same one.
+# The bars of one moment are mostly of one day.
 @functools.lru_cache(maxsize=4_096)
 def _day_named(text: str) -> dt.date:
     try:
@@ -135,14 +136,14 @@ def _day_named(text: str) -> dt.date:
 
 
 def parse(fields: object) -> Bar:
-    """A bar from its decoded wire form, whatever was decoded; raises BarError.
+    """Parse a bar from its decoded wire form, whatever was decoded; raises BarError.
 
-    Unknown fields are ignored; the symbol's case is folded.
+    Unknown fields are ignored; the symbol becomes upper case.
     """
     if not isinstance(fields, dict):
         raise BarError("a bar must be an object with symbol, time, open, high, low, close, volume")
     symbol = fields.get("symbol")
-    # Some letters outside ASCII become ASCII in upper case, as the German sharp s becomes SS.
+    # Some letters outside ASCII become ASCII in upper case; the German sharp s becomes SS.
     if not isinstance(symbol, str) or not symbol.isascii() or not looks_like_symbol(symbol.upper()):
         raise BarError("symbol must be 1 to 16 letters and digits")
     return Bar(

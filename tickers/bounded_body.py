@@ -1,7 +1,7 @@
-"""Bodies of answers, read raw and decoded within limits.
+"""Bounded bodies: the body of an answer is read raw and decoded within limits.
 
-What requests and urllib3 decode by themselves, they decode a whole piece at once, and in every
-encoding that happens to be installed: 96 kB of zstd became 1.5 GB.
+requests and urllib3 would decode a whole piece at once, in every encoding that happens to be
+installed: 96 kB of zstd became 1.5 GB.
 """
 
 import zlib
@@ -13,21 +13,20 @@ from urllib3.response import BaseHTTPResponse
 from tickers.bounded_exchange import EncodingError, TooLargeError, TruncatedError
 
 ACCEPT_ENCODING = "gzip"
-SHORT_BODY = 4_096  # bytes: all that is read of a body that nobody asked for
-
-# A bar's JSON compresses to a tenth, a dull market's to a fiftieth, a bomb to a thousandth.
+SHORT_BODY = 4_096  # bytes that are read of an unwanted body
+# A market's JSON compresses to a tenth, a uniform one's to a fiftieth, a bomb to a thousandth.
 MOST_COMPRESSED = 200
-ANY_RATIO = 16_000_000  # bytes that may be compressed to any size
+ANY_RATIO = 16_000_000  # decoded bytes below which the ratio doesn't matter
 
 _PIECE = 65_536
 
-Examine = Callable[[bytes], None]  # is given each decoded piece; raises what is wrong with it
+Examine = Callable[[bytes], None]  # gets each decoded piece; raises to reject the body
 
 
 def read_body(
     response: BaseHTTPResponse, *, max_body: int, examine: Examine | None = None
 ) -> bytes:
-    """The decoded body, of at most ``max_body`` bytes.
+    """Return the decoded body, of at most ``max_body`` bytes.
 
     Raises EncodingError for anything but identity or gzip, TooLargeError, TruncatedError, what
     ``examine`` raises, and urllib3's errors.
@@ -54,7 +53,7 @@ def _raw(response: BaseHTTPResponse) -> Iterator[bytes]:
 
 
 def _gunzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """What the members of a gzip body decode to, in pieces of at most _PIECE bytes."""
+    """Decode the members of a gzip body, in pieces of at most _PIECE bytes."""
     decoder = _decoder()
     begun, read, made = False, 0, 0
     for piece in pieces:

@@ -1,9 +1,8 @@
-"""A connection for posting to one server again and again, within the limits of
-tickers.bounded_exchange.
+"""A bounded connection posts to one server again and again, each time within a deadline.
 
-Plain http.client: a post through requests takes 2.3 times the processor time, and gossip is the
-node's most frequent request. It follows no redirect, keeps no cookie, and knows neither proxies nor
-~/.netrc. Nothing is decoded.
+It uses plain http.client: a post through requests takes 2.3 times the processor time, and gossip is
+the node's most frequent request. It follows no redirect, keeps no cookie, and knows neither proxies
+nor ~/.netrc. Nothing is decoded. The deadline is that of tickers.bounded_exchange.
 """
 
 import contextlib
@@ -19,17 +18,17 @@ from tickers.bounded_body import SHORT_BODY
 from tickers.bounded_exchange import Exchange, UnreachableError, show
 from tickers.bounded_http import Reply
 
-MAX_RECEIPT = 65_536  # bytes read of a body that tells of success: a line for each bar of a list
+MAX_RECEIPT = 65_536  # bytes that are read of a 2xx body, which has a result for each bar
 
-# The connection is handed from thread to thread, so that one that was left closes its own.
+# The connection is passed from thread to thread, so that a thread that was left closes its own.
 _Outcome = tuple[Reply, http.client.HTTPConnection | None]
 
 
 class BoundedConnection:
-    """A connection to the server of ``url``, kept alive between posts.
+    """A connection to the server of ``url`` that is kept alive between posts.
 
-    ``connect_within`` in seconds, for the connection and each step of the TLS handshake. ``cut``
-    may be called from any thread, the rest from one.
+    ``connect_within`` (seconds) limits the connection and each step of the TLS handshake. ``cut``
+    may be called from any thread, the other methods from one.
     """
 
     def __init__(self, url: SplitResult, *, connect_within: float) -> None:
@@ -41,11 +40,11 @@ class BoundedConnection:
         self._cut = False
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str], *, within: float) -> Reply:
-        """Send, and read the answer; ``within`` seconds for all of it.
+        """Send ``body`` and read the answer, in ``within`` seconds together.
 
         The reply's body is raw, and only its beginning: MAX_RECEIPT bytes if the status is 2xx,
-        else SHORT_BODY. A body that breaks off, or takes too long, counts as empty: the status is
-        the answer. Raises UnreachableError, TimedOutError, and StoppedError once it was cut.
+        else SHORT_BODY. A body that breaks off, or takes too long, counts as empty, since the
+        status is the answer. Raises UnreachableError, TimedOutError, and StoppedError after a cut.
         """
         idle, self._idle = self._idle, None
         exchange = self._exchange = Exchange(
@@ -57,7 +56,7 @@ class BoundedConnection:
         return reply
 
     def cut(self) -> None:
-        """End the post in hand, and every later one, at once."""
+        """End the present post, and every later one, at once."""
         self._cut = True
         if self._exchange is not None:
             self._exchange.cut()
@@ -132,7 +131,7 @@ def _send(
 
 
 def _tls() -> ssl.SSLContext:
-    """The machine's own authorities (or SSL_CERT_FILE), and those that come with requests."""
+    """Return a context with the machine's authorities (or SSL_CERT_FILE) and those of requests."""
     context = ssl.create_default_context()
     context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
     return context
@@ -145,7 +144,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _TlsConnection(http.client.HTTPSConnection):
-    """Shows its socket before the handshake, so that this can be cut too."""
+    """A TLS connection that shows its socket before the handshake, which can then be cut too."""
 
     def __init__(self, *args: Any, context: ssl.SSLContext, **options: Any) -> None:
         super().__init__(*args, context=context, **options)
@@ -158,5 +157,5 @@ class _TlsConnection(http.client.HTTPSConnection):
 
 
 def _reason(error: Exception) -> str:
-    """Why there was no answer, in our words: an error may quote what the server sent."""
+    """Say why there was no answer, in words of ours: an error may quote what the server sent."""
     return getattr(error, "strerror", None) or type(error).__name__

@@ -1,10 +1,10 @@
-"""An HTTP exchange that ends in time, whatever the other side does: with a deadline for the whole
-of it, a stop event, and a way to cut it from outside.
+"""A bounded HTTP exchange ends in time, whatever the other side does: it has a deadline for the
+whole, a stop event, and can be cut from any thread.
 
-Sockets limit the wait for each byte, so a server that sends one now and then, in the handshake, the
-headers or the body, holds its client for ever; and nothing limits a name service. So the exchange
-runs in another thread, which its caller leaves when the time is over. A thread that was left finds
-its socket shut down, and ends.
+A socket's timeout limits the wait for each byte, so a server that sends one now and then, in the
+handshake, the headers or the body, holds its client for ever; and nothing limits a name service. So
+the exchange runs in another thread, which its caller leaves when the time is over. The thread then
+finds its socket shut down, and ends.
 """
 
 import contextlib
@@ -16,18 +16,18 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-_GLANCE = 0.05  # seconds between looks at the stop event
+_STOP_CHECK = 0.05  # seconds between checks of the stop event
 _here = threading.local()
 
 T = TypeVar("T")
 
 
 class HttpError(Exception):
-    """The server gave no usable answer. The message goes on where its name ends: "broke off"."""
+    """The server gave no usable answer; the message follows its name, as in "broke off"."""
 
 
 class UnreachableError(HttpError):
-    """No connection, or it broke before an answer came."""
+    """There was no connection, or it broke before an answer came."""
 
 
 class TimedOutError(HttpError):
@@ -39,11 +39,11 @@ class TruncatedError(HttpError):
 
 
 class TooLargeError(HttpError):
-    """The body is larger than any answer to what was asked can be."""
+    """The body is larger than any answer to the request can be."""
 
 
 class EncodingError(HttpError):
-    """The body has a Content-Encoding that wasn't asked for; it wasn't read."""
+    """The body has a Content-Encoding that wasn't asked for, and wasn't read."""
 
 
 class StoppedError(Exception):
@@ -51,15 +51,15 @@ class StoppedError(Exception):
 
 
 class Exchange(Generic[T]):
-    """Runs ``work`` in another thread, from the moment when it is made.
+    """An exchange that runs ``work`` in another thread as soon as it is made.
 
-    ``work`` shows the sockets that it uses (``show``), and may ``settle`` what the outcome is if
-    the rest of it takes too long.
+    ``work`` shows the sockets that it uses (``show``), and may ``settle`` the outcome that counts
+    if the rest of it takes too long.
     """
 
     def __init__(self, work: "Callable[[Exchange[T]], T]") -> None:
         self.settled: T | None = None
-        self.left = False  # nobody waits for the outcome any more
+        self.left = False  # no thread waits for the outcome any more
         self._work = work
         self._outcome: list[T] = []
         self._error: BaseException | None = None
@@ -69,7 +69,7 @@ class Exchange(Generic[T]):
         _start(self)
 
     def wait(self, within: float, *, stop: threading.Event | None = None, grace: float = 0.0) -> T:
-        """The outcome of the work, or what it raised.
+        """Return the outcome of the work, or raise what it raised.
 
         Raises TimedOutError after ``within`` seconds, StoppedError when ``stop`` was set ``grace``
         seconds ago or the exchange was cut.
@@ -78,7 +78,7 @@ class Exchange(Generic[T]):
         stopping = False
         try:
             while (left := deadline - time.monotonic()) > 0:
-                if self._over.wait(left if stop is None else min(left, _GLANCE)):
+                if self._over.wait(left if stop is None else min(left, _STOP_CHECK)):
                     return self._result()
                 if stop is not None and stop.is_set() and not stopping:
                     stopping = True
@@ -93,26 +93,26 @@ class Exchange(Generic[T]):
         raise TimedOutError(f"is too slow: its answer wasn't complete after {within:g} s")
 
     def cut(self) -> None:
-        """End the exchange at once; for any thread."""
+        """End the exchange at once; any thread may call this."""
         self._leave()
         self._over.set()
 
     def settle(self, outcome: T) -> None:
-        """Say early what the outcome is; raises if nobody waits."""
+        """Set the outcome early; raises if no thread waits for it."""
         with self._lock:
             if self.left:  # headers that were cut off look like complete ones
                 raise ConnectionAbortedError("the exchange was left")
             self.settled = outcome
 
     def use(self, connection: socket.socket) -> None:
-        """Note the socket that the exchange waits on from now on; raises if nobody waits."""
+        """Note the socket that the exchange waits on from now on; raises if no thread waits."""
         with self._lock:
             if self.left:
                 raise ConnectionAbortedError("the exchange was left")
             if self._handle is not None:
                 self._handle.close()
-            # A descriptor of our own: TLS takes the socket's away while it shakes hands, and has a
-            # shutdown that isn't made for two threads.
+            # It gets a descriptor of its own: TLS detaches the socket's during the handshake, and
+            # its shutdown isn't safe for two threads.
             self._handle = socket.fromfd(connection.fileno(), connection.family, connection.type)
 
     def _leave(self) -> None:
@@ -130,7 +130,7 @@ class Exchange(Generic[T]):
         return self._outcome[0]
 
     def run(self) -> None:
-        """Called once, in the thread that works."""
+        """Do the work; called once, in the working thread."""
         _here.exchange = self
         try:
             self._outcome.append(self._work(self))
@@ -143,12 +143,12 @@ class Exchange(Generic[T]):
             self._handle = None
 
     def end(self) -> None:
-        """Called once, after ``run``: who waits gets the outcome."""
+        """Give the outcome to the waiting thread; called once, after ``run``."""
         self._over.set()
 
 
 def show(connection: socket.socket) -> None:
-    """Show the exchange of this thread, if it has one, the socket that it waits on.
+    """Show the exchange of this thread, if there is one, the socket that it waits on.
 
     Raises ConnectionAbortedError, and closes the socket, when the exchange was left.
     """
@@ -166,8 +166,10 @@ def show(connection: socket.socket) -> None:
 
 
 class _Thread(threading.Thread):
-    """Works on one exchange after the other: a thread for each would cost as much as a short post.
-    It ends when it was left, or had nothing to do for a while."""
+    """A thread that works on one exchange after the other, as a new one costs as much as a post.
+
+    It ends when it was left, or had nothing to do for ``IDLE`` seconds.
+    """
 
     IDLE = 5.0  # seconds
 
@@ -180,11 +182,11 @@ class _Thread(threading.Thread):
             exchange.run()
             was_left = exchange.left
             if not was_left:
-                _idle.append(self)  # before the end, after which the next exchange may begin
+                _idle.append(self)  # the next exchange may begin right after ``end``
             exchange.end()
             if was_left:
                 return
-            del exchange  # an answer isn't kept while there is nothing to do
+            del exchange  # an idle thread must keep no answer in memory
 
     def _next(self) -> Exchange[Any] | None:
         try:
@@ -192,14 +194,14 @@ class _Thread(threading.Thread):
         except queue.Empty:
             try:
                 _idle.remove(self)
-            except ValueError:  # somebody has just taken it, and is about to give it something
+            except ValueError:  # a caller has just taken it, and is about to give it an exchange
                 return self.orders.get()
             return None
 
 
-_idle: list[_Thread] = []  # its methods are atomic
+_idle: list[_Thread] = []  # a list's methods are atomic
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.clear)  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_idle.clear)  # a fork copies no threads
 
 
 def _start(exchange: Exchange[Any]) -> None:

@@ -1,9 +1,9 @@
-"""The HTTP client for servers that aren't trusted to end what they begin: the upstream, and core
-networks. Peers are sent to by tickers.bounded_connection, within the same limits.
+"""The bounded HTTP client asks the upstream and core networks, which may answer in any way.
 
-It stands on requests. The whole exchange has a deadline and can be stopped (how, is said in
-tickers.bounded_exchange), the body is decoded within limits (tickers.bounded_body), and nothing is
-read that wasn't asked for: no redirect is followed, no cookie kept, ~/.netrc not opened.
+It uses requests. The whole exchange has a deadline and can be stopped (tickers.bounded_exchange),
+and the body is decoded within limits (tickers.bounded_body). No redirect is followed, no cookie
+kept, and ~/.netrc isn't opened. Peers are sent to by tickers.bounded_connection, within the same
+limits.
 """
 
 import contextlib
@@ -50,8 +50,8 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds to connect, for each read, for the whole exchange, and for an answer in hand when the
-    node stops; bytes of the decoded body."""
+    """The limits of an exchange: seconds to connect, for each read, for the whole, and for the
+    present answer when the node stops; bytes of the decoded body."""
 
     connect_timeout: float = 5.0
     read_timeout: float = 15.0
@@ -62,7 +62,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """``body`` is decoded, and empty unless the status is 200."""
+    """The answer; its ``body`` is decoded, and empty unless the status is 200."""
 
     status: int
     headers: Mapping[str, str]
@@ -70,7 +70,7 @@ class Reply:
 
 
 def new_session(*, trust_env: bool = True) -> requests.Session:
-    """A session for ``ask``; ``trust_env``: through the proxies that the environment names."""
+    """Make a session for ``ask``; ``trust_env``: it uses the proxies that the environment names."""
     session = _Session()
     session.trust_env = trust_env
     session.headers["Accept-Encoding"] = ACCEPT_ENCODING
@@ -89,9 +89,9 @@ def ask(
     json: object = None,
     examine: Examine | None = None,
 ) -> Reply:
-    """One request, and what came of it; ``examine`` is given each decoded piece of a body.
+    """Send one request and return the answer; ``examine`` gets each decoded piece of a body.
 
-    Raises HttpError's kinds, StoppedError when ``stop`` is set and no answer comes within the
+    Raises subclasses of HttpError, StoppedError when ``stop`` is set and no answer comes within the
     grace, and what ``examine`` raises. A session that isn't from ``new_session`` can't be cut: its
     threads and redirects are as requests has them.
     """
@@ -125,9 +125,11 @@ def ask(
 
 
 def _drain(response: requests.Response) -> None:
-    """Read a short body away, so that the connection can be used again; it is closed after only the
-    start of a longer one."""
-    # Of a body that breaks off nothing was wanted, and urllib3 has closed the connection.
+    """Read and drop a short body, so that the connection can be used again.
+
+    After the start of a longer body the connection is closed.
+    """
+    # Nothing was wanted of a body that breaks off, and urllib3 has closed the connection.
     with contextlib.suppress(urllib3.exceptions.HTTPError):
         response.raw.read(SHORT_BODY, decode_content=False)
 
@@ -137,13 +139,13 @@ def _translated(error: Exception, limits: Limits) -> HttpError:
         return TimedOutError(f"gave no connection within {limits.connect_timeout:g} s")
     if isinstance(error, requests.Timeout | urllib3.exceptions.ReadTimeoutError):
         return TimedOutError(f"sent nothing for {limits.read_timeout:g} s")
-    if isinstance(error, urllib3.exceptions.HTTPError):  # in the body: requests doesn't read it
+    if isinstance(error, urllib3.exceptions.HTTPError):  # from the body, which requests didn't read
         return TruncatedError(f"broke its answer off ({_cause(error)})")
     return UnreachableError(f"gave no answer ({_cause(error)})")
 
 
 def _cause(error: BaseException) -> str:
-    """The name of the innermost error, which says more than the library's wrapping."""
+    """Return the name of the innermost error, which says more than the ones that wrap it."""
     while True:
         inner = [getattr(error, "reason", None), *error.args, error.__cause__]
         found = next((item for item in inner if isinstance(item, BaseException)), None)
@@ -152,7 +154,7 @@ def _cause(error: BaseException) -> str:
         error = found
 
 
-# --- What requests lacks --------------------------------------------------------------------------
+# --- Additions to requests ------------------------------------------------------------------------
 
 
 class _Session(requests.Session):
@@ -164,11 +166,11 @@ class _Session(requests.Session):
             self.mount(scheme, _Adapter())
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: requests reads a redirect's body, whole and decoded, even if it isn't followed."""
+        """Return None, since requests reads a redirect's whole body even if it doesn't follow."""
 
 
 class _NoCredentials(AuthBase):
-    """Keeps requests from looking for some in ~/.netrc."""
+    """An authentication without credentials, which keeps requests from reading ~/.netrc."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request

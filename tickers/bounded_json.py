@@ -1,8 +1,9 @@
-"""JSON from others, looked at before it is built: a market is dense, flat, and of short values.
+"""Bounded JSON: a text from others is examined before it is built into objects.
 
-Twenty million ``{}`` are 40 MB of text and 1.5 GB of dictionaries. So the text's brackets, commas
-and digits are counted first, a piece at a time, by what the C code of bytes does fast. Strings are
-counted along with the rest: no market has brackets in them.
+A market is dense and flat, and its values are short; but twenty million ``{}`` are 40 MB of text
+and 1.5 GB of dictionaries. So the text's brackets, commas and digits are counted first, a piece at
+a time, with fast methods of bytes. Strings are counted like the rest, since no market has brackets
+in them.
 """
 
 import json
@@ -11,10 +12,9 @@ from itertools import accumulate
 from typing import Any
 
 MAX_DEPTH = 32
-MAX_DIGITS = 1_000  # one after the other; Python itself refuses to read 4,300
-
+MAX_DIGITS = 1_000  # of a number; Python's int() refuses more than 4,300
 # The shortest bar is an object of 78 bytes with 14 commas and colons; a column of the upstream's
-# has a value every 5 bytes or more, on average. What is below FREE may be of any shape.
+# has a value every 5 bytes or more, on average. A text below a FREE size may have any shape.
 FREE_CONTAINERS = 100_000
 BYTES_A_CONTAINER = 50
 FREE_VALUES = 500_000
@@ -36,8 +36,10 @@ _TOO_LONG = b"0" * MAX_DIGITS
 
 
 class JsonError(ValueError):
-    """The text isn't JSON, or none that can be a market. ``position`` is the character at which it
-    ends or errs, if it is broken JSON of ``length`` characters."""
+    """The text isn't JSON, or can't be a market.
+
+    In broken JSON of ``length`` characters, ``position`` is the character of the error or the end.
+    """
 
     def __init__(self, message: str, *, position: int | None = None, length: int = 0) -> None:
         super().__init__(message)
@@ -46,7 +48,7 @@ class JsonError(ValueError):
 
 
 def loads(body: bytes) -> Any:
-    """What the JSON ``body`` (UTF-8) says, with NaN and Infinity. Raises JsonError."""
+    """Examine and build the JSON ``body`` (UTF-8, NaN and Infinity allowed). Raises JsonError."""
     shape = Shape()
     for start in range(0, len(body), _PIECE):
         shape.feed(body[start : start + _PIECE])
@@ -54,7 +56,7 @@ def loads(body: bytes) -> Any:
 
 
 def build(body: bytes) -> Any:
-    """As ``loads``, for a body that went through a Shape already."""
+    """Build as ``loads`` does a body that a Shape has examined already."""
     try:
         return json.loads(body.decode())
     except json.JSONDecodeError as error:
@@ -64,11 +66,11 @@ def build(body: bytes) -> Any:
 
 
 class Shape:
-    """Is fed a text's pieces in turn, and raises JsonError as soon as it can't be a market."""
+    """The shape of a text, fed in pieces; raises JsonError as soon as it can't be a market's."""
 
     def __init__(self) -> None:
         self._size = self._containers = self._values = self._depth = 0
-        self._odd = False  # it has characters beyond ASCII, or escapes that may be such
+        self._odd = False  # it has characters beyond ASCII, or escapes, which may stand for some
         self._in_string = self._escaping = False
         self._tail = b""
 
@@ -113,7 +115,7 @@ class Shape:
         self._tail = digits[1 - MAX_DIGITS :]
 
     def _unescaped(self, piece: bytes) -> bytes:
-        """The piece without what is escaped, which may be a quote."""
+        """Return the piece without escaped characters, which may be quotes."""
         if self._escaping:
             piece = b"\\" + piece
         if b"\\" not in piece:

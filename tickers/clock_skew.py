@@ -1,8 +1,8 @@
-"""How far this node's clock is from the clocks of those it talks to, by their Date headers.
+"""The clock skew: how far this node's clock is from other servers' clocks, by their Date headers.
 
-A Date (RFC 9110, 6.6.1) is in whole seconds and has travelled, so the skew is good for a second or
-two, which is enough: what depends on the wall clock (which day it is, whether the exchange is open)
-is wrong long after that. Ages, windows and leases don't use the wall clock.
+A Date (RFC 9110, 6.6.1) is in whole seconds and has travelled, so the skew is exact to a second or
+two. That is enough for what depends on the wall clock: which day it is, and whether the exchange is
+open. Ages, windows and leases don't use the wall clock.
 """
 
 import datetime as dt
@@ -17,12 +17,12 @@ from enum import StrEnum
 logger = logging.getLogger(__name__)
 
 TOLERANCE = 30.0  # seconds
-OBSERVATIONS = 5  # of each source that count: the last ones
-FRESH = 600.0  # seconds: an older observation says nothing of the clock as it is now
+OBSERVATIONS = 5  # the last ones of each source count
+FRESH = 600.0  # seconds; an older observation says nothing about the clock now
 
 
 class SourceKind(StrEnum):
-    """Whose clock this node's is compared with."""
+    """The kind of server whose clock this node's is compared with."""
 
     UPSTREAM = "upstream"
     CORE_NETWORK = "core_network"
@@ -31,7 +31,7 @@ class SourceKind(StrEnum):
 
 
 class ClockSkew:
-    """Hears the dates of answers; safe for threads.
+    """The skew by kind of source, from the dates of answers; safe for threads.
 
     A kind's skew is the median of its sources', and a source's the median of its last answers: one
     peer with a wrong clock, or one late answer, is not this node's fault. ``wall_time`` is this
@@ -47,7 +47,7 @@ class ClockSkew:
         self._wall_time = wall_time
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._heard: dict[SourceKind, dict[str, deque[tuple[float, float]]]] = {}
+        self._observations: dict[SourceKind, dict[str, deque[tuple[float, float]]]] = {}
         self._wrong: set[SourceKind] = set()
 
     def observe(
@@ -55,15 +55,15 @@ class ClockSkew:
     ) -> None:
         """Take the Date and Age headers of an answer that has just come; None: it has none.
 
-        ``source`` tells apart those of one kind. A date that can't be read teaches nothing.
+        ``source`` distinguishes sources of one kind. A date that can't be read is ignored.
         """
         answered_at = _instant(date, age)
         if answered_at is None:
             return
-        heard = (self._monotonic(), self._wall_time() - answered_at)
+        observation = (self._monotonic(), self._wall_time() - answered_at)
         with self._lock:
-            sources = self._heard.setdefault(kind, {})
-            sources.setdefault(source, deque(maxlen=OBSERVATIONS)).append(heard)
+            sources = self._observations.setdefault(kind, {})
+            sources.setdefault(source, deque(maxlen=OBSERVATIONS)).append(observation)
             skew = self._skews()[kind]
             wrong = abs(skew) > TOLERANCE
             changed = wrong != (kind in self._wrong)
@@ -74,15 +74,18 @@ class ClockSkew:
             logger.info("this node's clock agrees with that of %s again", _NAMES[kind])
 
     def seconds(self) -> dict[str, float]:
-        """Kind → seconds that this node's clock is ahead of it (negative: behind)."""
+        """Return kind → seconds that this node's clock is ahead of it (negative: behind)."""
         with self._lock:
             return {kind.value: round(skew, 1) for kind, skew in self._skews().items()}
 
     def _skews(self) -> dict[SourceKind, float]:
         since = self._monotonic() - FRESH
         fresh = {
-            kind: [[skew for at, skew in heard if at >= since] for heard in sources.values()]
-            for kind, sources in self._heard.items()
+            kind: [
+                [skew for at, skew in observations if at >= since]
+                for observations in sources.values()
+            ]
+            for kind, sources in self._observations.items()
         }
         return {
             kind: _median([_median(skews) for skews in sources if skews])
@@ -100,7 +103,7 @@ _NAMES = {
 
 
 def complaint(kind: SourceKind, seconds: float) -> str:
-    """What an operator is told about a skew of more than ``TOLERANCE``."""
+    """Return a line for the operator about a skew of more than ``TOLERANCE``."""
     direction = "ahead of" if seconds > 0 else "behind"
     return (
         f"this node's clock is {abs(seconds):.0f} s {direction} that of {_NAMES[kind]}: "
@@ -109,14 +112,15 @@ def complaint(kind: SourceKind, seconds: float) -> str:
 
 
 def complaints(seconds: Mapping[str, float]) -> list[str]:
-    """A line for each kind of ``ClockSkew.seconds`` beyond ``TOLERANCE``."""
+    """Return a line for each kind of ``ClockSkew.seconds`` beyond ``TOLERANCE``."""
     return [
         complaint(SourceKind(kind), skew) for kind, skew in seconds.items() if abs(skew) > TOLERANCE
     ]
 
 
 def _median(values: Sequence[float]) -> float:
-    """Of an even number the one nearer to no skew: half of the witnesses don't convict."""
+    """Return the median; of an even number of values the middle one nearer to 0, since half of the
+    sources prove nothing."""
     ordered, middle = sorted(values), len(values) // 2
     if len(values) % 2:
         return ordered[middle]
@@ -124,8 +128,8 @@ def _median(values: Sequence[float]) -> float:
 
 
 def _instant(date: str | None, age: str | None) -> float | None:
-    """The moment at which an answer was sent, in epoch seconds: its Date, and its Age in a cache
-    (RFC 9111, 5.1) since."""
+    """Return when an answer was sent, in epoch seconds: its Date plus its Age in a cache
+    (RFC 9111, 5.1); None if the Date can't be read."""
     try:
         moment = email.utils.parsedate_to_datetime(date or "")
     except (ValueError, OverflowError):

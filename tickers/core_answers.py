@@ -1,8 +1,8 @@
-"""Core answers: what a core network says, read at one door into values that can be trusted.
+"""Core answers: all that a core network sends is checked here and becomes valid values.
 
 A core network is trusted for its prices, not for its software: whatever it sends, a cycle fails or
-goes on without what is wrong, and nothing of it is kept that would stop a follower later. A wrong
-bar spoils only itself, a wrong series only its symbol.
+continues without the wrong part, and nothing is kept that would stop a follower later. A wrong bar
+spoils only itself, a wrong series only its symbol.
 """
 
 import datetime as dt
@@ -15,19 +15,19 @@ from tickers.bar import Bar, BarError, parse
 from tickers.store.records import MAX_SERIES, Position
 from tickers.universe import looks_like_symbol
 
-MAX_SYMBOLS = 10_000  # of a market: three times what a node holds
-MAX_POSITION = 64  # characters, of its ETag too: it has to fit into a request
-MAX_REVISION = 2**53  # what a double, in Lua and in JSON readers, holds exactly
+MAX_SYMBOLS = 10_000  # of a market; three times as many as a node holds
+MAX_POSITION = 64  # characters, also as an ETag; it has to fit into a request
+MAX_REVISION = 2**53  # Lua and JSON readers hold smaller integers exactly
 MAX_AGE_DIGITS = 9  # of X-Data-Age, in seconds: 31 years
 
 
 class CoreAnswerError(Exception):
-    """An answer that is no market and no changes; the message says what it is instead."""
+    """The answer is no market and no changes; the message says what it is instead."""
 
 
 @dataclass(slots=True)
 class Dropped:
-    """What of an answer isn't used: bars, and symbols by reason."""
+    """The parts of an answer that aren't used: bars, and symbols by reason."""
 
     bars: int = 0
     symbols: Counter[str] = field(default_factory=Counter)
@@ -35,7 +35,7 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """``series``: symbol → its bars in the order of the answer, a day maybe several times."""
+    """A market; its ``series`` is symbol → bars in the answer's order, perhaps several of a day."""
 
     series: dict[str, list[Bar]]
     dropped: Dropped
@@ -43,7 +43,7 @@ class Market:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What changed until ``position``: bars, and symbols to be read whole, or to be removed."""
+    """The changes up to ``position``: bars, and symbols to be read whole or to be removed."""
 
     position: Position
     bars: list[Bar]
@@ -53,7 +53,7 @@ class Changes:
 
 
 def read_position(text: object) -> Position:
-    """A position as the core network writes it; raises CoreAnswerError."""
+    """Read a position as the core network writes it; raises CoreAnswerError."""
     short = text if isinstance(text, str) and len(text) <= MAX_POSITION else ""
     try:
         position = Position.parse(short)
@@ -65,13 +65,13 @@ def read_position(text: object) -> Position:
 
 
 def read_age(header: str) -> float:
-    """The seconds of an X-Data-Age header; 0 when the node doesn't say."""
+    """Read the seconds of an X-Data-Age header; 0 when there are none."""
     text = header.strip()
     return float(text[:MAX_AGE_DIGITS]) if text.isascii() and text.isdigit() else 0.0
 
 
 def read_market(body: Any) -> Market:
-    """{symbol: [bar, ...]}; raises CoreAnswerError."""
+    """Read {symbol: [bar, ...]}; raises CoreAnswerError."""
     if not isinstance(body, dict):
         raise CoreAnswerError("answered with something else than a market")
     if len(body) > MAX_SYMBOLS:
@@ -102,7 +102,7 @@ def first_of_each_day(bars: Iterable[Bar]) -> list[Bar]:
 
 
 def read_changes(body: Any) -> Changes:
-    """{"position", "bars", "replaced", "removed"}; raises CoreAnswerError."""
+    """Read {"position", "bars", "replaced", "removed"}; raises CoreAnswerError."""
     if not isinstance(body, dict):
         raise CoreAnswerError("answered with something else than changes")
     dropped = Dropped()

@@ -1,4 +1,4 @@
-"""What one cycle of the worker did: for its log line and /health."""
+"""The cycle report: what one cycle of the worker did, for its log line and /health."""
 
 import datetime as dt
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class CycleReport:
-    """Counts of one cycle; ``errors`` are lines that an operator understands.
+    """The counts of one cycle; ``errors`` are lines for the operator.
 
     ``symbol_errors`` says what is wrong with single symbols, and ``missing`` names those that
     didn't come: they cost the others nothing, so they are no errors of the cycle.

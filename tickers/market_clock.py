@@ -1,7 +1,7 @@
-"""The market clock: which trading day it is, and whether the exchange is open.
+"""The market clock says which trading day it is, and whether the exchange is open.
 
-Everything that decides about days asks this clock, and nothing else does. Windows, leases, limits
-and backoff measure real time, never this.
+All code that decides about days asks this clock. Windows, leases, limits and backoff measure real
+time, never this.
 """
 
 import datetime as dt
@@ -19,8 +19,8 @@ EXCHANGE_ZONE = ZoneInfo("Asia/Ho_Chi_Minh")
 SESSION_OPENS = dt.time(9, 0)
 
 
-# Weekdays on which the exchanges were closed although the library knows no holiday: 2 January 2026
-# was exchanged for Saturday the 10th, and the first session of that year was Monday the 5th.
+# Weekdays on which the exchanges were closed although the library knows no holiday. 2 January 2026
+# was exchanged for Saturday the 10th; the first session of that year was on Monday the 5th.
 CLOSED_AS_WELL = frozenset({dt.date(2026, 1, 2)})
 
 
@@ -42,7 +42,7 @@ class Calendar:
         return day not in self.extra_holidays and _trades_usually(day)
 
     def trading_days_between(self, earlier: dt.date, later: dt.date) -> int:
-        """How many trading days lie after the one and before the other; counts a year at most."""
+        """Count the trading days after the one day and before the other, a year of them at most."""
         days = min((later - earlier).days, 366)
         between = (later - dt.timedelta(days=back) for back in range(1, days))
         return sum(self.is_trading_day(day) for day in between)
@@ -50,7 +50,7 @@ class Calendar:
 
 @dataclass(frozen=True, slots=True)
 class OfficeHours:
-    """When the node works at its fast pace; ``enabled=False`` means always."""
+    """The hours in which the node works at its fast pace; ``enabled=False`` means always."""
 
     enabled: bool = True
     start: dt.time = dt.time(9, 0)
@@ -60,7 +60,7 @@ class OfficeHours:
 
 @dataclass(frozen=True, slots=True)
 class MarketClock:
-    """``frozen_at`` stops the clock there, for rehearsals."""
+    """The clock at the exchange; ``frozen_at`` stops it there (DEBUG_SYSTEM_TIME)."""
 
     office_hours: OfficeHours = field(default_factory=OfficeHours)
     calendar: Calendar = field(default_factory=Calendar)
@@ -71,11 +71,11 @@ class MarketClock:
         return self.frozen_at or dt.datetime.fromtimestamp(self.wall_time(), dt.UTC)
 
     def today(self) -> dt.date:
-        """The date at the exchange: no bar of a later day can be true."""
+        """Return the date at the exchange; no bar of a later day can be true."""
         return self.now().astimezone(EXCHANGE_ZONE).date()
 
     def trading_day(self) -> dt.date:
-        """The last day whose session has opened: on a Sunday, Friday."""
+        """Return the last day whose session has opened; on a Sunday that is Friday."""
         local = self.now().astimezone(EXCHANGE_ZONE)
         day = local.date()
         if local.time() < SESSION_OPENS:
@@ -85,13 +85,13 @@ class MarketClock:
         return day
 
     def in_office_hours(self, *, ago: float = 0) -> bool:
-        """Whether the exchange trades, or did ``ago`` seconds ago, as configured; always true when
-        office hours are off."""
+        """Tell whether it is, or was ``ago`` seconds ago, within office hours; always true when
+        they are off."""
         return not self.office_hours.enabled or self.exchange_trades(ago=ago)
 
     def exchange_trades(self, *, ago: float = 0) -> bool:
-        """Whether it is, or was ``ago`` seconds ago, a trading day within the configured hours, be
-        they on or off."""
+        """Tell whether it is, or was ``ago`` seconds ago, a trading day within the configured
+        hours, even when office hours are off."""
         hours = self.office_hours
         local = (self.now() - dt.timedelta(seconds=ago)).astimezone(hours.zone)
         return (
@@ -100,7 +100,7 @@ class MarketClock:
 
 
 def is_trading_day(day: dt.date) -> bool:
-    """By the calendar as it is without corrections."""
+    """Tell whether a day is a trading day by the calendar without an operator's corrections."""
     return _CALENDAR.is_trading_day(day)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 
 def seconds_asked(value: str | None, *, wall_time: Callable[[], float] = time.time) -> float | None:
-    """The wait that is asked for, in seconds, 0 or more; None when there is none to be read.
+    """Return the seconds (0 or more) that the header asks for; None when it can't be read.
 
-    Callers have limits of their own: a server may ask for years.
+    Callers have limits of their own, since a server may ask for years.
     """
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
-        # No server means a wait of more digits, and int() refuses thousands of them.
+        # Nine digits are 31 years, and int() refuses thousands of them.
         return float(text[:9])
     try:
         moment = email.utils.parsedate_to_datetime(text)

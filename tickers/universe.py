@@ -9,7 +9,7 @@ from pathlib import Path
 
 DEFAULT_FILE = Path(__file__).with_name("universe.csv")
 
-# Listed shares have three letters or digits; indices, funds, futures and warrants have more.
+# Shares have three letters or digits; indices, funds, futures and warrants have more.
 _SYMBOL = re.compile(r"[A-Z0-9]{1,16}")
 
 # The upstream spells some indices in mixed case: HNXIndex, HNXUpcomIndex.
@@ -24,7 +24,7 @@ class Exchange(StrEnum):
 
 
 class UniverseError(ValueError):
-    """The universe's file or the choice of symbols is wrong; the message says where."""
+    """The universe's file, or the choice of symbols, is wrong; the message says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def looks_like_symbol(text: str) -> bool:
 
 
 class Universe:
-    """Listings by symbol, in the file's order."""
+    """The listings by symbol, in the file's order."""
 
     def __init__(self, listings: Iterable[Listing]) -> None:
         self._listings: Mapping[str, Listing] = {entry.symbol: entry for entry in listings}
@@ -55,7 +55,7 @@ class Universe:
         """Read a CSV file with the columns symbol, exchange and sector, and maybe upstream (the
         upstream's spelling; empty: the symbol's own)."""
         try:
-            # Spreadsheets put a byte order mark before the first column's name.
+            # Spreadsheets write a byte order mark before the first column's name.
             with path.open(newline="", encoding="utf-8-sig") as file:
                 return cls(list(_listings(csv.DictReader(file))))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -95,7 +95,7 @@ class Universe:
         return frozenset(entry.symbol for entry in self if entry.exchange is Exchange.INDEX)
 
     def sectors(self) -> dict[str, list[str]]:
-        """{sector: [symbol, ...]}, both sorted."""
+        """Return {sector: [symbol, ...]}, both sorted."""
         groups: dict[str, list[str]] = {}
         for entry in self:
             groups.setdefault(entry.sector, []).append(entry.symbol)

@@ -1,10 +1,10 @@
-"""How a bar came, and what became of it: the two words that merge is about."""
+"""A bar's authority says how it came; its verdict says what merge, or lay, made of it."""
 
 from enum import StrEnum
 
 
 class Authority(StrEnum):
-    """How a bar came. All but PUBLIC are trusted."""
+    """The way by which a bar came; all but PUBLIC are trusted."""
 
     CORE = "CORE"
     FOLLOWED = "FOLLOWED"
@@ -13,15 +13,15 @@ class Authority(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What became of a bar."""
+    """The store's verdict on a bar."""
 
     ADDED = "added"
     REPLACED = "replaced"
     CONFIRMED = "confirmed"  # the same bar, now by our own fetch
     LAID = "laid"  # a public bar, served as an overlay
     UNCHANGED = "unchanged"  # the same bar
-    KEPT = "kept"  # the stored bar stands: the new one was late, or would rewrite history
-    JUDGED = "judged"  # a plausible public bar that isn't served: see lay
+    KEPT = "kept"  # the stored bar stays: the new one was late, or would rewrite history
+    JUDGED = "judged"  # a plausible public bar that PUBLIC_BARS doesn't let be served
     HELD = "held"  # a public bar that waits for a second, independent actor
     FUTURE = "future"
     CLOSED_DAY = "closed_day"  # the exchanges didn't trade on that day

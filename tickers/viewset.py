@@ -1,4 +1,4 @@
-"""The viewset of the API's hot paths: DRF's, less what an answer of theirs doesn't need."""
+"""The viewset of the API's hot paths is DRF's without the work that they don't need."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
-# DRF's choice among our renderers, of which JSON is the first, for whoever takes anything.
+# Values of Accept for which DRF chooses the first of our renderers, JSON.
 ANYTHING = ("", "*/*", "application/json")
 
 
 class QuickNegotiation(DefaultContentNegotiation):
-    """DRF's negotiation, which is asked only when there is something to negotiate."""
+    """DRF's content negotiation, which is skipped when the client takes JSON or anything."""
 
     def select_renderer(
         self,
@@ -29,16 +29,17 @@ class QuickViewSet(ViewSet):
     content_negotiation_class = QuickNegotiation
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Keep no response: a viewset refers to itself, so it and what it has are freed whenever
-        the garbage collector comes by, and a few whole markets could wait for it."""
+        """Answer and keep no response: a viewset refers to itself, so only the garbage collector
+        frees it, and several whole markets could wait for that."""
         response = super().dispatch(request, *args, **kwargs)
         del self.response
         return response
 
     @property
     def default_response_headers(self) -> dict[str, str]:
-        """DRF names the methods in every answer; RFC 9110 wants them where one is refused."""
+        """The headers of every answer, without DRF's Allow where RFC 9110 doesn't need it: it does
+        where a method is refused."""
         return {} if self.action not in (None, "metadata") else super().default_response_headers
 
     def perform_authentication(self, request: Request) -> None:
-        """There are no users here: a permission looks at the token where one is needed."""
+        """Do nothing: there are no users, and a permission checks the token where one is needed."""

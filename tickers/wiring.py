@@ -33,11 +33,11 @@ def store() -> Store:
 
 @functools.cache
 def snapshots() -> SnapshotRefresher:
-    keeper = SnapshotRefresher(
+    refresher = SnapshotRefresher(
         store(),
         lifetime=settings.POSITION_LIFETIME,
         memory_limit=settings.SNAPSHOT_MEMORY * 2**20,
     )
-    if settings.POSITION_LIFETIME:  # otherwise each read asks
-        Listener(store(), keeper).start()
-    return keeper
+    if settings.POSITION_LIFETIME:  # with 0 each read asks the store
+        Listener(store(), refresher).start()
+    return refresher

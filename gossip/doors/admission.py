@@ -1,4 +1,4 @@
-"""Admission: the size and form of a request, its sender's rate, and the trust window."""
+"""Admission: a door checks the size and form of a request, its sender's rate, the trust window."""
 
 from typing import NoReturn
 
@@ -14,7 +14,7 @@ from gossip.errors import Refusal
 from gossip.wire import Code
 from tickers import wiring
 
-LONGEST_LENGTH = 20  # digits of a Content-Length; Python reads 4,300 at most
+LONGEST_LENGTH = 20  # digits of a Content-Length; Python's int() refuses more than 4,300
 
 
 def limit_rate(request: Request, actor: str, *, trusted: bool) -> None:
@@ -30,7 +30,7 @@ def limit_rate(request: Request, actor: str, *, trusted: bool) -> None:
 
 
 def check_window() -> None:
-    """Public bars are judged by trusted ones, so the door closes when those stop coming."""
+    """Refuse with 503 outside the trust window: public bars are judged by trusted ones."""
     age = wiring.store().state().age
     if age is None or age > settings.TRUST_WINDOW:
         raise Refusal(
@@ -47,10 +47,10 @@ def check_size(request: Request) -> None:
 
 
 def announced(request: Request) -> int:
-    """The bytes that the body has by its Content-Length; 0 without one."""
+    """Return the body's bytes by Content-Length; 0 without one. Refuses with 400 or 413."""
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not (length.isascii() and length.isdigit()):
-        # gunicorn refuses these itself; of another server Django would fail at them.
+        # gunicorn refuses these itself; behind another server Django would fail on them.
         raise Refusal(
             status.HTTP_400_BAD_REQUEST, Code.INVALID_LENGTH, "Content-Length must be a number."
         )
@@ -68,7 +68,7 @@ def _too_large() -> NoReturn:
 
 
 def _ended_early() -> NoReturn:
-    # By the client, or by a server that waited long enough: 408 has a peer send it again.
+    # The client, or a server that waited long enough, ended it: a peer that gets 408 sends again.
     raise Refusal(
         status.HTTP_408_REQUEST_TIMEOUT,
         Code.BODY_INCOMPLETE,
@@ -81,7 +81,7 @@ def _unsupported(detail: str) -> NoReturn:
 
 
 def read_gossip(request: Request) -> wire.Gossip:
-    """The request's bars, or the 4xx that says what is wrong with the body as a whole."""
+    """Return the request's gossip; refuse with a 4xx when the body as a whole is wrong."""
     check_size(request)
     http_request: HttpRequest = request._request
     if http_request.content_type != "application/json":

@@ -1,10 +1,10 @@
-"""Appeals: refused public bars that wait for the market to show that they were right.
+"""Appeals: refused public bars wait for the market to show that they were right.
 
-A request that was refused as implausible waits. When trusted bars of the same day (our own fetch,
-or a core network; not a peer's) cover all of its implausible bars, its failure is struck from the
-sender's record, and a ban that rested on it ends. So a dividend that the upstream adjusts late, a
-symbol's first day, or a unit error of our own costs no honest sender its place. A liar gains
-nothing: nothing of the request was served, and an appeal earns no trust.
+When trusted bars of the same day (our own fetch, or a core network's; not a peer's) cover all
+implausible bars of a request, its failure is struck from the sender's record, and a ban that rested
+on it ends. So a dividend that the upstream adjusts late, a symbol's first day, or a wrong unit of
+our own costs no honest sender its status. A liar gains nothing: no bar of the request was served,
+and an appeal earns no trust.
 """
 
 import datetime as dt
@@ -21,14 +21,17 @@ from tickers.store.store import Store
 from tickers.verdict import Authority
 
 NEAR = Decimal("0.005")  # two honest sources of one moment differ by less
-MOST_AT_ONCE = 500  # appeals that are heard in one turn
-MOST_SHOWN = 8  # trusted bars that are kept of a granted appeal
+MOST_AT_ONCE = 500  # appeals that are examined in one turn
+MOST_SHOWN = 8  # trusted bars that are kept as the evidence of a granted appeal
 SHOWS = frozenset({Authority.CORE, Authority.FOLLOWED})
 
 
 def covers(trusted: Bar, refused: Bar) -> bool:
-    """Whether a trusted bar shows that a refused one of its symbol and day could be true: each of
-    its prices lies within 0.5 % of what the trusted one has traded at."""
+    """Tell whether a trusted bar shows that a refused one could be true.
+
+    It does if both are of one symbol and day, and each price of the refused bar lies within 0.5 %
+    of what the trusted bar has traded at.
+    """
     traded = Range(decimal(trusted.low), decimal(trusted.high)).widened(NEAR)
     return (trusted.symbol, trusted.day) == (refused.symbol, refused.day) and all(
         decimal(price) in traded for price in refused.prices
@@ -36,7 +39,7 @@ def covers(trusted: Bar, refused: Bar) -> bool:
 
 
 def is_granted(refused: Iterable[Bar], newest: Mapping[str, Newest]) -> bool:
-    """Whether the trusted bars of today cover all bars of a request that were implausible."""
+    """Tell whether today's trusted bars cover all of a request's implausible bars."""
     return all(
         (found := newest.get(bar.symbol)) is not None
         and found.authority in SHOWS
@@ -46,12 +49,12 @@ def is_granted(refused: Iterable[Bar], newest: Mapping[str, Newest]) -> bool:
 
 
 def written(refused: Iterable[Bar]) -> list[list[object]]:
-    """The implausible bars of a request, as an appeal keeps them."""
+    """Encode the implausible bars of a request as an appeal keeps them."""
     return [[bar.symbol, bar.day.isoformat(), *bar.prices] for bar in refused]
 
 
 def read(content: Sequence[Sequence[Any]]) -> list[Bar]:
-    """The same back; volumes don't count, and are 0."""
+    """Decode what ``written`` encoded; volumes aren't kept, and are 0."""
     return [
         Bar(symbol, dt.date.fromisoformat(day), first, high, low, close, volume=0)
         for symbol, day, first, high, low, close in content
@@ -59,17 +62,17 @@ def read(content: Sequence[Sequence[Any]]) -> list[Bar]:
 
 
 class Hearing:
-    """Hears open appeals, so many a turn, one after the other."""
+    """An examination of the open appeals, so many in each turn."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._heard = 0  # the primary key of the appeal that was heard last
+        self._last = 0  # the primary key of the appeal that was examined last
 
     def turn(self) -> int:
-        """Hear the next appeals, and grant what the market has shown; returns how many."""
+        """Examine the next appeals, and grant those that the market supports; returns how many."""
         appeals.lapse()
-        waiting = appeals.waiting(after=self._heard, most=MOST_AT_ONCE)
-        self._heard = waiting[-1].pk if len(waiting) == MOST_AT_ONCE else 0
+        waiting = appeals.waiting(after=self._last, most=MOST_AT_ONCE)
+        self._last = waiting[-1].pk if len(waiting) == MOST_AT_ONCE else 0
         refused = {appeal: read(appeal.content) for appeal in waiting}
         symbols = {bar.symbol for bars in refused.values() for bar in bars}
         newest = self._store.newest(symbols - self._store.suspects().keys())

@@ -1,26 +1,26 @@
-"""Claims: what public senders said before a trusted source did, and whether it came true.
+"""Claims record what public senders said before a trusted source did, and whether it came true.
 
 The rules
 - A bar makes a claim when its close differs from the last trusted close, the anchor, and from what
   is served. The rest is an echo.
-- The first trusted bar seen after it that has traded at least as many shares judges it: right is
-  what the bar's close comes near, and nearer than to the anchor and to what was served then.
-- Of all claims of a symbol, a trusted bar confirms one: the earliest that is right. It ends the
-  others that it bears out, even those of more shares than it has traded: they earn nothing, and
-  cost nothing.
-- A claim that is wrong is contradicted, whatever becomes of others.
+- The first trusted bar seen after it that has traded at least as many shares judges it. The claim
+  is right if that bar's close comes near it, and nearer to it than to the anchor and to what was
+  served then.
+- A trusted bar confirms one claim of its symbol: the earliest that is right. It ends the other ones
+  that are right, even those of more shares than it has traded; they earn nothing and cost nothing.
+- A claim that is wrong is contradicted, whatever the result of others.
 - An actor makes few claims an hour, and the actors of a network have few open at a time.
 
 The theory
 - Trust is earned with news. Only a trusted close is a measure of news: a served one may be an
   accomplice's lie, and then our own price, sent back, would be news.
-- What was served measures it too, or an echo of an honest sender's bar would earn with it.
-- One piece of news pays one sender, or it would make as many trusted as there are addresses.
-- Guessing up or down is contradicted as often as it is confirmed, or more often: of guesses for one
-  bar, all that are wrong cost, and one that is right earns.
-- How far off a wrong claim was doesn't matter. A thin share moves several percent with one honest
-  trade, and who lies makes no claim of it: it makes its ten of the hour with what it knows, or says
-  more shares than will be traded.
+- A claim must differ from what was served too, or an echo of an honest sender's bar would earn.
+- One piece of news earns for one sender, or it would make as many TRUSTED as there are addresses.
+- Guesses of up or down are contradicted at least as often as they are confirmed: of all guesses for
+  one bar, each wrong one costs, and one right one earns.
+- How far off a wrong claim was doesn't matter. An illiquid share moves several percent with one
+  honest trade, and a liar would avoid the claim: it makes its ten of the hour with true bars, or
+  says more shares than will be traded.
 """
 
 from collections import Counter, defaultdict
@@ -36,17 +36,17 @@ from tickers.store.records import Newest
 
 NEAR = 0.005  # of the claimed close: two honest sources of one moment differ by less
 MAX_CLAIMS = 20_000  # open ones; some 2 MB
-# Open ones of a network's actors. Honest ones are judged in seconds; filling the rest takes a
-# hundred networks.
+# Open ones of one network: an honest claim is judged in seconds, and a flood needs a hundred
+# networks to leave no room for it.
 MAX_OF_NETWORK = MAX_CLAIMS // 100
-SITE_PREFIX = 48  # what one party is easily given of IPv6 (RFC 6177)
+SITE_PREFIX = 48  # the IPv6 prefix that one party easily gets (RFC 6177)
 
 
 _LUA = Path(__file__).with_name("lua")
 
 
 class ClaimResult(StrEnum):
-    """What became of a claim."""
+    """The result of a claim."""
 
     OPEN = "open"
     CONFIRMED = "confirmed"
@@ -57,9 +57,11 @@ class ClaimResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """That ``symbol`` stood at ``close`` when ``volume`` shares had been traded on ``day`` (epoch
-    seconds), while ``served`` was the close that the node served, and ``anchor`` the last trusted
-    one. ``made_at``: Redis TIME, ms."""
+    """An actor's claim that ``symbol`` had this ``close`` after ``volume`` shares of ``day``.
+
+    ``day`` is in epoch seconds; ``served`` was the close that the node served then, ``anchor`` the
+    last trusted one; ``made_at`` is Redis TIME in ms.
+    """
 
     actor: str
     symbol: str
@@ -75,18 +77,18 @@ class Claim:
         return self.close not in (self.served, self.anchor)
 
     def is_borne_out(self, close: float) -> bool:
-        """Whether a trusted ``close`` is near, and was told by nothing else as well."""
+        """Tell whether a trusted ``close`` is near the claim, and nearer than to what was known."""
         distance = abs(close - self.close)
-        told_anyway = min(abs(close - self.served), abs(close - self.anchor))
-        return distance <= NEAR * self.close and distance < told_anyway
+        from_known = min(abs(close - self.served), abs(close - self.anchor))
+        return distance <= NEAR * self.close and distance < from_known
 
 
 def judge(claim: Claim, trusted: Newest | None, *, now: int, lifetime: float) -> ClaimResult:
-    """What the newest trusted bar makes of a claim, if it is the only one, at ``now`` (Redis TIME,
+    """Judge a claim, as if it were the only one, by the newest trusted bar, at ``now`` (Redis TIME,
     ms).
 
-    A claim that no trusted bar has caught up with for ``lifetime`` seconds lapses, as does one of
-    another day.
+    A claim of more shares than the trusted bar has traded after ``lifetime`` seconds lapses, and so
+    does one of another day.
     """
     if trusted is None or trusted.day != claim.day:
         return ClaimResult.LAPSED
@@ -102,7 +104,7 @@ def judge(claim: Claim, trusted: Newest | None, *, now: int, lifetime: float) ->
 def judge_all(
     claims: Iterable[Claim], trusted: Newest | None, *, now: int, lifetime: float
 ) -> dict[Claim, ClaimResult]:
-    """What the newest trusted bar makes of all open claims of its symbol, the earliest first."""
+    """Judge all open claims of a symbol, the earliest first, by its newest trusted bar."""
     found = {
         claim: judge(claim, trusted, now=now, lifetime=lifetime)
         for claim in sorted(claims, key=lambda claim: (claim.made_at, claim.actor))
@@ -127,8 +129,10 @@ class Claims:
         self._end = market.market_script(store.client, _LUA / "end_claims.lua")
 
     def make(self, claims: Iterable[Claim], *, actor: str, most_an_hour: int) -> None:
-        """Note the news among an actor's claims, the first ``most_an_hour`` of an hour; one that is
-        open of the same symbol stays as it is."""
+        """Store those of an actor's claims that are news, up to ``most_an_hour``.
+
+        An open claim of the same actor and symbol stays as it is.
+        """
         news = [claim for claim in claims if claim.is_news]
         if news:
             texts = [text for claim in news for text in (claim.symbol, _written(claim))]
@@ -142,11 +146,11 @@ class Claims:
             self._make(header, texts)
 
     def settle(self, *, lifetime: float) -> tuple[Counter[str], Counter[str], dict[str, list[str]]]:
-        """Judge and end what can be judged; returns (confirmed, contradicted, what was claimed
-        and what became of it) by actor.
+        """Judge and end the claims that can be judged.
 
-        Of two leaders, whoever ends a symbol's claims counts them: all that were judged together,
-        or none.
+        Returns three mappings by actor: the number confirmed, the number contradicted, and those
+        claims with their results, for people. When two processes settle at once, only the one that
+        ends a symbol's claims counts them, all together.
         """
         confirmed: Counter[str] = Counter()
         contradicted: Counter[str] = Counter()
@@ -167,10 +171,10 @@ class Claims:
         return +confirmed, +contradicted, said
 
     def _open(self) -> Iterator[tuple[dict[Claim, "_Stored"], Newest | None, int]]:
-        """The open claims of a symbol each, its newest trusted bar, and Redis TIME, ms.
+        """Yield each symbol's open claims, its newest trusted bar, and Redis TIME in ms.
 
-        The bars are read before the claims: what a bar can judge was made before it came, so that
-        of all it could confirm nothing is missing, to be confirmed by it in a later turn.
+        The bars are read before the claims. A bar judges only claims made before it came, so every
+        claim it could confirm is among them, and none is left for it to confirm in a later turn.
         """
         symbols = {_split(field)[1] for field in self._reads.hkeys(_KEY)}
         if not symbols:

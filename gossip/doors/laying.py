@@ -1,4 +1,4 @@
-"""Laying a public bar over the trusted one, as PUBLIC_BARS says, and noting what it claims."""
+"""Laying puts a public bar over the trusted one as PUBLIC_BARS says, and notes its claim."""
 
 import functools
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from reputation.address import network_of
 from tickers import wiring
 from tickers.verdict import Verdict
 
-# A trusted bar is late after this many seconds, or two cycles (PUBLIC_BARS=when_late). A cycle that
-# office hours begin with is done by then.
+# Seconds after which a trusted bar is late at the earliest (PUBLIC_BARS=when_late). The first cycle
+# of the office hours is done by then.
 LATE_AFTER = 60.0
 
 
 def lay(judged: Sequence[Judged], *, actor: str, trusted: bool) -> list[BarResult]:
-    """Lay or hold the candidates as PUBLIC_BARS says, and note what they claim before the market
-    does; returns what came of each entry.
+    """Lay or hold the candidates as PUBLIC_BARS says, and note their claims; returns the result of
+    each entry.
 
-    ``trusted``: the actor's bars need no second actor.
+    ``trusted``: the actor is TRUSTED, so its bars need no second actor.
     """
     candidates = [entry for entry in judged if isinstance(entry, Candidate)]
     verdicts = iter(_lay(candidates, actor, trusted=trusted) if candidates else ())
@@ -62,7 +62,7 @@ def _lay(candidates: Sequence[Candidate], actor: str, *, trusted: bool) -> list[
 
 @functools.cache
 def claims() -> Claims:
-    """This process's: its script is hashed once, not with every request."""
+    """Return this process's claims, made once: making them hashes their scripts."""
     return Claims(wiring.store())
 
 
@@ -80,11 +80,11 @@ def claim_of(candidate: Candidate, actor: str) -> Claim:
 
 
 def late_after() -> float | None:
-    """How late a trusted bar must be before a public one is served, in seconds, as the store's
-    ``lay`` takes it.
+    """Return how late (seconds) a trusted bar must be before a public one is served; None: never.
 
-    By the pace that the worker keeps now: what is fetched each 300 s at night isn't late after 60.
-    Where two cycles are no less than the trust window, the door closes before anything is late.
+    That is two cycles of the worker at its present pace, and ``LATE_AFTER`` at least: what is
+    fetched every 300 s at night isn't late after 60. If two cycles are as long as the trust window,
+    the door closes before any bar is late.
     """
     if settings.PUBLIC_BARS == "never":
         return None

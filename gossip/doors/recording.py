@@ -1,4 +1,4 @@
-"""Recording: a request's one outcome, counted before anything is answered or laid."""
+"""Recording counts a request's one outcome before any of its bars is laid or answered."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,13 @@ from tickers import wiring
 
 
 def record(actor: str, judged: Sequence[Judged]) -> dict[str, object]:
-    """Count the request's one outcome (a failure wins), and return what its sender is told of it:
-    an actor that can't be recorded gets nothing served.
+    """Count the request's one outcome (a failure wins); returns the facts for its sender.
 
     A failure is in SQL when this returns, with the appeal that may strike it. An accepted update
-    decides nothing, so it waits in Redis; what it asks again is whether the actor has been banned
-    since the request began. Raises the refusal of a banned actor, and of a request that bans.
+    decides nothing, so it waits in Redis; before that, the actor's status is asked once more, since
+    it may have been banned after the request began. Raises the refusal of a banned actor, and of a
+    request that bans. An error of SQL or Redis passes through, so that no bar of an actor that
+    can't be recorded is served.
     """
     accepted = sum(isinstance(entry, Candidate) for entry in judged)
     refused = [entry for entry in judged if isinstance(entry, Implausible)]
@@ -27,7 +28,7 @@ def record(actor: str, judged: Sequence[Judged]) -> dict[str, object]:
         return _record_failure(actor, accepted, refused)
     if accepted:
         actor_status = actors.status_of(address=actor)
-        if actor_status.banned:  # by someone else meanwhile: its good bars aren't laid either
+        if actor_status.banned:  # by another request meanwhile: its good bars aren't laid either
             wiring.store().withdraw_actors([actor])
             raise banned(actor_status.banned_until, now=timezone.now())
         actors.count(address=actor, accepted=accepted)

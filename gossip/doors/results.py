@@ -1,4 +1,4 @@
-"""What a door answers: 200 with a result for each bar, or the refusal when all were refused."""
+"""Results: a door answers 200 with a result for each bar, or the refusal when all were refused."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ from tickers import wiring
 from tickers.bar import Bar, BarError
 from tickers.verdict import Verdict
 
-# What came of an entry of the body: a verdict, why it was refused, or no bar at all.
+# The result of an entry of the body: a verdict, why it was refused, or why it is no bar.
 BarResult = Verdict | Objection | BarError
 
-# A well-formed bar that is of no use here gets 422, as the Unprocessable Content it is (RFC 9110).
+# A well-formed bar that is of no use here is Unprocessable Content (RFC 9110): 422.
 _OF_NO_USE = {
     Verdict.FUTURE: Code.FUTURE_DAY,
     Verdict.CLOSED_DAY: Code.CLOSED_DAY,
@@ -36,18 +36,18 @@ _OF_NO_USE = {
 def answer(
     gossip: Gossip, results: Sequence[BarResult], *, facts: Mapping[str, object] | None = None
 ) -> JsonResponse:
-    """200 with what happened to each bar, 202 when what wasn't refused waits for a second sender.
+    """Return 200 with a result for each bar, or 202 when all that weren't refused are held.
 
-    ``facts`` are further fields of the answer. Raises the refusal when all were refused: a failure,
-    if there is one, else the first.
+    ``facts`` are further fields of the answer. Raises a refusal when all were refused: that of a
+    failure if there is one, else the first.
     """
     wiring.snapshots().expire()
     refusals = [refusal_of(result) for result in results]
     refused = [refusal for refusal in refusals if refusal]
     if len(refused) == len(results):
-        told = next((refusal for refusal in refused if refusal.code.is_failure), refused[0])
-        told.facts |= facts or {}
-        raise told
+        worst = next((refusal for refusal in refused if refusal.code.is_failure), refused[0])
+        worst.facts |= facts or {}
+        raise worst
     bodies = [
         _body(entry, result, refusal)
         for entry, result, refusal in zip(gossip.entries, results, refusals, strict=True)
@@ -58,7 +58,7 @@ def answer(
     body = {"results": bodies} if gossip.is_list else bodies[0]
     return JsonResponse(
         {**body, **(facts or {})},
-        encoder=json.JSONEncoder,  # Django's own is for times and decimals, and slower
+        encoder=json.JSONEncoder,  # Django's own knows times and decimals, and is slower
         status=status.HTTP_202_ACCEPTED if all_wait else status.HTTP_200_OK,
     )
 

@@ -27,7 +27,7 @@ _AGAINST_THE_PEER = {Verdict.DISPUTED, Verdict.IMPOSSIBLE_PRICE, Verdict.IMPOSSI
 
 
 class TokenAuthentication(BaseAuthentication):
-    """Names the scheme, so that DRF answers 401 with WWW-Authenticate."""
+    """The token's scheme, which DRF names in the WWW-Authenticate of a 401."""
 
     def authenticate(self, request: Request) -> None:
         return None
@@ -45,7 +45,7 @@ class HasToken(BasePermission):
 
 
 class TrustedGossip(QuickViewSet):
-    """POST /gossip: bars of peers that have the token."""
+    """POST /gossip takes bars of peers that have the token."""
 
     authentication_classes = [TokenAuthentication]
     permission_classes = [HasToken]
@@ -74,17 +74,18 @@ def _merge(bars: Sequence[Bar], peer: str) -> list[Verdict]:
 
 
 class PublicGossip(QuickViewSet):
-    """POST /public/gossip: bars of anyone, checked cheapest first and judged by what they say."""
+    """POST /public/gossip takes bars of anyone, checks them cheapest first, and judges them."""
 
     def create(self, request: Request) -> JsonResponse:
-        """The way of a public bar: admitted, judged, recorded, laid, answered."""
+        """Take a public bar through its five steps: it is admitted, judged, recorded, laid,
+        answered."""
         admission.check_size(request)
         actor = actor_of_request(request)
-        # Only what is remembered counts before the limit: a flood must not reach SQL, least of all
-        # while SQL is away and nothing can be remembered.
-        remembered = actors.cached_status(address=actor)
-        admission.limit_rate(request, actor, trusted=remembered is not None and remembered.trusted)
-        actor_status = remembered or actors.status_of(address=actor)
+        # Only a cached status counts before the rate limit: a flood must not reach SQL, least of
+        # all while SQL is away and no status can be cached.
+        cached = actors.cached_status(address=actor)
+        admission.limit_rate(request, actor, trusted=cached is not None and cached.trusted)
+        actor_status = cached or actors.status_of(address=actor)
         if actor_status.banned:
             raise banned(actor_status.banned_until, now=timezone.now())
         admission.check_window()

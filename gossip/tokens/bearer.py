@@ -1,7 +1,7 @@
-"""The token that trusted peers prove themselves with.
+"""Bearer tokens, by which internal peers are known.
 
-Two are accepted, so that a network rotates them without refusing a bar: a node sends with its
-primary, and takes both.
+A node sends with its primary token and accepts its primary and its secondary, so that a network
+rotates them without refusing a bar.
 """
 
 import hashlib
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from django.views.decorators.debug import sensitive_variables
 
-MADE_BY = 32  # random bytes of a token
+TOKEN_BYTES = 32  # random bytes that a new token is made of
 
 
 @sensitive_variables()
 def is_valid(authorization: str, tokens: Sequence[str]) -> bool:
-    """Whether an Authorization header carries one of ``tokens`` (RFC 6750: ``Bearer TOKEN``).
+    """Tell whether an Authorization header has one of ``tokens`` (RFC 6750: ``Bearer TOKEN``).
 
     Every token is compared, each in constant time.
     """
@@ -28,5 +28,5 @@ def is_valid(authorization: str, tokens: Sequence[str]) -> bool:
 
 
 def fingerprint(token: str) -> str:
-    """Tells tokens apart without showing them: the first 8 hex digits of the SHA-256."""
+    """Return 8 hex digits (of the SHA-256) that tell tokens apart without showing them."""
     return hashlib.sha256(token.encode()).hexdigest()[:8]

@@ -1,7 +1,7 @@
-"""Requests at the token door without a valid token: counted for each address, and told of.
+"""Token failures: requests at the token door without a valid token are limited, counted and logged.
 
-Only these cost a look at the cache. Who has a token is never counted and never locked out, also
-not behind an address that guesses.
+Only these ask the cache. A sender with a token is never counted and never locked out, not even
+behind an address that guesses.
 """
 
 import logging
@@ -36,7 +36,7 @@ def refuse(request: Request) -> NoReturn:
         increment=True,
     )
     _note()
-    # Two lines of each address and period: a flood must not fill the log.
+    # An address gets two lines a period at most: a flood must not fill the log.
     if usage and usage["should_limit"]:
         if usage["count"] == usage["limit"] + 1:
             logger.warning("over %s failures of %s: 429", settings.TOKEN_FAILURE_RATE, actor)
@@ -47,7 +47,7 @@ def refuse(request: Request) -> NoReturn:
 
 
 def in_the_last_hour() -> int:
-    """How many there were, at all processes of the node; to the minute. Raises RedisError."""
+    """Return the failures of the last hour, to the minute, in all processes. Raises RedisError."""
     client = get_redis_connection("default")
     minute = _minute(client)
     counts = client.mget([f"{_KEY}:{minute - ago}" for ago in range(_MINUTES)])
@@ -62,6 +62,6 @@ def _note() -> None:
 
 
 def _minute(client: redis.Redis) -> int:
-    """By the server's clock: hosts of one node may differ."""
+    """Return the minute by the server's clock, since the clocks of a node's hosts may differ."""
     seconds, _ = client.time()
     return int(seconds) // 60

@@ -1,9 +1,9 @@
-"""How far a rotation of the tokens has come: what each internal peer makes of this node's two, and
-whether the next step would get a bar refused.
+"""Token rotation: a node asks each internal peer which of its two tokens that accepts,
+and advises whether the next step is safe.
 
 A rotation has three steps, each done on every node before the next one begins: a new token becomes
-the secondary; the two are swapped; the secondary, the old one by now, is replaced by another new
-one. In each state every node takes what every other sends.
+the secondary; the two are swapped; the secondary, by then the old one, is replaced by another new
+one. Between any two steps every node accepts what every other sends.
 """
 
 import secrets
@@ -17,9 +17,9 @@ from gossip.delivery.connection import Connection
 from gossip.delivery.peer import Peer, PeerKind
 from gossip.tokens import bearer
 
-# A bar of no symbol. Our nodes check the token, then answer 400. Existing Rust nodes read the body
-# before they look at the token, so it must be one that they can read (to an empty list they answer
-# 422 whatever the token is); then they answer 401 or 200, and keep nothing.
+# The probe is a bar without a symbol. Our nodes check the token, then answer 400. Existing Rust
+# nodes read the body before they look at the token, so it must be one that they can read (they
+# answer an empty list with 422, whatever the token); then they answer 401 or 200, and keep nothing.
 PROBE = b'{"time":"2000-01-01T00:00:00Z","open":1,"high":1,"low":1,"close":1,"volume":0}'
 
 # Peers send at least every 60 s while their fetches succeed (gossip.delivery.backlog.SPEAK_AFTER).
@@ -27,12 +27,12 @@ QUIET = 300.0  # seconds without a bar after which nobody sends with a token
 
 
 class Reaction(StrEnum):
-    """What a peer makes of a token."""
+    """A peer's reaction to a token."""
 
     ACCEPTS = "accepts"
     REFUSES = "refuses"
-    # A node of ours says so of a wrong token after many, never of a right one; a proxy in front of
-    # it, or another implementation, of anything.
+    # A node of ours answers 429 to a wrong token after many, never to a right one; a proxy in front
+    # of it, or another implementation, may answer it to any.
     BUSY = "busy"
     UNCLEAR = "unclear"
     UNREACHABLE = "unreachable"
@@ -40,7 +40,7 @@ class Reaction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one peer makes of both tokens; ``why`` is for people."""
+    """One peer's reactions to both tokens; ``why`` explains an unclear one to people."""
 
     name: str
     primary: Reaction
@@ -49,7 +49,7 @@ class Look:
 
 
 def look_at(urls: Sequence[str], *, primary: str, secondary: str) -> list[Look]:
-    """Ask all peers at once. Nothing changes there but a count of failed attempts."""
+    """Ask all peers at once; nothing changes there but their count of token failures."""
     if not urls:
         return []
     with ThreadPoolExecutor(max_workers=min(len(urls), 16)) as pool:
@@ -63,8 +63,8 @@ def _look(url: str, *, primary: str, secondary: str) -> Look:
         return Look(name, first, first, why)
     second, why_second = _ask(url, secondary)
     if Reaction.ACCEPTS in (first, second):
-        # A door that takes anything, or a proxy that answers for it, proves nothing.
-        control, _ = _ask(url, secrets.token_hex(bearer.MADE_BY))
+        # A door that accepts anything, or a proxy that answers for it, proves nothing.
+        control, _ = _ask(url, secrets.token_hex(bearer.TOKEN_BYTES))
         if control is Reaction.ACCEPTS:
             unclear = Reaction.UNCLEAR
             return Look(name, unclear, unclear, "it answers the same to a made-up token")
@@ -75,12 +75,15 @@ def _ask(url: str, secret: str) -> tuple[Reaction, str]:
     with closing(Connection(Peer(url, PeerKind.INTERNAL, secret))) as connection:
         answer = connection.post(PROBE)
     reaction = reaction_to(answer.status)
-    told = reaction in (Reaction.ACCEPTS, Reaction.REFUSES)
-    return reaction, "" if told else answer.reason
+    is_clear = reaction in (Reaction.ACCEPTS, Reaction.REFUSES)
+    return reaction, "" if is_clear else answer.reason
 
 
 def reaction_to(status: int | None) -> Reaction:
-    """What an answer to PROBE says of the token; a redirect or a 404, that nobody compared it."""
+    """Read a reaction from the status of an answer to PROBE; None: there was no answer.
+
+    After a redirect or a 404 it is UNCLEAR, since no node compared the token.
+    """
     if status is None or status >= 500:
         return Reaction.UNREACHABLE
     if status in (401, 403):
@@ -92,19 +95,22 @@ def reaction_to(status: int | None) -> Reaction:
     return Reaction.UNCLEAR
 
 
-# --- What follows ---------------------------------------------------------------------------------
+# --- Advice ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """``safe``: no bar is refused when the two tokens are swapped on this node now."""
+    """The advice to an operator; ``safe``: swapping the two tokens now gets no bar refused."""
 
     safe: bool
     lines: tuple[str, ...]
 
 
 def advise(looks: Sequence[Look], *, secondary_used: float | None) -> Advice:
-    """``secondary_used``: seconds since bars came to this node with its secondary token."""
+    """Advise on the next step of a rotation.
+
+    ``secondary_used``: seconds since bars came to this node with its secondary token.
+    """
     away = [f"{look.name} ({look.why})" for look in looks if _unknown(look)]
     if away:
         return Advice(
@@ -150,14 +156,14 @@ def _swap(looks: Sequence[Look]) -> str:
 
 def _replace(used: float | None) -> str:
     if used is None:
-        heard = "No peer has sent bars with the secondary token for a day"
+        last_use = "No peer has sent bars with the secondary token for a day"
     else:
-        heard = f"A peer last sent bars with the secondary token {_ago(used)} ago"
+        last_use = f"A peer last sent bars with the secondary token {_ago(used)} ago"
     if used is not None and used < QUIET:
-        return f"{heard}: keep it; it isn't time for step 3."
+        return f"{last_use}: keep it; it isn't time for step 3."
     return (
-        f"{heard}. If it is the old one and every node sends with this node's primary: replace it "
-        "by another new one (step 3)."
+        f"{last_use}. If it is the old one and every node sends with this node's primary: replace "
+        "it by another new one (step 3)."
     )
 
 

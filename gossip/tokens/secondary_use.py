@@ -1,8 +1,8 @@
-"""Whether peers still send with the secondary token: until they don't, it can't be replaced.
+"""Use of the secondary token: while peers still send with it, it can't be replaced.
 
-Noted in the store, which every bar goes to anyway, and only while a rotation is under way: outside
-one, peers send with the primary. A note is of one token, by its fingerprint, so that a new
-secondary isn't taken to be in use by what came with the one before it.
+The use is noted in the store, which every bar goes to anyway. Outside a rotation nothing is noted,
+since peers send with the primary. A note is of one token, by its fingerprint, so that a new
+secondary isn't taken to be in use because of the one before it.
 """
 
 import threading
@@ -13,7 +13,7 @@ from django.views.decorators.debug import sensitive_variables
 from gossip.tokens import bearer
 from tickers.store.store import ROOT, Store
 
-NOTE_EVERY = 10.0  # seconds, in one process
+NOTE_EVERY = 10.0  # seconds between two notes of one process
 REMEMBERED = 86_400  # seconds
 
 _lock = threading.Lock()
@@ -22,7 +22,7 @@ _noted_at: dict[str, float] = {}  # key → monotonic seconds
 
 @sensitive_variables("token")
 def note(store: Store, *, token: str) -> None:
-    """Bars came with ``token``, the secondary one. Raises RedisError."""
+    """Note that bars came with ``token``, the secondary one. Raises RedisError."""
     key = _key(token)
     with _lock:
         if time.monotonic() - _noted_at.get(key, float("-inf")) < NOTE_EVERY:
@@ -33,10 +33,9 @@ def note(store: Store, *, token: str) -> None:
 
 @sensitive_variables("token")
 def seconds_since(store: Store, *, token: str) -> float | None:
-    """Since bars last came with ``token`` as the secondary one, to ``NOTE_EVERY``; None: not for a
-    day.
+    """Return the seconds since bars last came with ``token`` as the secondary one.
 
-    Raises RedisError.
+    They are exact to ``NOTE_EVERY``; None: no bars came for a day. Raises RedisError.
     """
     left = store.client.ttl(_key(token))
     return None if left < 0 else float(REMEMBERED - left)

@@ -1,4 +1,4 @@
-"""What django-axes asks: who is trying to log in, and what one reads who is locked out."""
+"""The lockout of the admin's login: django-axes asks here for a client's address and the answer."""
 
 from typing import Any
 
@@ -9,8 +9,10 @@ from reputation.address import UnknownClientError, actor_of, client_of
 
 
 def client_ip(request: HttpRequest) -> str | None:
-    """The actor's address: of an IPv6 /64, which is one actor, the first. None for those that can't
-    be told apart: they are counted together."""
+    """Return the actor's address, of an IPv6 /64 the first one.
+
+    Clients without a known address are None, and are counted together.
+    """
     try:
         client = client_of(
             peer=request.META.get("REMOTE_ADDR", ""),

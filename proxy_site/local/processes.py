@@ -1,7 +1,7 @@
-"""Child processes of one command: what `make run` and `make demo` are made of.
+"""The child processes of one command, of ``make run`` or ``make demo``.
 
-All of them end with their command. One that ends by itself can be started again (``mend``), after a
-pause that doubles while it keeps falling.
+All of them end with their command. A child that ends by itself can be started again (``mend``),
+after a pause that doubles while it keeps falling.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import IO
 PATIENCE = 8.0  # from SIGTERM to SIGKILL
 FIRST_PAUSE = 1.0  # before a child that fell is started again; doubles with each fall
 LONGEST_PAUSE = 30.0
-LONG_LIFE = 60.0  # a child that lived so long falls as if for the first time
+LONG_LIFE = 60.0  # after such a life the pause is the first one again
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Child:
         self.again_at = now + self.pause
 
     def start_again(self, now: float) -> None:
-        # What is left of its session: the workers of a gunicorn that was killed hold its port.
+        # The rest of its session ends first: workers of a gunicorn that was killed hold its port.
         with contextlib.suppress(
             ProcessLookupError, PermissionError
         ):  # nothing is left (macOS: EPERM)
@@ -51,7 +51,7 @@ class Child:
 
 
 class Processes:
-    """Use as a context manager: whatever was started has ended when it is left."""
+    """A context manager of child processes, all of which have ended when it is left."""
 
     def __init__(self) -> None:
         self._children: list[Child] = []
@@ -70,7 +70,7 @@ class Processes:
         cwd: Path | None = None,
         log: Path | None = None,
     ) -> int:
-        """Start a child, and return its id; its output goes to ``log``, or where ours goes."""
+        """Start a child and return its process id; its output goes to ``log``, or to ours."""
         output = log.open("ab") if log else None
 
         def spawn() -> "subprocess.Popen[bytes]":
@@ -90,16 +90,16 @@ class Processes:
         return child.process.pid
 
     def fallen(self) -> str:
-        """The name of a child that has ended, and how; "" while all live."""
+        """Return the name of a child that has ended, and how; "" while all live."""
         for child in self._children:
             if (code := child.process.poll()) is not None:
                 return f"{child.name} {_end(code)}"
         return ""
 
     def mend(self) -> list[str]:
-        """Start again what has ended, each child after its pause; returns a line for each fall.
+        """Start again each child that has ended, after its pause; returns a line for each fall.
 
-        To be called every second or so. The pause is ``FIRST_PAUSE``, doubles with each further
+        It is called every second or so. The pause is ``FIRST_PAUSE``, doubles with each further
         fall up to ``LONGEST_PAUSE``, and is the first one again after a life of ``LONG_LIFE``.
         """
         lines, now = [], time.monotonic()
@@ -114,7 +114,7 @@ class Processes:
         return lines
 
     def stop(self) -> None:
-        """SIGTERM to all, the last started first; SIGKILL to who doesn't leave."""
+        """Send all SIGTERM, the last started first, and SIGKILL those that don't end in time."""
         for child in reversed(self._children):
             if child.process.poll() is None:
                 child.process.terminate()
@@ -122,7 +122,7 @@ class Processes:
             try:
                 child.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
-                # Its whole session: gunicorn's workers must not outlive their master.
+                # The whole session is killed: gunicorn's workers must not outlive their master.
                 os.killpg(child.process.pid, signal.SIGKILL)
                 child.process.wait()
             if child.log:
@@ -131,7 +131,7 @@ class Processes:
 
 
 def _end(code: int) -> str:
-    """How a process ended, by what its ``poll`` says."""
+    """Say how a process ended, from the value of its ``poll``."""
     if code >= 0:
         return f"ended with status {code}"
     with contextlib.suppress(ValueError):  # a signal without a name
@@ -140,7 +140,7 @@ def _end(code: int) -> str:
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that Ctrl-C and SIGTERM set, and a closed terminal (SIGHUP)."""
+    """Return an event that is set by SIGINT (Ctrl-C), SIGTERM and SIGHUP (a closed terminal)."""
     stop = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -162,7 +162,7 @@ def is_free(port: int, host: str = "0.0.0.0") -> bool:  # noqa: S104 - where a n
 
 
 def free_port(wanted: int, taken: set[int]) -> int:
-    """``wanted``, or the next port that is free and not ``taken``."""
+    """Return ``wanted``, or the next port that is free and not ``taken``."""
     for port in range(wanted, wanted + 200):
         if port not in taken and is_free(port):
             return port

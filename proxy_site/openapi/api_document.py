@@ -1,6 +1,6 @@
-"""GET /openapi.json: the API described for programs.
+"""The API document, GET /openapi.json, describes the API for programs.
 
-The document is written by hand in openapi.yaml, and `make openapi` makes openapi.json of it: a web
+It is written by hand in openapi.yaml, and ``make openapi`` makes openapi.json from it; a web
 process serves that file, and reads no YAML.
 """
 
@@ -33,6 +33,6 @@ class ApiDocument(QuickViewSet):
 
 @functools.cache
 def document() -> tuple[bytes, str]:
-    """The file's bytes and their ETag."""
+    """Return the file's bytes and their ETag."""
     body = FILE.read_bytes()
     return body, f'"{hashlib.sha256(body).hexdigest()[:16]}"'

@@ -1,11 +1,11 @@
-"""A cooldown for refused senders: one that got 403 or 429 is not read for 250 ms.
+"""The cooldown of refused senders: a sender that got 403 or 429 is not read for 250 ms.
 
-A refusal takes half a millisecond, and a flood of them still kept all threads busy most of the
-time, so that a peer's bars waited behind it. After a 403 or 429 the requests of that actor (an IPv4
-address, an IPv6 /64) stay in their sockets for ``COOLDOWN`` seconds: sixteen connections at full
-speed are some sixty requests a second then. An actor with more than ``MOST_WAITING`` connections in
-their cooldown has further ones closed. A proxy has no cooldown, since others call through it;
-deploy/nginx.conf has a limit of its own.
+A refusal takes half a millisecond, and yet a flood of them kept all threads busy most of the time,
+so that a peer's bars waited. After a 403 or 429 the requests of that actor (an IPv4 address, an
+IPv6 /64) stay in their sockets for ``COOLDOWN`` seconds, which makes sixteen connections at full
+speed some sixty requests a second. When ``MOST_WAITING`` connections of an actor wait, further ones
+are closed. A proxy has no cooldown, since others call through it; deploy/nginx.conf has a limit of
+its own.
 """
 
 import time
@@ -25,14 +25,14 @@ REFUSED = frozenset({403, 429})
 class CooldownWorker(TimeoutWorker):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._cooldown_ends: dict[str, float] = {}  # actor → when, by the monotonic clock
-        self._waiting: deque[tuple[float, Any]] = deque()  # (until, connection), the first first
-        self._waits: Counter[str] = Counter()  # actor → its connections that wait
+        self._cooldown_ends: dict[str, float] = {}  # actor → monotonic seconds
+        self._waiting: deque[tuple[float, Any]] = deque()  # (until, connection), in this order
+        self._waits: Counter[str] = Counter()  # actor → its waiting connections
 
     def answered(self, address: str, status: int, *, forwards: bool) -> None:
-        """Begin a cooldown, if the answer is a refusal and its sender no proxy.
+        """Begin a cooldown if the answer is a refusal and its sender no proxy.
 
-        A thread of the pool calls this after each answer (gunicorn.conf.py); ``forwards``: the
+        A thread of the pool calls this after each answer (gunicorn.conf.py). ``forwards``: the
         request had X-Forwarded-For.
         """
         if status in REFUSED and not may_be_proxy(

@@ -1,7 +1,7 @@
-"""The inner methods of gunicorn that a node's worker class overrides or calls.
+"""gunicorn's hooks: private methods that a node's worker class overrides or calls.
 
-gunicorn promises nothing of them, so pyproject.toml pins its version, and each is checked here
-before the worker class is made: a start fails with one line instead of a node that hangs.
+gunicorn promises nothing about them, so pyproject.toml pins its version, and each is checked here
+before the worker class is made: the start fails with one line instead of a node that hangs.
 """
 
 import importlib
@@ -14,7 +14,7 @@ import gunicorn
 
 SUPPORTED = "27"
 
-# Module and class → method → its signature, as inspect.signature shows it.
+# Dotted path of a class → method → its signature as inspect.signature shows it.
 HOOKS: Mapping[str, Mapping[str, str]] = {
     "gunicorn.workers.gthread.ThreadWorker": {
         "_keepalive_after": "(self, conn, keepalive)",
@@ -40,11 +40,12 @@ HOOKS: Mapping[str, Mapping[str, str]] = {
 
 
 class UnsupportedGunicornError(Exception):
-    """The installed gunicorn lacks a hook, or has it in another form; says so in one line."""
+    """The installed gunicorn has no such hook, or has it with another signature."""
 
 
 def thread_worker() -> Any:
-    """gunicorn's ThreadWorker, checked; else ends the process with one line on stderr."""
+    """Return gunicorn's ThreadWorker after the checks; ends the process with one line on stderr
+    when one fails."""
     try:
         check()
     except UnsupportedGunicornError as error:
@@ -53,7 +54,7 @@ def thread_worker() -> Any:
 
 
 def check() -> None:
-    """Raise UnsupportedGunicornError for the first hook that isn't as ``HOOKS`` has it."""
+    """Raise UnsupportedGunicornError for the first hook that differs from ``HOOKS``."""
     for path, methods in HOOKS.items():
         owner = _load(path)
         name = path.rpartition(".")[2]
@@ -69,7 +70,7 @@ def check() -> None:
 
 
 def _load(path: str) -> Any:
-    """The class at a dotted path; None where there is none."""
+    """Return the class at a dotted path; None if there is none."""
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name, None)

@@ -1,25 +1,27 @@
-"""gunicorn's threaded worker, which no client can hold for as long as it likes.
+"""The timeouts of gunicorn's threaded worker (gthread), so that no client can hold a thread.
 
-A thread of gthread reads a request until it is there, however long that takes, and gunicorn's
+A thread of gthread reads a request until it is complete, however long that takes, and gunicorn's
 ``timeout`` doesn't count it: eight connections that sent half a request stopped a node of two
-workers with four threads for good. What this worker adds:
+workers with four threads for good. This worker adds:
 
-- Each request has a deadline to arrive: ``READ_WITHIN``, and ``READ_WITHIN_WHEN_BUSY`` while no
-  thread is free. Each part of an answer has ``ANSWER_WITHIN`` to be taken (most answers have one
+
+- A request must arrive within ``READ_WITHIN``, or ``READ_WITHIN_WHEN_BUSY`` while no thread is
+  free. The client must take each part of an answer within ``ANSWER_WITHIN`` (most answers have one
   part; a market too large for memory is sent as it is read).
-- A body that nobody asked for (its head was refused) holds its thread for ``DRAIN_WITHIN``, instead
-  of gthread's five seconds.
-- A connection that is to be closed is half-closed, and what its client still sends is thrown away
-  until the client closes too, or for ``LINGER`` (RFC 9112 9.6). The poller does this; gthread waits
-  in its main thread, up to two seconds for each client. Measured: a new request behind 20 clients
-  that leave their connections open took 2,004 ms with gthread's way and 4 ms with this one; closed
-  at once instead, a client that sends 2 MB in 200 ms never read its 413, and now always does.
+- A body that the node doesn't read (its head was refused) holds its thread for ``DRAIN_WITHIN``
+  instead of gthread's five seconds.
+- A connection that the node closes is half-closed first, and what its client still sends is
+  dropped until the client closes too, for ``LINGER`` at most (RFC 9112 9.6). The poller does this;
+  gthread waits in its main thread, up to two seconds for each client. Measured: a new request
+  behind 20 clients that leave their connections open took 2,004 ms with gthread's way and 4 ms with
+  this one. Closed at once, a client that sends 2 MB in 200 ms never read its 413; now it always
+  does.
 - A worker whose threads are all busy leaves new connections to the other workers: with one thread
-  free of eight, a new request took 2,012 ms without this, and 5 ms with it.
-- It accepts one after ``TURNS`` requests all the same: beside 16 connections that kept all threads
-  busy, a new one got no answer in 10 s without this, and got it in 66 ms with it.
+  of eight free, a new request took 2,012 ms without this, and 5 ms with it.
+- Such a worker accepts a connection after ``TURNS`` requests all the same: beside 16 connections
+  that kept all threads busy, a new one got no answer in 10 s without this, and in 66 ms with it.
 
-A proxy in front that takes requests whole (deploy/nginx.conf) lets none of this reach a node.
+Behind a proxy that reads requests whole (deploy/nginx.conf) a node sees no slow client.
 """
 
 import contextlib
@@ -34,7 +36,7 @@ from typing import Any
 
 from proxy_site.serving import gunicorn_hooks
 
-# Seconds. The main thread looks once a second, so each may take one more.
+# Seconds. The main thread checks once a second, so each may take one more.
 READ_WITHIN = 10.0
 READ_WITHIN_WHEN_BUSY = 2.0
 ANSWER_WITHIN = 60.0
@@ -48,10 +50,10 @@ ThreadWorker: Any = gunicorn_hooks.thread_worker()
 
 @dataclass(slots=True)
 class Task:
-    """The request that a thread has in hand, since ``begun`` (by the monotonic clock).
+    """The request that a thread works on since ``begun`` (monotonic seconds).
 
     ``request`` is None until its headers have come. ``sending`` is the moment since which a part of
-    the answer is on its way, None while none is.
+    the answer is being sent, None while none is.
     """
 
     begun: float
@@ -60,11 +62,11 @@ class Task:
 
     @property
     def reads(self) -> bool:
-        """Whether a part of the request hasn't come, or hasn't been asked for."""
+        """Tell whether a part of the request isn't read yet."""
         if self.request is None:
             return True
         reader = self.request.body.reader
-        # A body of known length counts it down; a chunked one forgets its parser at the end.
+        # A body of known length counts it down; a chunked one drops its parser at the end.
         return bool(getattr(reader, "length", 0) or getattr(reader, "parser", None))
 
 
@@ -73,11 +75,11 @@ class TimeoutWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._here = threading.local()  # its task: the one that this thread has in hand
-        self._in_hand: dict[Any, Task] = {}  # connection → what its thread does
+        self._here = threading.local()  # ``task`` is that of the present thread
+        self._in_hand: dict[Any, Task] = {}  # connection → its thread's task
         self._queued = 0  # connections that have a thread, or wait for one
         self._turns = 0  # requests answered since a thread was free, or a connection accepted
-        self._leaving: dict[Any, float] = {}  # connection → when it is closed, the first first
+        self._leaving: dict[Any, float] = {}  # connection → when it is closed, in this order
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -104,10 +106,10 @@ class TimeoutWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
         return super().handle_request(req, conn)
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
-        """A connection whose body isn't there in time is closed, and lingers.
+        """Tell whether the connection is kept; it is closed if its body doesn't end in time.
 
-        Where no body is left the deadline is none: gunicorn looks at it before it reads, and would
-        close the connection of a thread that had to wait for its turn.
+        Without an unread body there is no deadline: gunicorn checks it before it reads, and would
+        close the connection of a thread that had to wait for the processor.
         """
         deadline = time.monotonic() + DRAIN_WITHIN if self._in_hand[conn].reads else None
         return bool(keepalive and conn.parser.finish_body(deadline=deadline))
@@ -146,7 +148,7 @@ class TimeoutWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
             if task.sending is not None and now - task.sending > ANSWER_WITHIN:
                 _shut(conn, socket.SHUT_RDWR)
             elif now - task.begun > read_within and task.reads:
-                # The thread that reads sees the end of the stream, and can still answer.
+                # The reading thread sees the end of the stream, and can still answer.
                 _shut(conn, socket.SHUT_RD)
 
     def finish_request(self, conn: Any, fs: Any) -> None:
@@ -182,7 +184,7 @@ class TimeoutWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no type
 
 
 class _Parts:
-    """The parts of an answer; ``task`` is told when each is being sent."""
+    """The parts of an answer; ``task`` notes since when each is being sent."""
 
     def __init__(self, parts: Any, task: Task) -> None:
         self._parts, self._task = parts, task

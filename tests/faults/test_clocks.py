@@ -223,7 +223,7 @@ class Clocks:
             wall_time=lambda: self.AT + self.ahead, monotonic=lambda: self.elapsed
         )
 
-    def hear(
+    def observe(
         self,
         *skews: float,
         source: str = "",
@@ -246,52 +246,52 @@ def clocks() -> Clocks:
 
 class TestSkew:
     def test_thirty_seconds_are_tolerated(self, clocks: Clocks) -> None:
-        clocks.hear(30)
+        clocks.observe(30)
         assert clocks.seconds == 30
         assert complaints(clocks.skew.seconds()) == []
-        clocks.hear(31, 31, 31)
+        clocks.observe(31, 31, 31)
         assert complaints(clocks.skew.seconds()) == [
             "this node's clock is 31 s ahead of that of the internal peers: "
             "check its time synchronisation (NTP)"
         ]
 
     def test_one_late_answer_changes_nothing(self, clocks: Clocks) -> None:
-        clocks.hear(1, 0, 500, 1, 0)
+        clocks.observe(1, 0, 500, 1, 0)
         assert clocks.seconds == 1
 
     def test_one_peer_with_a_wrong_clock_is_not_this_nodes_fault(self, clocks: Clocks) -> None:
-        clocks.hear(*[7_200] * 5, source="wrong")
-        clocks.hear(1, source="right")
+        clocks.observe(*[7_200] * 5, source="wrong")
+        clocks.observe(1, source="right")
         assert clocks.seconds == 1
-        clocks.hear(2, source="right too")
+        clocks.observe(2, source="right too")
         assert clocks.seconds == 2
 
     def test_most_peers_against_us_are(self, clocks: Clocks) -> None:
         for source, skew in (("a", -100), ("b", -101), ("c", 0)):
-            clocks.hear(skew, source=source)
+            clocks.observe(skew, source=source)
         assert clocks.seconds == -100
 
     def test_an_answer_from_a_cache_is_as_old_as_it_says(self, clocks: Clocks) -> None:
-        clocks.hear(45, age="45")
+        clocks.observe(45, age="45")
         assert clocks.seconds == 0
 
     @pytest.mark.parametrize("date", [None, "", "yesterday", "Fri, 35 Aug 2025 03:00:00 GMT"])
     def test_a_date_that_cant_be_read_teaches_nothing(
         self, clocks: Clocks, date: str | None
     ) -> None:
-        clocks.hear(100, date=date)
+        clocks.observe(100, date=date)
         assert clocks.skew.seconds() == {}
 
     def test_what_was_heard_long_ago_is_forgotten(self, clocks: Clocks) -> None:
-        clocks.hear(100, source="a peer that is away")
+        clocks.observe(100, source="a peer that is away")
         clocks.elapsed += FRESH + 1
         assert clocks.skew.seconds() == {}
-        clocks.hear(0, source="another")
+        clocks.observe(0, source="another")
         assert clocks.seconds == 0
 
     def test_kinds_are_told_apart(self, clocks: Clocks) -> None:
-        clocks.hear(100, kind=SourceKind.UPSTREAM)
-        clocks.hear(0, kind=SourceKind.PUBLIC_PEERS)
+        clocks.observe(100, kind=SourceKind.UPSTREAM)
+        clocks.observe(0, kind=SourceKind.PUBLIC_PEERS)
         assert clocks.skew.seconds() == {"upstream": 100, "public_peers": 0}
 
 

@@ -152,7 +152,7 @@ class TestAway:
     def test_is_logged_without_the_token(
         self, market: Store, settings: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
-        exception_handler._said.clear()
+        exception_handler._logged_at.clear()
         with store_away(settings), caplog.at_level(logging.DEBUG):
             for _ in range(5):
                 send_trusted(wire())

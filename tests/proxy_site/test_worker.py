@@ -11,7 +11,7 @@ import pytest
 import redis
 from django.conf import settings
 
-from proxy_site.housekeeping import Housekeeping, end_standing_of_banned
+from proxy_site.housekeeping import Housekeeping, withdraw_bars_of_banned
 from proxy_site.worker import Pace, Progress, Worker
 from reputation.actors import change_by_operator
 from reputation.models import Actor
@@ -81,7 +81,11 @@ class Bench:
             sources=sources,
             delivery=self.delivery,
             housekeeping=Housekeeping(
-                {"ending what the banned have standing": lambda: end_standing_of_banned(self.store)}
+                {
+                    "ending what the banned have standing": lambda: withdraw_bars_of_banned(
+                        self.store
+                    )
+                }
             ),
             pace=pace,
             mode="core",

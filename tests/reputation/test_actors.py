@@ -10,7 +10,7 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from reputation.actors import (
-    STANDING_LIFETIME,
+    STATUS_LIFETIME,
     ActorStatus,
     BannedError,
     banned_among,
@@ -193,7 +193,7 @@ class TestCommit:
 
 
 @pytest.mark.django_db(transaction=True)
-class TestStanding:
+class TestCachedStatus:
     def test_of_an_unknown_actor_is_probation_and_leaves_no_row(self) -> None:
         assert status_of(address=HOME) == ActorStatus(Status.PROBATION)
         assert not Actor.objects.exists()
@@ -226,7 +226,7 @@ class TestStanding:
         keys = cached_keys()
         assert len(keys) == 2
         for key in keys:
-            assert 0 < lifetime(key) <= STANDING_LIFETIME * 1_000
+            assert 0 < lifetime(key) <= STATUS_LIFETIME * 1_000
 
     def test_of_a_ban_is_never_cached_beyond_its_end(self, settings: Any) -> None:
         settings.BAN_HOURS = 10 / 3_600

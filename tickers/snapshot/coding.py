@@ -1,4 +1,4 @@
-"""Which compression a client wants, of those that the market is kept in."""
+"""The content codings of the market, and the choice of the one that a client prefers."""
 
 import functools
 import re
@@ -9,21 +9,21 @@ from tickers.snapshot import gzip_pieces, zstd_pieces
 
 
 class Coding(Protocol):
-    """A content coding (RFC 9110, 8.4.1) whose streams are made of pieces compressed apart."""
+    """A content coding (RFC 9110, 8.4.1) whose streams join pieces that were compressed apart."""
 
     NAME: str
 
     def piece(self, data: bytes, /) -> bytes:
-        """``data`` as a part of a stream, whatever comes before and after it."""
+        """Compress ``data`` into a part of a stream, whatever comes before and after it."""
 
     def join(self, pieces: Iterable[tuple[bytes, bytes]], /) -> bytes:
-        """A stream of pieces, each with its plain data before it."""
+        """Join (plain data, piece) pairs into a stream."""
 
     def stream(self, parts: Iterable[bytes], /) -> Iterator[bytes]:
-        """A stream of plain parts, each compressed as it comes."""
+        """Compress plain parts into a stream, each as it comes."""
 
 
-# The better first: at equal weight it is taken.
+# The first is taken at equal weights: it compresses better.
 CODINGS: tuple[Coding, ...] = (zstd_pieces, gzip_pieces)
 _ALIASES = {"x-gzip": "gzip"}  # RFC 9110, 8.4.1.3
 _WEIGHT = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
@@ -31,10 +31,10 @@ _WEIGHT = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 @functools.lru_cache(maxsize=128)
 def preferred(accept_encoding: str) -> Coding | None:
-    """What this header prefers (RFC 9110, 12.5.3); None: no compression.
+    """Return the coding that this header prefers (RFC 9110, 12.5.3); None: no compression.
 
-    Without a header, or an empty one, nothing is said, and nothing is compressed. ``identity`` that
-    isn't named comes last.
+    Without a header, or with an empty one, nothing is compressed. ``identity`` comes last when it
+    isn't named.
     """
     weights = _weights(accept_encoding)
     others = weights.get("*", 0.0)
@@ -47,7 +47,7 @@ def preferred(accept_encoding: str) -> Coding | None:
 
 
 def _weights(accept_encoding: str) -> dict[str, float]:
-    """Coding → weight; what can't be read is left out."""
+    """Read coding → weight from the header; what can't be read is left out."""
     weights: dict[str, float] = {}
     for element in accept_encoding.lower().split(","):
         name, semicolon, parameter = (part.strip() for part in element.partition(";"))

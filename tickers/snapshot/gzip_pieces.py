@@ -1,9 +1,9 @@
-"""One gzip stream out of pieces that were compressed apart.
+"""Gzip pieces are compressed apart and joined into one gzip stream.
 
-A deflate stream that was flushed ends on a whole byte and looks back no further than its own
-beginning, so such pieces may follow one another (RFC 1951; Z_FULL_FLUSH). What is compressed once,
-a symbol's history, is never compressed again: joining the market costs milliseconds where
-compressing it anew costs hundreds. It is one member, because not every reader takes several.
+A deflate stream that was flushed ends on a whole byte and refers to nothing before its own
+beginning, so such pieces may follow one another (RFC 1951; Z_FULL_FLUSH). A symbol's history is
+compressed once: joining the market costs milliseconds where compressing it anew costs hundreds. The
+stream has one member, because not every reader takes several.
 """
 
 import struct
@@ -18,13 +18,13 @@ _END = b"\x03\x00"  # an empty last block
 
 
 def piece(data: bytes) -> bytes:
-    """``data`` as deflate blocks that end on a whole byte and aren't the last."""
+    """Compress ``data`` into deflate blocks that end on a whole byte and aren't the last."""
     compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     return compressor.compress(data) + compressor.flush(zlib.Z_FULL_FLUSH)
 
 
 def join(pieces: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A gzip file of pieces, each with its plain data before it."""
+    """Join (plain data, piece) pairs into a gzip file."""
     packed, checksum, length = [_HEADER], 0, 0
     for plain, one in pieces:
         packed.append(one)
@@ -35,7 +35,7 @@ def join(pieces: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def stream(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """A gzip file of plain ``parts``, each compressed as it comes."""
+    """Compress plain ``parts`` into a gzip file, each as it comes."""
     compressor = zlib.compressobj(STREAM_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     for part in parts:
         yield compressor.compress(part) + compressor.flush(zlib.Z_SYNC_FLUSH)

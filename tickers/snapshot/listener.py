@@ -1,8 +1,8 @@
-"""Hears of changes as they are logged, so that a reader needn't wait until it would ask.
+"""The listener waits for changes in the change log, so that a web process refreshes at once.
 
-A process asks the store where it stands at most every POSITION_LIFETIME. Listening makes that
-moments after a change; without it (the store is away, a moment between two waits) everything stays
-as right, and is late by that lifetime at most.
+A process asks the store for its position once in POSITION_LIFETIME at most. The listener makes it
+ask right after a change; without it (the store is away, or a change falls between two waits)
+answers are just as right, and late by that lifetime at most.
 """
 
 import threading
@@ -14,33 +14,33 @@ import redis
 from tickers.snapshot.refresh import SnapshotRefresher
 from tickers.store.store import Store
 
-WAIT = 1.0  # seconds for a change, and between looks at whether anybody still listens
-# Seconds between two changes that are told: a burst of gossip has the process refresh 50 times a
-# second, not as often as it writes.
+WAIT = 1.0  # seconds for a change, and between checks that the refresher still exists
+# Seconds between two notifications: in a burst of gossip the process refreshes 50 times a second,
+# not with every write.
 PAUSE = 0.02
 AWAY_PAUSE = 1.0  # seconds, when the store doesn't answer
 
 
 class Listener(threading.Thread):
-    """Tells ``keeper`` of each change, for as long as there is a keeper."""
+    """A thread that notifies ``refresher`` of each change, for as long as that exists."""
 
-    def __init__(self, store: Store, keeper: SnapshotRefresher) -> None:
+    def __init__(self, store: Store, refresher: SnapshotRefresher) -> None:
         super().__init__(name="listener", daemon=True)
         self._store = store
-        self._keeper = weakref.ref(keeper)
+        self._refresher = weakref.ref(refresher)
 
     def run(self) -> None:
-        while self._keeper():
+        while self._refresher():
             try:
                 changed = self._store.wait_for_change(WAIT)
             except redis.RedisError:
-                time.sleep(AWAY_PAUSE)  # who reads meanwhile says that the store is away
+                time.sleep(AWAY_PAUSE)  # reads report that the store is away
                 continue
             if changed:
-                self._tell()
+                self._notify()
                 time.sleep(PAUSE)
-                self._tell()  # of what came in the pause
+                self._notify()  # of the changes in the pause
 
-    def _tell(self) -> None:
-        if keeper := self._keeper():
-            keeper.store_changed()
+    def _notify(self) -> None:
+        if refresher := self._refresher():
+            refresher.store_changed()

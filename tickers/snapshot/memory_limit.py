@@ -1,25 +1,24 @@
-"""How a snapshot keeps to a limit of memory: what of the market it holds.
+"""The memory limit decides which histories a snapshot holds, and whether it keeps whole bodies.
 
-The limit is of the snapshot's own bytes: bars, and the bodies kept of them, plain and compressed.
-The interpreter, answers on their way, and a snapshot that the next one has just replaced come on
-top.
+It limits the snapshot's own bytes: bars, and the kept bodies, plain and compressed. The
+interpreter, answers that are being sent, and a snapshot that was just replaced come on top.
 """
 
 from dataclasses import dataclass
 
 from tickers.snapshot.series import Series
 
-# Bytes that a symbol takes whatever the limit, at most: its newest bar, its overlay, its revisions,
-# its share of the kept bodies of the last bars, and the objects around them.
+# The most bytes that a symbol takes without its history: its newest bar, its overlay, its
+# revisions, its share of the kept bodies of the last bars, and the objects around them.
 SYMBOL_SIZE = 1_536
-# A history is held once as itself and once in the kept body of the whole market; each compressed
-# form, of both, adds some 0.3 (two times a seventh).
+# A history is held once as itself and once in the kept body of the whole market; each coding adds
+# some 0.3 (a seventh for each of the two).
 BODIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """What a process holds of the market: bytes, and symbols with and without their history."""
+    """A process's use: bytes, and the number of symbols with and without their history."""
 
     used: int
     limit: int
@@ -29,10 +28,10 @@ class MemoryUse:
 
 @dataclass
 class MemoryLimit:
-    """How a snapshot in the making keeps to its limit (bytes).
+    """The limit (bytes) of a snapshot that is being made.
 
-    Histories are held while they fit beside the newest bars; the bodies of the whole market are
-    kept where all of them, and those bodies too, fit.
+    Histories are held while they fit beside the newest bars. The bodies of the whole market are
+    kept if all histories and those bodies fit.
     """
 
     limit: int
@@ -41,7 +40,10 @@ class MemoryLimit:
     taken: int = 0  # by histories
 
     def hold(self, series: Series, instead_of: Series | None = None) -> Series:
-        """The series with its history if that fits, in the place of the symbol's one before."""
+        """Return the series with its history if that fits, without it if not.
+
+        ``instead_of`` is the symbol's series that it replaces.
+        """
         if instead_of is not None:
             self.leave(instead_of)
         if series.history is None or not self.fits(series.history.size):
@@ -56,7 +58,7 @@ class MemoryLimit:
         return series.without_history()
 
     def leave(self, series: Series) -> None:
-        """The series is not held any more."""
+        """Release the memory of a series that isn't held any more."""
         if series.history is None:
             self.not_held -= 1
         else:

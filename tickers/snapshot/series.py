@@ -1,7 +1,7 @@
-"""A symbol's encoded bars as a snapshot keeps them: the closed days as one text, the newest apart.
+"""A series as a snapshot keeps it: the encoded bars of closed days as one text, the newest apart.
 
 The market is some hundred thousand bars of 120 bytes. An object for each would take half as much
-again, and the text of all has to be there anyway, so a bar is a place in it.
+again, and their joined text is needed anyway, so a bar is an offset in it.
 """
 
 import json
@@ -19,16 +19,16 @@ Row = tuple[int, bytes]  # a day (epoch seconds), and its encoded bar
 
 
 class History:
-    """A symbol's bars but the newest: shared by snapshots until a day closes or it is replaced.
+    """A symbol's bars but the newest; snapshots share it until a day closes or it is replaced.
 
-    ``joined`` is the bars with commas between. ``start`` and ``end`` of its methods are days in
+    ``joined`` is the bars with commas between. ``start`` and ``end`` of the methods are days in
     epoch seconds, inclusive; None: from the first, to the last.
     """
 
     __slots__ = ("_days", "_packed", "_starts", "joined")
 
     def __init__(self, rows: Sequence[Row] = ()) -> None:
-        """``rows``: sorted by day."""
+        """Make a history of ``rows``, which are sorted by day."""
         self.joined = b",".join([bar for _, bar in rows])
         self._days = array("i", [day // DAY for day, _ in rows])  # 4 bytes: the years 1 to 9999
         self._starts = array("I", [0])  # of each bar in ``joined``, and of one that came after
@@ -43,7 +43,7 @@ class History:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes, but for its compressed forms."""
+        """The bytes that it takes without its compressed forms."""
         return len(self.joined) + 4 * (len(self._days) + len(self._starts))
 
     @property
@@ -54,7 +54,7 @@ class History:
         return [(day * DAY, self._bars(at, at + 1)) for at, day in enumerate(self._days)]
 
     def packed(self, coding: Coding) -> bytes:
-        """``joined`` as a piece of that coding; made when it is first asked for."""
+        """Return ``joined`` as a piece of that coding, which is made once."""
         if self._packed is None:
             self._packed = {}
         piece = self._packed.get(coding.NAME)
@@ -67,7 +67,7 @@ class History:
         return [self._bars(at, at + 1) for at in range(first, len(self))]
 
     def cut(self, start: int | None, end: int | None, limit: int | None) -> bytes:
-        """The bars of those days, then the last ``limit`` of them, with commas between."""
+        """Return the bars of those days, the last ``limit`` of them, with commas between."""
         low, high = self._places(start, end)
         if limit is not None:
             low = max(low, high - limit)
@@ -84,7 +84,7 @@ class History:
         return self._spliced(at, at + (self._days[at] == day // DAY), day, bar)
 
     def _spliced(self, low: int, high: int, day: int, bar: bytes) -> "History":
-        """With this bar in the place of those from ``low`` to ``high``."""
+        """Return a history with this bar in the place of those from ``low`` to ``high``."""
         around = (self._bars(0, low), bar, self._bars(high, len(self)))
         made = History()
         made.joined = b",".join([part for part in around if part])
@@ -106,7 +106,7 @@ class History:
 class Series:
     """A symbol's trusted bars: ``history``, then the bar ``newest`` of ``day`` (epoch seconds).
 
-    ``history`` is None where it isn't held, and has to be read from the store.
+    ``history`` is None when it isn't held, and has to be read from the store.
     """
 
     history: History | None
@@ -115,7 +115,7 @@ class Series:
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> "Series":
-        """From at least one row, sorted by day."""
+        """Make a series of at least one row, sorted by day."""
         day, newest = rows[-1]
         return cls(History(rows[:-1]), day, newest)
 
@@ -136,5 +136,5 @@ def volume_of(bar: bytes) -> int:
 
 
 def bar_of(encoded: bytes) -> Bar:
-    """The bar of an encoded form that is ours."""
+    """Return the bar of an encoded form that this node made."""
     return parse(json.loads(encoded))

@@ -1,9 +1,9 @@
-"""A web process's own encoded copy of the market at one revision.
+"""The snapshot: a web process's own encoded copy of the market at one revision.
 
-A snapshot never changes; the keeper makes the next one from it and the change log, at the cost of
-what changed. Bodies are joined from encoded bars, never encoded anew. It holds the newest bar of
+A snapshot never changes; the refresher makes the next one from it and the change log, at the cost
+of what changed. Bodies are joined from encoded bars, never encoded anew. It holds the newest bar of
 every symbol, and the histories that fit the process's limit; the others are read from the store
-when somebody asks for them.
+when a request needs them.
 """
 
 import threading
@@ -21,14 +21,16 @@ PART = 10  # symbols that are read from the store, and sent, at a time
 
 
 class StaleError(Exception):
-    """The store can't be reached or has no complete market, and this process doesn't hold what it
-    was asked for."""
+    """This process doesn't hold what was asked for, and the store is away or has no complete
+    market."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which bars of each symbol: days from ``start`` to ``end`` inclusive (epoch seconds), then the
-    last ``limit`` of them; without overlays when ``trusted``."""
+    """A choice of each symbol's bars: the last ``limit`` of the days from ``start`` to ``end``.
+
+    The days are inclusive, in epoch seconds. When ``trusted``, overlays are left out.
+    """
 
     start: int | None = None
     end: int | None = None
@@ -39,7 +41,8 @@ class Selection:
         return (self.start is None or day >= self.start) and (self.end is None or day <= self.end)
 
 
-# Bodies of the whole market that are asked for again and again; any other would fill memory.
+# Only these bodies of the whole market are kept: they are asked for often, and others would fill
+# memory.
 EVERYTHING, LAST = Selection(), Selection(limit=1)
 KEPT = frozenset({EVERYTHING, LAST})
 
@@ -58,7 +61,7 @@ class Snapshot:
     _building: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def is_before(self, position: Position | None) -> bool:
-        """Whether ``position`` is a later one of the same epoch."""
+        """Tell whether ``position`` is a later one of the same epoch."""
         return (
             position is not None
             and position.epoch == self.position.epoch
@@ -68,9 +71,9 @@ class Snapshot:
     # --- Whole answers --------------------------------------------------------------------------
 
     def body(self, symbols: Iterable[str] | None, selection: Selection) -> bytes:
-        """JSON: {symbol: [bar, ...]} of the symbols that have bars, sorted.
+        """Return the JSON {symbol: [bar, ...]} of the symbols that have bars, sorted.
 
-        The whole market's bodies are built once a snapshot, by whoever asks first. Raises
+        The whole market's bodies are built once a snapshot, with the first request for them. Raises
         StaleError, and what redis raises, when a history that isn't held can't be read.
         """
         if symbols is not None and not self.room.not_held:
@@ -87,7 +90,8 @@ class Snapshot:
     def packed(
         self, symbols: Iterable[str] | None, selection: Selection, coding: Coding
     ) -> bytes | None:
-        """The same body compressed; None where none is kept: it is small, or rarely asked."""
+        """Return the same body compressed; None when it isn't kept: it is small, or rarely asked
+        for."""
         selection = self._kept_as(selection)
         if symbols is not None or not self._keeps(selection):
             return None
@@ -112,8 +116,10 @@ class Snapshot:
         return (one if isinstance(one, bytes) else one.joined for one in self._everything())
 
     def _pieces(self, selection: Selection, coding: Coding) -> Iterator[tuple[bytes, bytes]]:
-        """The body in (plain, compressed) pieces. Histories are compressed once, and what lies
-        between two of them as one piece."""
+        """Yield the body in (plain, compressed) pieces.
+
+        A history is a piece that is compressed once; what lies between two of them is one piece.
+        """
         if selection == LAST:
             body = self._bodies.get(selection) or b"".join(self._plain(selection))
             yield body, coding.piece(body)
@@ -130,7 +136,7 @@ class Snapshot:
         yield plain, coding.piece(plain)
 
     def _everything(self) -> Iterator[bytes | History]:
-        """The whole market's body: histories, and what lies between them."""
+        """Yield the whole market's body: histories, and what lies between them."""
         before = b"{"
         for symbol in sorted(self.series):
             history = self.series[symbol].history
@@ -145,13 +151,13 @@ class Snapshot:
     # --- What changed ---------------------------------------------------------------------------
 
     def changes(self, since: int, symbols: Iterable[str] | None = None) -> bytes:
-        """JSON: {"position", "bars": [bar, ...], "replaced": [symbol, ...], "removed": [symbol,
-        ...]} of the trusted bars that changed after revision ``since``, as they are now, in the
-        order in which they changed.
+        """Return the JSON {"position", "bars": [bar, ...], "replaced": [symbol, ...], "removed":
+        [symbol, ...]} of what changed after revision ``since``.
 
-        Of a symbol that is "replaced" all bars must be read, and none is told. The same for all who
-        ask at this position; the work is that of going through the symbols, and of the bars told.
-        Raises as ``body`` does.
+        The bars are trusted ones, as they are now, in the order in which they changed. A symbol
+        that is "replaced" has no bars there: its whole series must be read. The answer is the same
+        for all who ask from one position; the work grows with the symbols and with the bars in the
+        answer. Raises as ``body`` does.
         """
         names = self.revisions.keys() if symbols is None else self.revisions.keys() & set(symbols)
         changed = [name for name in names if self.revisions[name].latest > since]
@@ -162,7 +168,7 @@ class Snapshot:
             if self.revisions[name].history <= since
         }
         gone = self.removed.keys() if symbols is None else self.removed.keys() & set(symbols)
-        # One that has just come back may stand here still: the snapshot is read in steps.
+        # A symbol that has just come back may still be among them: the snapshot is read in steps.
         gone -= self.revisions.keys()
         return b'{"position":"%b","bars":[%b],"replaced":[%b],"removed":[%b]}' % (
             str(self.position).encode(),
@@ -172,7 +178,7 @@ class Snapshot:
         )
 
     def _bars_of(self, days: Mapping[str, Sequence[tuple[int, int]]]) -> list[bytes]:
-        """The trusted bars of these days of symbols, (day, revision) each, sorted by revision."""
+        """Return the trusted bars of symbol → (day, revision) pairs, sorted by revision."""
         read = self._read(
             [
                 name
@@ -187,20 +193,20 @@ class Snapshot:
             past = read.get(name, series.history) or History()
             for day, revision in of_name:
                 bar = series.newest if day == series.day else past.cut(day, day, None)
-                if bar:  # else it was read later than this snapshot, and the log will tell
+                if bar:  # else the history is later than this snapshot, and the log has the change
                     found.append((revision, name, day, bar))
         return [bar for *_, bar in sorted(found)]
 
     # --- Answers in parts -----------------------------------------------------------------------
 
     def answers_in_parts(self, symbols: Iterable[str] | None, selection: Selection) -> bool:
-        """Whether the answer had better be sent as it is made: it is large, or isn't held."""
+        """Tell whether the answer should be sent as it is made: it is large, or isn't held."""
         if self.room.for_bodies or self._keeps(self._kept_as(selection)):
             return False
         return symbols is None or len(set(symbols)) > PART
 
     def parts(self, symbols: Iterable[str] | None, selection: Selection) -> Iterator[bytes]:
-        """The same body in parts, of PART symbols each; raises as ``body`` does."""
+        """Yield the same body in parts of PART symbols each; raises as ``body`` does."""
         names = self._known(symbols)
         before = b"{"
         for at in range(0, len(names), PART):
@@ -217,7 +223,7 @@ class Snapshot:
     def _entries(
         self, symbols: Sequence[str], selection: Selection, read: Mapping[str, History]
     ) -> bytes:
-        """What the body has of these symbols; ``read``: the histories that aren't held."""
+        """Return the body's part of these symbols; ``read`` has the histories that aren't held."""
         entries = []
         for symbol in symbols:
             bars = self._joined(symbol, read.get(symbol), selection)
@@ -241,7 +247,7 @@ class Snapshot:
         return kept if selection.limit is None else kept[-selection.limit :]
 
     def _recent(self, symbol: str, *, trusted: bool) -> list[Row]:
-        """The bars after the history: the newest trusted one, and what lies over it or after it."""
+        """Return the bars after the history: the newest trusted one, and any overlay."""
         series = self.series[symbol]
         overlay = None if trusted else self.overlays.get(symbol)
         if overlay is None or overlay[0] < series.day:
@@ -251,7 +257,7 @@ class Snapshot:
     # --- What isn't held ------------------------------------------------------------------------
 
     def volumes(self, symbols: Iterable[str], last: int) -> dict[str, list[int]]:
-        """The volumes (shares) of the last trusted bars of each symbol that has some."""
+        """Return the volumes (shares) of each symbol's ``last`` trusted bars."""
         names = [symbol for symbol in symbols if symbol in self.series]
         read = self._read([name for name in names if self.series[name].history is None], last)
         volumes = {}
@@ -263,7 +269,7 @@ class Snapshot:
         return volumes
 
     def _read_missing(self, symbols: Sequence[str], selection: Selection) -> dict[str, History]:
-        """From the store the histories of these symbols that the selection needs."""
+        """Read from the store the histories of these symbols that the selection needs."""
         missing = [s for s in symbols if self._misses(s, selection)]
         if selection.limit is None or selection.end is not None:
             return self._read(missing)
@@ -278,11 +284,11 @@ class Snapshot:
         return selection.limit != len(self._kept_recent(symbol, selection))
 
     def _read(self, symbols: Sequence[str], last: int = 0) -> dict[str, History]:
-        """The histories in the store: all of each, or so much that with the newest they have
+        """Read histories from the store, whole or so much that with the newest bar they have
         ``last`` bars.
 
-        They may be later than this snapshot, whose newest bars are taken. Of another life of the
-        store they might be earlier, and this snapshot's name would be a lie.
+        They may be later than this snapshot, whose newest bars are used. In another life of the
+        store they might be earlier than this snapshot's position says: StaleError.
         """
         if not symbols:
             return {}
@@ -290,7 +296,7 @@ class Snapshot:
         for symbol, rows in self.store.series(symbols, last=last and last + 1):
             past = [row for row in rows if row[0] < self.series[symbol].day]
             read[symbol] = History(past)
-            if len(rows) > last > len(past) + 1:  # some were later than this snapshot
+            if len(rows) > last > len(past) + 1:  # some rows are later than this snapshot
                 short.append(symbol)
         if self.store.state().position.epoch != self.position.epoch:
             raise StaleError("the store has begun another life, whose market isn't complete yet")
@@ -299,7 +305,7 @@ class Snapshot:
     # --- Memory ---------------------------------------------------------------------------------
 
     def memory(self) -> MemoryUse:
-        """As it is now: bodies and compressed forms are made when they are first asked for."""
+        """Return the present use; bodies and compressed forms are made when first asked for."""
         held = [series.history for series in self.series.values() if series.history is not None]
         used = sum(history.size + history.packed_size for history in held)
         used += sum(len(series.newest) for series in self.series.values())

@@ -1,21 +1,20 @@
-"""One zstd stream out of pieces that were compressed apart.
+"""Zstd pieces are compressed apart and joined into one zstd stream.
 
-A frame stands for itself, and frames that follow one another are one stream (RFC 8878, 3.1), so a
-piece is a frame. Their windows are at most as large as a piece, far below the 8 MB that browsers
-take (RFC 9659).
+A piece is a frame: frames are independent, and in a row they are one stream (RFC 8878, 3.1). Their
+windows are at most as large as a piece, far below the 8 MB that browsers take (RFC 9659).
 """
 
 import sys
 from collections.abc import Iterable, Iterator
 
 if sys.version_info >= (3, 14):
-    from compression import zstd as zstd  # others take it from here
+    from compression import zstd as zstd  # other modules import it from here
 else:
     from backports import zstd as zstd
 
 NAME = "zstd"
-# Histories are compressed once. A bar between two of them is compressed with every revision, has
-# nothing to be found in it, and at this level would take five times as long to be as large.
+# Histories are compressed once, at this level. A bar between two of them is compressed with every
+# revision, and this level would take five times as long to make it no smaller.
 LEVEL = 9
 SMALL, SMALL_LEVEL = 4_096, 3  # bytes
 STREAM_LEVEL = 1  # of what is compressed anew for each reader
@@ -26,11 +25,11 @@ def piece(data: bytes) -> bytes:
 
 
 def join(pieces: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The stream of pieces, each with its plain data before it."""
+    """Join (plain data, piece) pairs into a stream."""
     return b"".join([one for _, one in pieces])
 
 
 def stream(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """The stream of plain ``parts``, each compressed as it comes."""
+    """Compress plain ``parts`` into a stream, each as it comes."""
     for part in parts:
         yield zstd.compress(part, STREAM_LEVEL)

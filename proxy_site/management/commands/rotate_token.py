@@ -1,4 +1,4 @@
-"""Walks an operator through a rotation of the tokens, and changes nothing itself."""
+"""The command rotate_token leads an operator through a token rotation, and changes nothing."""
 
 import secrets
 import sys
@@ -36,7 +36,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, new: bool, **options: Any) -> None:
         if new:
-            self.stdout.write(secrets.token_hex(bearer.MADE_BY))
+            self.stdout.write(secrets.token_hex(bearer.TOKEN_BYTES))
             return
         primary, secondary = settings.PRIMARY_TOKEN, settings.SECONDARY_TOKEN
         self.stdout.write(f"The tokens of {settings.NODE_NAME}, as its settings are now:")

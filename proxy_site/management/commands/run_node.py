@@ -1,6 +1,6 @@
-"""One node in one command: migrations, the API under gunicorn, and the worker.
+"""The command run_node runs a whole node: migrations, the API under gunicorn, and the worker.
 
-A process that falls is started again; the command ends on Ctrl-C or SIGTERM only.
+A process that ends by itself is started again; the command ends on Ctrl-C or SIGTERM only.
 """
 
 import sys

@@ -20,9 +20,9 @@ from proxy_site.housekeeping import (
     ContradictedPeers,
     Duty,
     Housekeeping,
-    end_standing_of_banned,
     forget_gossiped,
     settle_claims,
+    withdraw_bars_of_banned,
 )
 from proxy_site.local import embedded_redis
 from proxy_site.serving import process_memory
@@ -57,7 +57,7 @@ class Command(BaseCommand):
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
         worker = make_worker(stop)
-        process_memory.spare_collections()
+        process_memory.freeze_imported_objects()
         outcome: list[bool] = []
         work = worker.run_once if once else worker.run
         thread = threading.Thread(
@@ -145,7 +145,7 @@ def housekeeping() -> Housekeeping:
     store = wiring.store()
     claims = Claims(store)
     duties: dict[str, Duty] = {
-        "ending what the banned have standing": lambda: end_standing_of_banned(store),
+        "ending what the banned have standing": lambda: withdraw_bars_of_banned(store),
         "counting bars in the database": actors.flush,
         "hearing appeals": Hearing(store).turn,
         "settling claims": lambda: settle_claims(claims, lifetime=settings.TRUST_WINDOW),

@@ -1,4 +1,4 @@
-"""Gives a login of the admin its second factor: the only way to the first one, and after a loss."""
+"""The command second_factor gives an admin login its second factor, first or after a loss."""
 
 import io
 from argparse import ArgumentParser
@@ -26,7 +26,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, username: str, replace: bool, **options: Any) -> None:
         if not settings.ADMIN_SECOND_FACTOR:
             raise CommandError("Set ADMIN_SECOND_FACTOR=true first, and run manage.py migrate.")
-        # Imported late: its app is there only with the setting.
+        # The app of this model is installed only with ADMIN_SECOND_FACTOR.
         from django_otp.plugins.otp_totp.models import TOTPDevice
 
         user = get_user_model().objects.filter(username=username).first()

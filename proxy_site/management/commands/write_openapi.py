@@ -1,4 +1,4 @@
-"""Makes the file that GET /openapi.json serves of the hand-written YAML (needs the dev extra)."""
+"""The command write_openapi makes openapi.json from the hand-written YAML (needs the dev extra)."""
 
 import json
 from typing import Any
@@ -18,10 +18,10 @@ class Command(BaseCommand):
 
 
 def render() -> str:
-    """The document as the file has it."""
+    """Return the text of openapi.json."""
     return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
 
 
 def document() -> dict[str, Any]:
-    """The OpenAPI document, with its aliases written out."""
+    """Return the OpenAPI document of the YAML, with its aliases resolved."""
     return dict(yaml.safe_load(SOURCE.read_text(encoding="utf-8")))
