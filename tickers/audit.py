@@ -45,10 +45,12 @@ class Audits:
         self._store.write_audit({"day": day, **report}, fence=fence)
 
 
-def report(*, read: int, changed: list[str], suspects: list[str]) -> dict[str, Any]:
+def report(
+    *, at: dt.datetime, read: int, changed: list[str], suspects: list[str]
+) -> dict[str, Any]:
     """What an audit found, as the store and /health have it."""
     return {
-        "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "at": at.astimezone(dt.UTC).isoformat(timespec="seconds"),
         "symbols_read": read,
         "symbols_changed": len(changed),
         "changed": sorted(changed)[:NAMED],

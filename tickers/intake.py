@@ -283,7 +283,12 @@ class Intake:
 
     def audited(self, symbols: Collection[str]) -> dict[str, Any]:
         """What an audit of these symbols found."""
-        return audit.report(read=len(symbols), changed=self.changed, suspects=list(self.suspects))
+        return audit.report(
+            at=self._store.clock.now(),
+            read=len(symbols),
+            changed=self.changed,
+            suspects=list(self.suspects),
+        )
 
     def shown_days(self) -> set[dt.date]:
         """Days that the calendar calls closed, and the market's whole cycle has shown to be trading
