@@ -24,7 +24,7 @@ def ask_upstream(url: str, seconds: float) -> str:
 
     client = VciClient(
         base_url=url,
-        budget=cast("RequestBudget", SimpleNamespace(take=lambda **_: True)),
+        budget=cast("RequestBudget", SimpleNamespace(take=lambda **_: True, pace=2.0)),
         batch_size=50,
         stop=threading.Event(),
         total_timeout=seconds,
