@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 LONGEST_BACKOFF = 60.0  # seconds between two requests to an address that fails
+TOGETHER = 1.0  # seconds: those whose times lie no further apart are asked in one cycle
 
 _Source = TypeVar("_Source")
 
@@ -49,7 +50,7 @@ class Addresses(Generic[_Source]):
     def to_ask(self, now: float) -> list[Address[_Source]]:
         """Those that may be asked, the one that answered last before all others; when none may, the
         one whose time comes first: whoever asks has waited long enough."""
-        due = [address for address in self._addresses if address.not_before <= now]
+        due = [address for address in self._addresses if address.not_before <= now + TOGETHER]
         return due or [min(self._addresses, key=lambda address: address.not_before)]
 
     def answered(self, address: Address[_Source]) -> None:
@@ -61,5 +62,3 @@ class Addresses(Generic[_Source]):
         """``pause``: seconds until it may be asked again."""
         address.failures += 1
         address.not_before = now + pause
-        self._addresses.remove(address)
-        self._addresses.append(address)

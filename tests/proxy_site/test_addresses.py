@@ -24,9 +24,18 @@ def test_the_one_that_answered_last_is_asked_first() -> None:
 def test_one_that_failed_is_not_asked_before_its_own_time() -> None:
     addresses = Addresses(["a", "b"])
     fail(addresses, "a", now=0, pause=10)
-    assert asked(addresses, 9) == ["b"]
-    assert asked(addresses, 10) == ["b", "a"]
+    assert asked(addresses, 8) == ["b"]
+    assert asked(addresses, 10) == ["a", "b"]
     assert addresses.failing == 1
+
+
+def test_one_that_answered_last_is_asked_before_those_that_never_did() -> None:
+    """Also after a failure of its own."""
+    addresses = Addresses(["dead", "alive"])
+    fail(addresses, "dead", now=0, pause=20)
+    addresses.answered(addresses.to_ask(0)[0])
+    fail(addresses, "alive", now=1, pause=19)
+    assert asked(addresses, 20) == ["alive", "dead"]
 
 
 def test_when_none_may_be_asked_it_is_the_one_whose_time_comes_first() -> None:
