@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,6 +102,7 @@ class Worker:
         stop: threading.Event,
         progress: Progress | None = None,
         clock_skew: ClockSkew | None = None,
+        exchanges: Mapping[str, str] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -113,6 +114,7 @@ class Worker:
         self._stop = stop
         self._progress = progress
         self._clock_skew = clock_skew or ClockSkew()
+        self._exchanges = dict(exchanges or {})  # symbol → exchange, as the universe has it
         self._server_was_checked = False
         self._faults: set[Fault] = set()  # of which the log has a traceback
         self._iterations = 0
@@ -144,6 +146,7 @@ class Worker:
             if fence is None:
                 logger.error("another worker leads: stop it first, or leave the work to it")
                 return False
+            self._note_listings(fence)
             self._delivery.start(fence)
             try:
                 return self._cycle(fence)
@@ -176,6 +179,7 @@ class Worker:
             self._server_was_checked = True
 
     def _lead(self, lease: Lease, fence: str) -> None:
+        self._note_listings(fence)
         self._delivery.start(fence)
         self._housekeeping.start()
         try:
@@ -185,6 +189,16 @@ class Worker:
         finally:
             self._delivery.stop(timeout=2)
             self._housekeeping.stop(timeout=2)
+
+    def _note_listings(self, fence: str) -> None:
+        """A move between exchanges shows when a worker with another universe begins to lead."""
+        try:
+            moved = self._store.note_listings(self._exchanges, fence=fence)
+        except (redis.RedisError, FencedError) as error:
+            logger.warning("the symbols' exchanges aren't noted before the next lead (%s)", error)
+            return
+        if moved:
+            logger.info("moved to another exchange: %s", ", ".join(moved))
 
     def _cycle(self, fence: str) -> bool:
         """One cycle, whatever goes wrong in it; returns whether nothing did."""

@@ -131,8 +131,11 @@ def _known(symbol: str, facts: Facts, volumes: Sequence[int], trading_day: dt.da
 
 def _is_first_day(facts: Facts, earlier: Bar | None, trading_day: dt.date) -> bool:
     """Whether the day has the width of a first day: no bar before it in a history that was loaded
-    from before it, or none in the last 25 trading days."""
+    from before it, none in the last 25 trading days, or none since the symbol moved to another
+    exchange."""
     if earlier is None:
         return facts.loaded_from is not None and facts.loaded_from < epoch_of(trading_day)
+    if earlier.epoch <= facts.moved_on:
+        return True
     calendar = wiring.market_clock().calendar
     return calendar.trading_days_between(earlier.day, trading_day) > bands.SILENCE

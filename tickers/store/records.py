@@ -105,7 +105,8 @@ class Facts:
 
     ``before`` is the encoded trusted bar before the newest; ``loaded_from`` the history start
     (epoch seconds) that the symbol was fully loaded from. Each is None where there is none.
-    ``is_suspect``: a trusted source says of it what can't be right.
+    ``is_suspect``: a trusted source says of it what can't be right. ``moved_on``: the day (epoch
+    seconds) on which it moved to another exchange; 0: never.
     """
 
     newest: Newest | None = None
@@ -113,16 +114,18 @@ class Facts:
     before: bytes | None = None
     loaded_from: int | None = None
     is_suspect: bool = False
+    moved_on: int = 0
 
     @classmethod
     def parse(cls, told: Sequence[Any]) -> "Facts":
-        newest, overlay, before, loaded_from, is_suspect = told
+        newest, overlay, before, loaded_from, is_suspect, listed = told
         return cls(
             Newest.parse(newest) if newest else None,
             Overlay.parse(overlay) if overlay else None,
             before or None,
             int(loaded_from) if loaded_from else None,
             bool(is_suspect),
+            int(listed.split()[1]) if listed else 0,
         )
 
 

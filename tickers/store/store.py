@@ -572,6 +572,17 @@ class Store:
         now = str(self.now())
         self._note_fields("replaced_at", dict.fromkeys(symbols, now), fence)
 
+    def note_listings(self, exchanges: Mapping[str, str], *, fence: str) -> list[str]:
+        """Keep on which exchange each symbol is listed (symbol → exchange), and since which day
+        where it was another; returns those that have moved. Raises FencedError."""
+        held = {k.decode(): v.decode() for k, v in self._reads.hgetall(_key("listed")).items()}
+        before = {symbol: text.split()[0] for symbol, text in held.items()}
+        moved = [s for s, exchange in exchanges.items() if before.get(s, exchange) != exchange]
+        new = dict.fromkeys(exchanges.keys() - held.keys(), 0)
+        since = new | dict.fromkeys(moved, epoch_of(self.clock.today()))
+        self._note_fields("listed", {s: f"{exchanges[s]} {day}" for s, day in since.items()}, fence)
+        return moved
+
     def _note_fields(self, name: str, texts: Mapping[str, str], fence: str) -> None:
         for part in _parts(list(texts.items()), MAX_BARS):
             values = [value for pair in part for value in pair]

@@ -100,6 +100,7 @@ def make_worker(stop: threading.Event) -> Worker:
         stop=stop,
         progress=progress_bar() if sys.stderr.isatty() else None,
         clock_skew=skew,
+        exchanges={entry.symbol: entry.exchange.value for entry in settings.UNIVERSE},
     )
 
 

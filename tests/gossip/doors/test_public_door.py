@@ -15,6 +15,7 @@ from gossip.doors import judging, laying
 from reputation import actors
 from reputation.models import Actor, HourlyCount, StatusChange
 from reputation.transitions import OperatorEvent
+from tests.support.bars import trading_days_before
 from tests.support.doors import (
     ANCHORS,
     AWAY,
@@ -30,6 +31,7 @@ from tests.support.doors import (
     database_away,
     footprint,
     forget,
+    lead,
     make_late,
     many_bodies,
     merge_core,
@@ -43,7 +45,8 @@ from tests.support.doors import (
     wire,
 )
 from tickers import wiring
-from tickers.bar import parse
+from tickers.bar import epoch_of, parse
+from tickers.market_clock import MarketClock
 from tickers.store.records import State
 from tickers.store.store import Store
 from tickers.verdict import Authority
@@ -883,3 +886,58 @@ def test_whatever_is_sent_nothing_breaks_and_only_plausible_bars_are_served(
     assert {symbol: newest.day for symbol, newest in wiring.store().newest().items()} == {
         symbol: a_bar(day=YESTERDAY).epoch for symbol in ANCHORS
     }
+
+
+class TestFirstDays:
+    """Some days have wider limits than others: 20 % for a HOSE share."""
+
+    WIDE = wire(price=77_000)  # 19.8 % above yesterday's close
+
+    def test_an_ordinary_day_has_none(self, market: Store) -> None:
+        assert told(send_public(self.WIDE)) == IMPLAUSIBLE
+
+    def test_after_25_trading_days_of_silence(self, empty_market: Store) -> None:
+        merge_core(a_bar(day=trading_days_before(TODAY, 27)[0]), a_bar("PVS", day=YESTERDAY))
+        assert verdict(send_public(self.WIDE)) == (200, "laid")
+        assert told(send_public(wire(price=78_000))) == IMPLAUSIBLE
+
+    def test_not_after_a_shorter_silence(self, empty_market: Store) -> None:
+        merge_core(a_bar(day=trading_days_before(TODAY, 26)[0]))
+        assert told(send_public(self.WIDE)) == IMPLAUSIBLE
+
+    def test_of_a_symbol_that_has_moved_to_another_exchange(self, market: Store) -> None:
+        with lead(market) as fence:
+            market.note_listings({"VCB": "UPCOM", "PVS": "HNX"}, fence=fence)
+            assert market.note_listings({"VCB": "HOSE", "PVS": "HNX"}, fence=fence) == ["VCB"]
+        assert verdict(send_public(self.WIDE)) == (200, "laid")
+        assert told(send_public(wire("PVS", price=41_000))) == IMPLAUSIBLE
+
+    def test_not_once_it_has_traded_there(self, market: Store) -> None:
+        with lead(market) as fence:
+            market.note_listings({"VCB": "UPCOM"}, fence=fence)
+            market.clock = MarketClock(
+                frozen_at=dt.datetime.combine(trading_days_before(TODAY, 2)[0], dt.time(5), dt.UTC)
+            )
+            market.note_listings({"VCB": "HOSE"}, fence=fence)
+        market.clock = wiring.market_clock()
+        assert told(send_public(self.WIDE)) == IMPLAUSIBLE
+
+    def test_of_a_symbol_that_was_always_there(self, market: Store) -> None:
+        with lead(market) as fence:
+            for _ in range(2):
+                assert market.note_listings({"VCB": "HOSE"}, fence=fence) == []
+        assert told(send_public(self.WIDE)) == IMPLAUSIBLE
+
+    def test_its_own_when_its_history_was_loaded_from_before_it(self, empty_market: Store) -> None:
+        with lead(empty_market) as fence:
+            for symbol, start in (("VCB", dt.date(2024, 1, 1)), ("PVS", TODAY)):
+                empty_market.replace_series(
+                    symbol,
+                    [a_bar(symbol)],
+                    Authority.CORE,
+                    fence=fence,
+                    history_start=epoch_of(start),
+                )
+        bigger = USUAL_VOLUME + 1
+        assert verdict(send_public(wire(price=77_000, volume=bigger))) == (200, "laid")
+        assert told(send_public(wire("PVS", price=44_000, volume=bigger))) == IMPLAUSIBLE

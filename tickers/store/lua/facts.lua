@@ -1,8 +1,8 @@
 -- What a judge of a public bar knows of some symbols, at one moment. Writes nothing.
 --
 -- The header has nothing. Then the symbols.
--- Returns for each ``last``, ``public``, the bar before the newest, ``loaded`` (false: none), and
--- whether it is a suspect, 1 or 0.
+-- Returns for each ``last``, ``public``, the bar before the newest, ``loaded`` (false: none), whether it
+-- is a suspect (1 or 0), and ``listed`` (false: none).
 
 local found = {}
 for at = 2, #ARGV do
@@ -13,6 +13,7 @@ for at = 2, #ARGV do
     redis.call('LINDEX', key('bars:' .. symbol), -1),
     redis.call('HGET', key('loaded'), symbol),
     redis.call('HEXISTS', key('suspects'), symbol),
+    redis.call('HGET', key('listed'), symbol),
   }
 end
 return found

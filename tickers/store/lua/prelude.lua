@@ -20,6 +20,8 @@
 -- suspects  SYMBOL -> JSON (tickers/suspects.py): of which a trusted source says what can't be right
 -- replaced_at  SYMBOL -> when closed days of its series were adjusted last
 -- trading_days  days (YYYY-MM-DD) that the market has shown to be trading days, whatever the calendar says
+-- listed  SYMBOL -> "EXCHANGE DAY": the exchange that the universe names, and the day on which it began to
+--         name it in place of another; 0 where it never named another
 -- disputed  SYMBOL -> "day since - -" or "day since - - authority volume high low close stored_at json"
 --         while an INTERNAL bar of that day stands over that displaced bar (or over none); "day since
 --         volume span" when it has returned, and INTERNAL is refused until CORE or FOLLOWED reach these
@@ -290,7 +292,8 @@ end
 -- A symbol leaves the market. Whether INTERNAL may speak of a day of it again outlives it.
 local function remove(symbol)
   end_public(symbol)
-  for _, name in ipairs({'last', 'revisions', 'loaded', 'laid', 'senders', 'usual', 'suspects', 'replaced_at'}) do
+  for _, name in ipairs({'last', 'revisions', 'loaded', 'laid', 'senders', 'usual', 'suspects', 'replaced_at',
+      'listed'}) do
     redis.call('HDEL', key(name), symbol)
   end
   redis.call('ZREM', key('changed'), symbol)
