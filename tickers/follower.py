@@ -87,6 +87,7 @@ class Follower:
         self._monotonic = monotonic
         self._session = new_session(trust_env=False)
         self._whole_at: float | None = None
+        self._whole_epoch = ""
         self._clock_skew = clock_skew or ClockSkew()
         self._lacking = Lacking()
 
@@ -151,9 +152,11 @@ class Follower:
         return self.cycle(fence)
 
     def _read_whole_lately(self) -> bool:
+        """Whether the store has the market that was read: another life of it may have nothing."""
         return (
             self._whole_at is not None
             and self._monotonic() - self._whole_at < self._refresh_interval
+            and self._whole_epoch == self._store.state().position.epoch
         )
 
     # --- A node of our kind: what changed -----------------------------------------------------
@@ -243,6 +246,7 @@ class Follower:
             intake.cycle.bars_received = 0
             return
         self._whole_at = self._monotonic()
+        self._whole_epoch = self._store.state().position.epoch
         self._complete(fence, answer.age)
         absent = set(self._store.symbols()) - market.series.keys() if position else ()
         if position and self._remove(sorted(absent), fence, intake.cycle):

@@ -48,6 +48,13 @@ class Ours:
         [(_, rows)] = self.store.series([symbol])
         return [bar_of(encoded) for _, encoded in rows]
 
+    def begin_another_life(self) -> None:
+        """As somebody who empties the server beside the running processes."""
+        self.store.client.flushdb()
+        fence = self.store.acquire_lease(60)
+        assert fence
+        self.fence = fence
+
     def follower(self, url: str, **options: Any) -> Follower:
         return Follower(
             self.store,
@@ -57,6 +64,11 @@ class Ours:
             stop=options.pop("stop", None) or threading.Event(),
             **options,
         )
+
+
+def is_ready(store: Store) -> bool:
+    state = store.state()
+    return state.ready_epoch == state.position.epoch
 
 
 @pytest.fixture
@@ -120,6 +132,16 @@ class TestANodeOfOurKind:
         cycle = follower.cycle(ours.fence)
         assert (cycle.requests, cycle.bars_received, cycle.bars_changed) == (1, 1, 1)
         assert ours.series("VCB")[-1] == bar(volume=2_000, close=64_400)
+
+    def test_what_its_core_serves_is_a_complete_market(self, ours: Ours, core: Core) -> None:
+        follower = ours.follower(core.url)
+        follower.cycle(ours.fence)
+        assert is_ready(ours.store)
+        ours.begin_another_life()
+        assert not is_ready(ours.store)
+        follower.cycle(ours.fence)
+        assert is_ready(ours.store)
+        assert [b.day.day for b in ours.series("FPT")] == [11, 12, 13, 14, 15]
 
     def test_a_new_follower_goes_on_where_the_last_one_was(self, ours: Ours, core: Core) -> None:
         ours.follower(core.url).cycle(ours.fence)
@@ -358,6 +380,18 @@ class TestAnExistingNode:
         ]
         ours.follower(old_node.url).cycle(ours.fence)
         assert [(b.day.day, b.volume) for b in ours.series("VCB")] == [(14, 1_000), (15, 2_000)]
+
+    def test_what_it_serves_is_a_complete_market(self, ours: Ours, old_node: OldNode) -> None:
+        for symbol in ("VCB", "FPT", "ACB", "VNINDEX"):
+            days = ("2025-08-14", "2025-08-15")
+            old_node.market[symbol] = [wire(day) | {"symbol": symbol} for day in days]
+        follower = ours.follower(old_node.url)
+        follower.cycle(ours.fence)
+        assert is_ready(ours.store)
+        ours.begin_another_life()
+        follower.cycle(ours.fence)
+        assert is_ready(ours.store)
+        assert [b.day.day for b in ours.series("ACB")] == [14, 15]
 
     def test_what_strangers_append_is_never_followed(self, ours: Ours, old_node: OldNode) -> None:
         """Ten posts of 9.9 % each, into today and an earlier day, whole and in between."""
