@@ -14,6 +14,7 @@ from simulator.market import SimulatedMarket
 from simulator.server import SimulatorServer
 from tests.support.bars import exchange_time
 from tests.support.doors import forget
+from tests.support.nodes import free_port
 from tickers import wiring
 from tickers.snapshot.series import bar_of
 from tickers.store.store import ROOT, Store
@@ -104,6 +105,18 @@ def test_an_upstream_that_is_away_is_said(exchange: SimulatorServer) -> None:
     exchange.stop()
     with pytest.raises(CommandError, match="upstream"):
         run("history", "VCB")
+
+
+def test_the_next_upstream_is_asked_where_the_first_is_away(
+    exchange: SimulatorServer, settings: Any
+) -> None:
+    away = f"http://127.0.0.1:{free_port()}"
+    settings.VCI_BASE_URLS = [away, *settings.VCI_BASE_URLS]
+    forget()
+    exchange.adjust({"VCB": 0.5})
+    assert "days differ" in run("history", "VCB")
+    assert "VCB: replaced" in run("audit", "VCB")
+    assert "; 0 days differ" in run("history", "VCB", "--accept")
 
 
 def test_the_reasons_that_need_an_operator_are_one() -> None:

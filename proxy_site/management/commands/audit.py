@@ -5,10 +5,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from proxy_site.management.commands.history import source
+from proxy_site.management.commands.history import read_in_full
 from tickers import wiring
 from tickers.follower import FollowError
 from tickers.store.lease import operators_fence
+from tickers.vci.errors import UpstreamError
 
 
 class Command(BaseCommand):
@@ -25,8 +26,8 @@ class Command(BaseCommand):
         wanted = symbols or store.symbols()
         try:
             with operators_fence(store) as fence:
-                intake = source().read_in_full(fence, wanted)
-        except FollowError as error:
+                intake = read_in_full(fence, wanted)
+        except (UpstreamError, FollowError) as error:
             raise CommandError(f"{error}") from None
         self.stdout.write(f"{len(wanted)} series were read, {len(intake.changed)} differed")
         for symbol in sorted(intake.changed):

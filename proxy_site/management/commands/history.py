@@ -1,8 +1,10 @@
 """Shows a symbol's stored series beside what its source says, and does what an operator decides."""
 
+import logging
 import threading
 from argparse import ArgumentParser
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -13,10 +15,15 @@ from tickers.bar import Bar
 from tickers.clock_skew import ClockSkew
 from tickers.core_fetch import CoreFetch
 from tickers.follower import Follower, FollowError
+from tickers.intake import Intake
 from tickers.snapshot.series import bar_of
 from tickers.store.lease import operators_fence
 from tickers.store.store import Store
 from tickers.vci.errors import UpstreamError
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 SHOWN = 20  # days that differ, the latest first
 
@@ -42,7 +49,7 @@ class Command(BaseCommand):
             self.stdout.write(f"{symbol} is removed")
             return
         try:
-            self.show(symbol, store, source().full(symbol))
+            self.show(symbol, store, first_answer(lambda source: source.full(symbol)))
             if accept:
                 self.accept(symbol, store)
         except (UpstreamError, FollowError) as error:
@@ -68,19 +75,49 @@ class Command(BaseCommand):
 
     def accept(self, symbol: str, store: Store) -> None:
         with operators_fence(store) as fence:
-            intake = source().read_in_full(fence, [symbol], accept=True)
+            intake = read_in_full(fence, [symbol], accept=True)
         errors = [*intake.cycle.errors, *intake.cycle.symbol_errors.values()]
         if errors:
             raise CommandError(f"{symbol} wasn't taken: {errors[0]}")
         self.stdout.write(f"{symbol} is taken as its source says it")
 
 
-def source() -> CoreFetch | Follower:
-    """What this node's trusted bars come from: the upstream, or the first core network."""
+def read_in_full(fence: str, symbols: Sequence[str], *, accept: bool = False) -> Intake:
+    """What became of these series, read from the first source that answers; raises as
+    ``first_answer`` does."""
+
+    def read(source: CoreFetch | Follower) -> Intake:
+        intake = source.read_in_full(fence, symbols, accept=accept)
+        if intake.cycle.brought_nothing:
+            raise UpstreamError("; ".join(intake.cycle.errors))
+        return intake
+
+    return first_answer(read)
+
+
+def first_answer(ask: Callable[[CoreFetch | Follower], Answer]) -> Answer:
+    """What the first upstream, or core network, says that answers.
+
+    Raises the last one's UpstreamError or FollowError where none does.
+    """
+    *preferred, last = sources()
+    for source in preferred:
+        try:
+            return ask(source)
+        except (UpstreamError, FollowError) as error:
+            logger.warning("%s; asking the next one", error)
+    return ask(last)
+
+
+def sources() -> Sequence[CoreFetch | Follower]:
+    """What this node's trusted bars come from, the preferred one first."""
     stop, skew = threading.Event(), ClockSkew()
     if settings.IS_PUBLIC_NODE:
-        return run_worker.followers(stop, skew)[0]
-    return run_worker.core_fetch(stop, skew, url=settings.VCI_BASE_URLS[0], on_change=lambda: None)
+        return run_worker.followers(stop, skew)
+    return [
+        run_worker.core_fetch(stop, skew, url=url, on_change=lambda: None)
+        for url in settings.VCI_BASE_URLS
+    ]
 
 
 def _figures(bar: Bar | None) -> str:
