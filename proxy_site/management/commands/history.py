@@ -1,4 +1,4 @@
-"""Shows a symbol's stored series beside what its source says, and does what an operator decides."""
+"""The command history shows a symbol's stored series beside its source's; accepts or forgets it."""
 
 import threading
 from argparse import ArgumentParser
@@ -18,7 +18,7 @@ from tickers.store.lease import operators_fence
 from tickers.store.store import Store
 from tickers.vci.errors import UpstreamError
 
-SHOWN = 20  # days that differ, the latest first
+SHOWN = 20  # differing days that are printed, the latest first
 
 
 class Command(BaseCommand):
@@ -76,7 +76,7 @@ class Command(BaseCommand):
 
 
 def source() -> CoreFetch | Follower:
-    """What this node's trusted bars come from: the upstream, or the first core network."""
+    """Return the source of this node's trusted bars: the first upstream or core network."""
     stop, skew = threading.Event(), ClockSkew()
     if settings.IS_PUBLIC_NODE:
         return run_worker.followers(stop, skew)[0]
