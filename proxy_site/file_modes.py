@@ -1,7 +1,7 @@
-"""File modes: only the user that a node runs as may read its files, whatever that user's umask.
+"""File modes let only the user that a node runs as read its files, whatever that user's umask.
 
 Other users may pass through the data folder but not list it (0711), since nginx serves ``static``
-in it as a user of its own. Anything else there is a file of 0600 or a folder of 0700. Modes that an
+in it as a user of its own. All else there is a file of 0600 or a folder of 0700. Modes that an
 older version left open are tightened when a node starts.
 """
 
@@ -45,7 +45,7 @@ def make_folder(folder: Path, mode: int) -> None:
 
 
 def close(path: Path) -> None:
-    """Keep other users from a file, or from a folder and all in it; nothing if it isn't there.
+    """Keep other users from a file, or from a folder and all in it, if it is there.
 
     A file of another user stays as it is, with a line in the log.
     """

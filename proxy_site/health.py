@@ -1,8 +1,8 @@
-"""GET /health: what a node knows of itself, and what is wrong with it.
+"""GET /health tells what a node knows of itself, and what is wrong with it.
 
 It answers whatever is broken: 200 while the node can serve reads (with ``status`` "degraded" and
-the ``problems`` in words), 503 when it can't. The flat fields keep the names that existing clients
-of this network read.
+the ``problems`` in words if there are any), 503 when it can't. The flat fields keep the names that
+existing clients of this network read.
 """
 
 import datetime as dt
@@ -33,10 +33,10 @@ from tickers.store.store import Store
 STARTED = time.monotonic()
 STARTED_AT = time.time()
 
-# A worker that was silent for this many of its intervals is late.
+# A worker is late that has reported no cycle for this many of its intervals and GRACE.
 LATE_CYCLES = 3
-MOST_NAMED = 20  # contradicted peers
-GRACE = 30.0  # seconds: a cycle at the upstream's pace takes some
+GRACE = 30.0  # seconds, as a cycle at the upstream's pace takes some
+MOST_NAMED = 20  # contradicted peers that are named
 
 PEER_KINDS = (PeerKind.INTERNAL, PeerKind.PUBLIC)
 
@@ -50,7 +50,7 @@ class Health(ViewSet):
         check_database(problems)
         token_failures = token_failures_last_hour(problems)
         body = {
-            # Last of all: whatever looks for problems has found them by now.
+            # Read after all checks, which have added their problems by now.
             "status": "degraded" if problems else "ok",
             "problems": problems,
             **node(),
@@ -86,11 +86,11 @@ def node() -> dict[str, Any]:
 
 
 def read_market(problems: list[str]) -> dict[str, Any]:
-    """The market's part, from the store, or from this process's snapshot when that is away."""
+    """Return the market's part, from the store, or from the snapshot while the store is away."""
     store = wiring.store()
-    keeper = wiring.snapshots()
+    refresher = wiring.snapshots()
     try:
-        snapshot = keeper.current()
+        snapshot = refresher.current()
         series, position, can_serve = snapshot.series, snapshot.position, True
     except StaleError:
         series, position, can_serve = {}, None, False
@@ -105,9 +105,9 @@ def read_market(problems: list[str]) -> dict[str, Any]:
         problems += clock_skew.complaints(status.get("clock_skew_secs", {}))
     except redis.RedisError as error:
         problems.append(f"the store can't be reached ({type(error).__name__})")
-    problems += keeper.complaints()
-    age, memory = keeper.age(), keeper.memory()
-    if state or age is not None:  # else nobody knows
+    problems += refresher.complaints()
+    age, memory = refresher.age(), refresher.memory()
+    if state or age is not None:  # else the age isn't known
         check_trust(age, problems)
     return {
         "can_serve": can_serve,
@@ -139,7 +139,7 @@ def read_market(problems: list[str]) -> dict[str, Any]:
 
 
 def check_server(store: Store, problems: list[str]) -> dict[str, Any]:
-    """What of the server's settings keeps a market safe."""
+    """Return the server's settings that keep a market safe."""
     info = store.client.info()
     server = {
         "version": info.get("valkey_version") or info.get("redis_version"),
@@ -153,8 +153,10 @@ def check_server(store: Store, problems: list[str]) -> dict[str, Any]:
 
 
 def contradicted_peers(store: Store, problems: list[str]) -> list[dict[str, Any]]:
-    """The peers whose bars our own source contradicted in the last 24 hours, or that sent what no
-    market can bring: those with the most, and how often."""
+    """Return the peers that our source contradicted in the last 24 hours, and how often.
+
+    Peers that sent what no market can have are among them; those with the highest counts are first.
+    """
     counts = sorted(
         store.counted_against().items(), key=lambda item: (-sum(item[1].values()), item[0])
     )
@@ -184,8 +186,8 @@ def check_worker(status: dict[str, Any], problems: list[str]) -> None:
     if not status or not _is_of_this_mode(status):
         problems.append("no worker has told of a cycle yet: is manage.py run_worker running?")
         return
-    silent = _silent(status)
-    if silent > _patience(status):
+    silent = _seconds_silent(status)
+    if silent > _late_after(status):
         problems.append(f"no worker has told of a cycle for {silent:.0f} s")
     problems += [f"{duty} fails" for duty in status.get("housekeeping_failing", [])]
     cycle = status.get("cycle", {})
@@ -204,7 +206,7 @@ def check_worker(status: dict[str, Any], problems: list[str]) -> None:
 
 
 def check_delivery(kind: PeerKind, status: dict[str, Any], problems: list[str]) -> None:
-    """Peers are counted, never named: who a node sends to is nobody's business."""
+    """Add delivery's problems; peers are counted and not named, as their addresses are private."""
     if count := status.get("banned_by"):
         who = f"a {kind} peer bans" if count == 1 else f"{count} {kind} peers ban"
         problems.append(f"{who} this node, since {status['banned_since']}: ask its operator")
@@ -222,7 +224,10 @@ def check_delivery(kind: PeerKind, status: dict[str, Any], problems: list[str]) 
 
 
 def left_upstreams(upstream: dict[str, Any]) -> list[str]:
-    """Those that failed while another one is in use: else the cycle's errors say it."""
+    """Return the upstreams that failed while another is in use, with the reasons.
+
+    If none is in use, the cycle's errors name them.
+    """
     if not upstream.get("in_use"):
         return []
     return [
@@ -241,7 +246,7 @@ def check_database(problems: list[str]) -> None:
 
 
 def token_failures_last_hour(problems: list[str]) -> int | None:
-    """Told, not complained of: else anyone could make a node look degraded."""
+    """Return how many wrong tokens came; that is no problem, or anyone could cause one."""
     try:
         return failures.in_the_last_hour()
     except redis.RedisError as error:
@@ -250,8 +255,10 @@ def token_failures_last_hour(problems: list[str]) -> int | None:
 
 
 def pace(worker: dict[str, Any]) -> dict[str, Any]:
-    """The pace as existing clients read it: whole seconds, and the hours as configured, also while
-    the node's pace doesn't depend on them."""
+    """Return the pace as existing clients read it: whole seconds, and the hours as configured.
+
+    The hours are shown also while the node's pace doesn't depend on them.
+    """
     hours, clock = settings.OFFICE_HOURS, wiring.market_clock()
     interval = settings.CYCLE if clock.in_office_hours() else settings.CYCLE_OUTSIDE_HOURS
     if _is_of_this_run(worker):
@@ -272,26 +279,26 @@ def _mode() -> str:
 
 
 def _is_of_this_mode(worker: dict[str, Any]) -> bool:
-    """Whether a worker told this as the node is now: settings may have made another of it since."""
+    """Return whether the status is of the node's present mode, which settings may have changed."""
     return bool(worker.get("mode", _mode()) == _mode())
 
 
 def _is_of_this_run(worker: dict[str, Any]) -> bool:
-    """Whether a worker that still runs told this since this process of the node was started."""
+    """Return whether a running worker wrote this status since this process was started."""
     return (
         _is_of_this_mode(worker)
         and worker.get("told_at", 0.0) >= STARTED_AT
-        and _silent(worker) <= _patience(worker)
+        and _seconds_silent(worker) <= _late_after(worker)
     )
 
 
-def _silent(worker: dict[str, Any]) -> float:
-    """Seconds since a worker told this."""
+def _seconds_silent(worker: dict[str, Any]) -> float:
+    """Return the seconds since a worker wrote this status."""
     return max(0.0, time.time() - float(worker.get("told_at", 0.0)))
 
 
-def _patience(worker: dict[str, Any]) -> float:
-    """Seconds after which a worker that told this is late."""
+def _late_after(worker: dict[str, Any]) -> float:
+    """Return after how many seconds a worker that wrote this status is late."""
     return LATE_CYCLES * float(worker.get("interval", 0)) + GRACE
 
 
@@ -307,7 +314,7 @@ def memory() -> dict[str, Any]:
 
 @functools.cache
 def build() -> dict[str, str]:
-    """Which code runs: the variables of a packaged node, or what git says of a checkout."""
+    """Return which code runs, from a packaged node's variables or git's view of a checkout."""
     return {
         "build_date": settings.BUILD_DATE or _git("log", "-1", "--format=%cI") or "unknown",
         "git_commit": settings.GIT_COMMIT or _git("rev-parse", "--short", "HEAD") or "unknown",
@@ -325,7 +332,7 @@ def _git(*arguments: str) -> str:
 
 
 def _with_z(moment: dt.datetime) -> str:
-    """RFC 3339 in UTC, as existing nodes write it."""
+    """Return a moment as RFC 3339 in UTC with a Z, as existing nodes write it."""
     return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
 
 

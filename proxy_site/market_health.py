@@ -1,6 +1,6 @@
-"""What /health says of single symbols and days: suspects, stale and missing ones, the last audit.
+"""This part of /health names suspect, stale and missing symbols, unknown days and the last audit.
 
-Lists name the first twenty symbols; a count beside them says how many there are.
+Lists name the first twenty symbols; a count beside each says how many there are.
 """
 
 import datetime as dt
@@ -19,9 +19,10 @@ from tickers.store.store import Store
 NAMED = 20  # symbols that a list has
 IN_A_PROBLEM = 5  # symbols that a problem names
 
-# When the exchanges' last bar of a day has come: HNX closes at 15:00.
+# Exchange time by which a day's last bar has come; HNX closes at 15:00.
 DAY_IS_DONE = dt.time(15, 15)
-# A symbol that lacked one of so many days before its last bar is thinly traded: it may lack more.
+# A symbol without a bar on one of this many days before its last one is thinly traded, so that
+# another day without a bar isn't stale.
 USUAL_DAYS = 20
 
 
@@ -32,7 +33,7 @@ def of_symbols(
     series: Mapping[str, Series],
     problems: list[str],
 ) -> dict[str, Any]:
-    """The part of the answer about symbols and days; raises what redis raises."""
+    """Return the part of the answer about symbols and days; raise what redis raises."""
     suspects = [
         {"symbol": symbol, "since": _moment(held.since), "reason": held.reason.value}
         for symbol, held in sorted(store.suspects().items())
@@ -61,10 +62,10 @@ def of_symbols(
 def stale_symbols(
     clock: MarketClock, series: Mapping[str, Series], unseen: Mapping[str, str]
 ) -> list[dict[str, str]]:
-    """Symbols that are behind while the market moves, each with its day and since when.
+    """Return the symbols that are behind while the market moves, with their day and since when.
 
-    ``unseen`` (symbol → since) were in no answer for 15 min of open market. A symbol whose bar is
-    unchanged was seen; one that often has no trade may lack a day.
+    ``unseen`` (symbol → since) were in no answer for 15 min of open market. A symbol that was
+    answered with an unchanged bar isn't stale, nor is a thinly traded one that lacks a day.
     """
     done = _last_day_done(clock)
     moved = sum(one.day >= epoch_of(done) for one in series.values())
@@ -81,7 +82,7 @@ def stale_symbols(
 
 
 def unknown_days(state: State) -> list[str]:
-    """A problem for the days that only the market has shown to be trading days."""
+    """Return a problem that names the days which only the market shows to be trading days."""
     configured = Calendar(settings.EXTRA_HOLIDAYS, settings.EXTRA_TRADING_DAYS)
     unknown = sorted(day for day in state.trading_days if not configured.is_trading_day(day))
     if not unknown:
@@ -107,7 +108,10 @@ def _next_trading_day(calendar: Calendar, day: dt.date) -> dt.date:
 
 
 def _trades_daily(series: Series, clock: MarketClock) -> bool:
-    """Whether it has a bar of each of the last days before its newest, as far as is known."""
+    """Return whether a series has a bar of each of the 20 trading days before its newest.
+
+    A series whose history isn't held or is shorter counts as such.
+    """
     if series.history is None:
         return True
     first = last = day_of(series.day)

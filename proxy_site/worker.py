@@ -1,7 +1,7 @@
-"""The worker: it leads while it holds the lease, and then fetches or follows, cycle by cycle.
+"""The worker leads while it holds the lease: it fetches or follows in cycles, and delivers.
 
-``run`` reads top to bottom: stand by, lead, cycle, tell, wait. What a cycle does is the source's
-business (tickers.core_fetch or tickers.follower), sending is delivery's.
+``run`` reads top to bottom: stand by, lead, run a cycle, report it, wait. The source makes the
+cycle (tickers.core_fetch or tickers.follower), and delivery sends.
 """
 
 import functools
@@ -29,24 +29,24 @@ from tickers.store.store import FencedError, Store
 
 logger = logging.getLogger(__name__)
 
-NAMED = 20  # symbols, at most, that the status names of each kind
-LONGEST_MESSAGE = 200  # characters of an error that nobody expected
+NAMED = 20  # symbols that each list of the status names at most
+LONGEST_MESSAGE = 200  # characters of an unexpected error's text that are shown
 
 Progress = Callable[[int, int], None]
 
 
 class Source(Protocol):
-    """Where trusted bars come from."""
+    """A source of trusted bars."""
 
     def cycle(self, fence: str, progress: Progress | None = None) -> CycleReport: ...
 
     def contact(self, fence: str) -> CycleReport:
-        """The cheapest request that shows the source alive and refreshes the trust window."""
+        """Make the cheapest request that shows the source alive and renews the trust window."""
         ...
 
 
 class Sender(Protocol):
-    """What of delivery the worker needs."""
+    """The part of delivery that the worker uses."""
 
     def start(self, fence: str) -> None: ...
 
@@ -57,7 +57,7 @@ class Sender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds between the starts of two cycles, and the longest pause between contacts."""
+    """The seconds between the starts of two cycles, and the longest pause between contacts."""
 
     office_hours: float
     otherwise: float
@@ -69,7 +69,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One request to a source; ``is_ours``: what went wrong is our store's or lease's fault."""
+    """One request to a source; ``is_ours``: it failed because of our store or lease."""
 
     cycle: CycleReport
     is_ours: bool = False
@@ -89,6 +89,8 @@ class Fault:
 
 
 class Worker:
+    """One worker process's loop over ``sources``, until ``stop`` is set."""
+
     def __init__(
         self,
         *,
@@ -116,12 +118,13 @@ class Worker:
         self._clock_skew = clock_skew or ClockSkew()
         self._exchanges = dict(exchanges or {})  # symbol → exchange, as the universe has it
         self._server_was_checked = False
-        self._faults: set[Fault] = set()  # of which the log has a traceback
+        self._faults: set[Fault] = set()  # kinds whose traceback is in the log
         self._iterations = 0
-        self._least_interval = 0.0  # for the request budget
-        self._own_failures = 0  # cycles in a row that our store or lease has failed
-        self._started = 0.0  # when the last cycle was; seconds of the monotonic clock
-        self._resumes_at: float | None = None  # after a cycle in which all addresses failed
+        self._least_interval = 0.0  # seconds that the request budget needs for a cycle
+        self._own_failures = 0  # cycles in a row that failed because of our store or lease
+        self._started = 0.0  # the last cycle's start; seconds of the monotonic clock
+        # When to ask again after a cycle in which all addresses failed; None: one answered.
+        self._resumes_at: float | None = None
 
     def run(self) -> None:
         """Lead whenever the lease is free, until ``stop`` is set."""
@@ -140,7 +143,7 @@ class Worker:
                 self._stop.wait(TRY_AGAIN)
 
     def run_once(self) -> bool:
-        """One cycle; False when it had errors, or another worker leads."""
+        """Run one cycle; return False when it had errors, or another worker leads."""
         with Lease(self._store) as lease:
             fence = self._wait_to_lead(lease)
             if fence is None:
@@ -172,7 +175,7 @@ class Worker:
             return None
 
     def _check_server(self) -> None:
-        """Say once what of the server endangers the market; /health goes on saying it."""
+        """Log once which settings of the server endanger the market; /health shows them."""
         if not self._server_was_checked:
             for danger in redis_checks.complaints(self._store.client.info()):
                 logger.warning("%s", danger)
@@ -201,17 +204,20 @@ class Worker:
             logger.info("moved to another exchange: %s", ", ".join(moved))
 
     def _cycle(self, fence: str) -> bool:
-        """One cycle, whatever goes wrong in it; returns whether nothing did."""
+        """Run one cycle, which may fail but never raises; return whether it had no errors."""
         self._started = time.monotonic()
         cycle, self._resumes_at = self._ask(lambda source: source.cycle(fence, self._progress))
         self._iterations += 1
         self._least_interval = cycle.least_interval
-        self._tell(cycle, fence)
+        self._report(cycle, fence)
         return not cycle.errors
 
     def _ask(self, request: Callable[[Source], CycleReport]) -> tuple[CycleReport, float | None]:
-        """Ask one address, and when it fails the next at once. Returns the report of the one that
-        was asked last, with the errors of those before; and if all failed, when to go on."""
+        """Ask one address, and if it fails the next at once.
+
+        Returns the report of the one asked last, with the errors of those before, and when to ask
+        again if all failed (else None).
+        """
         errors: list[str] = []
         interval = self._usual_interval()
         for address in self._addresses.to_ask(time.monotonic()):
@@ -249,11 +255,11 @@ class Worker:
             failed.errors.append(str(error))
         except Exception as error:  # noqa: BLE001 - nothing that others send may end the worker
             is_ours = False
-            failed.errors.append(self._tell_fault(error))
+            failed.errors.append(self._describe_fault(error))
         return Attempt(failed.finish(), is_ours)
 
-    def _tell_fault(self, error: Exception) -> str:
-        """A fault of our own, in a line; the first of its kind has its traceback in the log."""
+    def _describe_fault(self, error: Exception) -> str:
+        """Return an unexpected error in a line; log the traceback of the first of its kind."""
         *_, place = traceback.walk_tb(error.__traceback__)
         code = place[0].f_code
         kind = Fault(type(error), code.co_filename, code.co_name)
@@ -264,8 +270,11 @@ class Worker:
         return f"{text}: {str(error)[:LONGEST_MESSAGE]!r}"
 
     def _wait(self, lease: Lease, fence: str) -> None:
-        """Wait for the next cycle, an interval after the last one's start (less, when office hours
-        begin meanwhile); in a long wait, contact the source often enough for trust."""
+        """Wait for the next cycle, an interval after the last one's start.
+
+        The wait is shorter when office hours begin meanwhile. During a long one the source is
+        contacted often enough to keep the trust window open.
+        """
         contact_at = time.monotonic() + self._pace.longest_pause
         until = self._started + self._next_interval()
         while (now := time.monotonic()) < until and lease.fence == fence:
@@ -279,18 +288,18 @@ class Worker:
             until = min(until, self._started + self._next_interval())
 
     def _usual_interval(self) -> float:
-        """The longer of the pace and what the request budget allows, in seconds."""
+        """Return the longer of the pace and what the request budget allows, in seconds."""
         return max(self._pace.interval(self._clock), self._least_interval)
 
     def _next_interval(self) -> float:
-        """Seconds from the last cycle's start to the next one's."""
+        """Return the seconds from the last cycle's start to the next one's."""
         interval = self._usual_interval()
         if self._resumes_at is None:
             return interval
         return min(max(interval, self._resumes_at - self._started), self._pace.longest_pause)
 
-    def _tell(self, cycle: CycleReport, fence: str) -> None:
-        """The log line and the status of /health."""
+    def _report(self, cycle: CycleReport, fence: str) -> None:
+        """Log a cycle, and write the status that /health shows."""
         for error in cycle.errors:
             logger.error("cycle %d: %s", self._iterations, error)
         if cycle.symbol_errors:

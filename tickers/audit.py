@@ -1,7 +1,7 @@
-"""The nightly audit: after each close every series is read in full, and what differs is replaced.
+"""The nightly audit reads every series in full after the close and replaces what differs.
 
-So nothing outlives a day that an overlap doesn't reach: a hole of a truncated first load, a row
-that was filled later, a small correction far back.
+So no fault that an overlap doesn't reach outlives a day: a gap of a truncated first load, a row
+that the source filled later, a small correction far back.
 """
 
 import datetime as dt
@@ -11,15 +11,15 @@ from typing import Any
 from tickers.market_clock import EXCHANGE_ZONE, MarketClock
 from tickers.store.store import Store
 
-# Minutes of the day, at the exchange: an audit begins from 16:00 to 20:00. Each node takes a random
-# one, so that they don't all ask at once.
+# An audit begins from 16:00 to 20:00 exchange time (in minutes of the day). Each node draws a
+# random minute, so that they don't all ask at once.
 FIRST, LAST = 16 * 60, 20 * 60
 NAMED = 20  # symbols, at most, that a report names
 _RANDOM = random.SystemRandom()
 
 
 class Audits:
-    """When this node's audits are due; what the last one found is kept in the store."""
+    """The times of this node's audits; the report of the last one is kept in the store."""
 
     def __init__(self, store: Store, clock: MarketClock) -> None:
         self._store = store
@@ -40,7 +40,7 @@ class Audits:
         return self._store.audit().get("day") != today.isoformat()
 
     def note(self, report: dict[str, Any], *, fence: str) -> None:
-        """Keep what an audit found; raises FencedError."""
+        """Keep an audit's report; raise FencedError."""
         day = self._clock.today().isoformat()
         self._store.write_audit({"day": day, **report}, fence=fence)
 
@@ -48,7 +48,7 @@ class Audits:
 def report(
     *, at: dt.datetime, read: int, changed: list[str], suspects: list[str]
 ) -> dict[str, Any]:
-    """What an audit found, as the store and /health have it."""
+    """Return an audit's report as the store and /health have it."""
     return {
         "at": at.astimezone(dt.UTC).isoformat(timespec="seconds"),
         "symbols_read": read,

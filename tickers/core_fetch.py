@@ -1,9 +1,9 @@
-"""The core node's cycle: ask the upstream for what is new, and merge it as CORE.
+"""The core fetch is a core node's cycle: it asks the upstream for new bars, merged as CORE.
 
 A symbol's history is fetched in full once. After that a cycle asks only for an overlap: the last
-bars, reaching back behind the newest one stored. The overlap shows when the upstream has adjusted
-the history (a dividend, a split) or when the node was away for longer than it reaches; then that
-symbol is fetched in full again.
+bars, reaching back behind the newest one stored. The overlap shows whether the upstream has
+adjusted the history (a dividend, a split), or the node was away for longer than it reaches; then
+that symbol is fetched in full again.
 """
 
 import datetime as dt
@@ -28,27 +28,27 @@ from tickers.verdict import Authority
 
 logger = logging.getLogger(__name__)
 
-# Bars asked for in a cycle. The newest stored day may still change after its close (in 24 of 286
+# Bars that a cycle asks for. The newest stored day may still change after its close (in 24 of 286
 # symbols the day's final bar differs from its folded minutes), so days before it are compared.
 OVERLAP = 4
 
-# Seconds of open market in which an answer has a symbol, or it is stale.
+# Seconds of open market after which a symbol that no answer had is stale.
 UNSEEN = 900.0
 
-# An adjustment shows in prices of closed days that differ by more than this.
+# Prices of a closed day that differ by more than this part show an adjustment.
 ADJUSTED = 0.001
 
-# countBack counts bars; asking for every calendar day and some more reaches the history's start.
+# countBack counts bars, so asking for each calendar day and some more reaches the history's start.
 MARGIN = 10
 
-# Symbols of a contact: that none of them comes isn't the fault of one.
+# Symbols of a contact. They are more than one, so that a single absent symbol doesn't fail it.
 A_FEW = 3
 
 
 class CoreFetch:
-    """Fetches ``symbols`` from the upstream into ``store``; one thread at a time.
+    """The core fetch brings ``symbols`` from the upstream into ``store``; one thread at a time.
 
-    ``on_change`` is called after each merge that changed something, so that sending need not wait
+    ``on_change`` is called after each merge that changed something, so that delivery needn't wait
     for the cycle's end.
     """
 
@@ -72,19 +72,20 @@ class CoreFetch:
         self._on_change = on_change
         self._audits = audit.Audits(store, clock)
         self._lacking = Lacking()
-        # When a full read that settled nothing was made, in milliseconds of the store's clock.
+        # Symbols whose last full read settled nothing, with its time in milliseconds of the store's
+        # clock; symbols with the time at which an answer had a bar of them last, likewise.
         self._unsettled: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
         self._read_all = False
-        self._seen: dict[str, int] = {}  # when an answer had a bar of it, likewise
         self._fence = ""
         self._spoilt: frozenset[str] = frozenset()  # symbols in error, in the last cycle
         self._noted: dict[str, int] = {}
-        # Its one thread has the client to itself, also when a cycle ended before its last answer.
+        # One thread uses the client, also when a cycle ended before its last answer came.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="fetch")
 
     @property
     def source(self) -> str:
-        """The name of its upstream."""
+        """The upstream's name."""
         return self._client.source
 
     def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> CycleReport:
@@ -111,7 +112,7 @@ class CoreFetch:
         self._sum_up(cycle)
         if cycle.bars_received:
             cycle.unseen = self._unseen(held, intake.now)
-        # What brings nothing at all has spoken of no symbol.
+        # A cycle that brought no bar has spoken of no symbol, and completes nothing.
         if cycle.bars_received and not cycle.errors and not self._stop.is_set():
             self._read_all = bool(intake.shown_days())
             if auditing:
@@ -123,14 +124,16 @@ class CoreFetch:
         return self._finish(cycle, before)
 
     def read_in_full(self, fence: str, symbols: Sequence[str], *, accept: bool = False) -> Intake:
-        """Read these series in full now, and take what differs; with ``accept`` whatever comes.
-        Returns the intake, which has what became of them."""
+        """Read these series in full now, and take what differs; with ``accept``, take all.
+
+        Returns the intake, which says what became of each.
+        """
         intake = self._intake(fence, CycleReport(), accepts=accept)
         self._load(symbols, set(self._store.loaded()), intake, intake.cycle, None)
         return intake
 
     def full(self, symbol: str) -> list[Bar]:
-        """What the upstream says of a whole series; raises UpstreamError."""
+        """Return the whole series as the upstream has it; raise UpstreamError."""
         days = (self._clock.today() - self._history_start).days
         answer = self._client.history(
             [symbol], interval="1D", count_back=days + MARGIN, to=self._end()
@@ -151,13 +154,13 @@ class CoreFetch:
         )
 
     def _forget_those_that_left(self, loaded: Iterable[str], fence: str) -> None:
-        """What we fetched ourselves and no longer know leaves the market; gossip's stays."""
+        """Remove symbols that were fetched and have left the universe; gossip's symbols stay."""
         for symbol in set(loaded).difference(self._symbols):
             if self._store.forget(symbol, fence=fence):
                 logger.warning("%s isn't in the universe any more: it has left the market", symbol)
 
     def _unseen(self, held: Iterable[str], now: int) -> dict[str, str]:
-        """Symbols that no answer had for 15 min of open market, each with since when."""
+        """Return the symbols that no answer had for 15 min of open market, and since when."""
         before = {symbol: self._seen.setdefault(symbol, now) for symbol in held}
         if not (self._clock.in_office_hours() and self._clock.in_office_hours(ago=UNSEEN)):
             return {}
@@ -171,30 +174,33 @@ class CoreFetch:
         self._seen.update((symbol, now) for symbol, bars in answer.series.items() if bars)
 
     def _may_settle(self, symbol: str, intake: Intake) -> bool:
-        """Whether a full read can show something that the last one didn't."""
+        """Return whether a full read can show something that the last one didn't."""
         before = self._unsettled.get(symbol)
         return before is None or abs(intake.now - before) >= APART * 1000
 
     def _dispute_absent(self, fence: str, cycle: CycleReport) -> None:
-        """A peer's bar of today is in dispute where our whole answer has none although most symbols
-        have one: before the first trades most have none."""
+        """Dispute peers' bars of today for symbols of which our whole answer has none.
+
+        That is done only while most symbols have a bar of today: before the first trades most have
+        none.
+        """
         absent = cycle.without_todays - cycle.with_todays
         if len(cycle.with_todays) > len(absent):
             self._store.dispute_absent(sorted(absent), fence)
 
     def contact(self, fence: str) -> CycleReport:
-        """One request for a few symbols: shows the upstream alive, refreshes the trust window."""
+        """Make one request for a few symbols, which shows the upstream alive and renews trust."""
         cycle, before = CycleReport(), self._client.counters.requests
         silent = self._client.absent | self._client.refused | self._spoilt
         answering = [symbol for symbol in self._symbols if symbol not in silent]
-        # A series to be read in full is found again by the next cycle.
+        # A series that should be read in full is left to the next cycle.
         few = min(A_FEW, self._client.batch_size)
         self._update(answering[:few], self._intake(fence, cycle), fence, cycle)
         self._sum_up(cycle)
         return self._finish(cycle, before)
 
     def _recall(self, fence: str) -> None:
-        """Begin a lead with what the last leader has learned."""
+        """Take over the batch size that the last leader learned, once under each lease."""
         if fence != self._fence:
             self._noted = self._store.batch_size(self._client.source)
             self._client.recall(self._noted)
@@ -206,7 +212,7 @@ class CoreFetch:
             self._noted = learned
 
     def _sum_up(self, cycle: CycleReport) -> None:
-        """Name what was given up, and say whether the cycle brought anything at all."""
+        """Name the symbols that were given up; report an error if the cycle brought nothing."""
         for symbol in self._client.refused.intersection(self._symbols):
             told = "the upstream refuses it; it is asked for again later"
             cycle.symbol_errors.setdefault(symbol, told)
@@ -238,11 +244,11 @@ class CoreFetch:
     def _update(
         self, symbols: Sequence[str], intake: Intake, fence: str, cycle: CycleReport
     ) -> list[str]:
-        """Merge the overlap of symbols whose history is loaded; returns those to load again."""
+        """Merge the overlap of symbols whose history is loaded; return those to load again."""
         again: list[str] = []
         overlap = OVERLAP + self._days_away()
-        # Read before anything is asked: what came in an answer is merged a little sooner. merge
-        # decides by what is stored then.
+        # Read before the upstream is asked, so that an answer is merged a little sooner. merge
+        # itself decides by what is stored by then.
         stored = dict(self._store.series(symbols, last=overlap))
         for answer in self._fetch(symbols, overlap, cycle):
             merging: list[Bar] = []
@@ -266,8 +272,10 @@ class CoreFetch:
     def _compared(
         self, symbol: str, bars: Sequence[Bar], rows: Sequence[Row], intake: Intake
     ) -> tuple[bool, list[Bar]]:
-        """compare, of what can be right: nothing of a series that has to be read in full is merged
-        before that has shown what moved."""
+        """Return what ``compare`` does, for bars that can be right.
+
+        Nothing is merged of a series that has to be read in full, until that has shown what moved.
+        """
         bars = intake.open_days(bars)
         whole, usable = compare(bars, rows)
         held = intake.suspects.get(symbol)
@@ -283,7 +291,7 @@ class CoreFetch:
         return whole, intake.credible(symbol, usable, bars, last_close(rows))
 
     def _days_away(self) -> int:
-        """Days since the last complete cycle: the overlap reaches back over them."""
+        """Return the days since the last complete cycle, over which the overlap reaches back."""
         seconds = self._store.seconds_since_cycle()
         return 0 if seconds is None else int(seconds // 86_400)
 
@@ -350,7 +358,10 @@ class CoreFetch:
         cycle.errors.append(f"{len(failure.symbols)} symbols weren't fetched: {failure.error}")
 
     def _note_symbols(self, answer: Answer[Bar], cycle: CycleReport) -> None:
-        """What an answer doesn't have. Empty columns are an error of a symbol that has bars."""
+        """Note which symbols an answer lacks or has wrong.
+
+        Empty columns are an error only of a symbol that has bars.
+        """
         having = self._store.newest(answer.empty)
         unlisted = answer.empty - having.keys()
         cycle.missing |= answer.missing | unlisted
@@ -359,36 +370,36 @@ class CoreFetch:
                 cycle.symbol_errors[symbol] = error
 
     def _ahead(self, answers: Iterator[Answer[Bar] | Failure]) -> Iterator[Answer[Bar] | Failure]:
-        """The same; the next one is asked for while the caller merges the last."""
+        """Yield the same answers; the next is asked for while the caller merges the last."""
         coming = self._asking.submit(next, answers, None)
         while (answer := coming.result()) is not None:
             coming = self._asking.submit(next, answers, None)
             yield answer
 
     def _end(self) -> dt.datetime:
-        """The end of the market clock's day: nothing later can be stored."""
+        """Return the end of the market clock's day, as no later bar can be stored."""
         midnight = dt.datetime.combine(self._clock.today(), dt.time(), dt.UTC)
         return midnight + dt.timedelta(hours=17) - dt.timedelta(seconds=1)
 
 
 def authority_of(answer: Answer[Bar]) -> Authority:
-    """What another node's door serves is followed, not fetched."""
+    """Return FOLLOWED for an answer of another node's door, else CORE."""
     return Authority.CORE if answer.age is None else Authority.FOLLOWED
 
 
 def compare(bars: Sequence[Bar], stored: Sequence[tuple[int, bytes]]) -> tuple[bool, list[Bar]]:
-    """(whether the series must be read in full, the bars to merge now).
+    """Return whether the series must be read in full, and the bars to merge now.
 
     ``bars`` are the upstream's last ones, ``stored`` our (day in epoch seconds, encoded bar), both
     sorted by day. A closed day that is stored as it came isn't merged again. Of a series that has
-    to be read in full, only bars from the newest stored day on are: closed days change all at once
-    or not at all.
+    to be read in full, only bars after the newest stored day and the last bar are merged: closed
+    days change all at once or not at all.
     """
     if not bars or not stored:
         return bool(bars), list(bars)
     newest = stored[-1][0]
     ours = dict(stored)
-    # The last one goes along whatever it says: it ends overlays, and confirms a peer's bar.
+    # The last bar is always merged: that ends overlays and confirms a peer's bar.
     changed = [
         bar
         for bar in bars

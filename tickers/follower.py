@@ -1,12 +1,12 @@
-"""Following a core network: its market, then what changed in it, merged as FOLLOWED.
+"""The follower reads a core network's market, then what changed in it, and merges it as FOLLOWED.
 
 A core network may have several addresses, tried in turn by the worker. The position at each is kept
-in the store, beside the bars that it names; an address that is new starts from the position read
-last, which it knows when it serves the same store.
+in the store, beside the bars that it names. A new address starts from the position that was read
+last, at another one: it knows that position if it serves the same store.
 
-Older nodes (Rust) have no ETag and no /tickers/changes; they are followed by reading the whole
-market, and in between its latest days. They append strangers' bars behind their own, so a day's
-first bar is the trusted one, and what they serve as the last bar is never asked for.
+Older nodes (Rust) have no ETag and no /tickers/changes. The follower reads their whole market, and
+in between its latest days. They append strangers' bars behind their own, so a day's first bar is
+the trusted one, and the single last bar that they serve by default is never asked for.
 """
 
 import datetime as dt
@@ -43,15 +43,15 @@ logger = logging.getLogger(__name__)
 MAX_MARKET = 256_000_000  # bytes: 3,000 symbols of 700 bars each
 MAX_ANSWER = 64_000_000  # bytes of any other answer: 50 symbols of 10,000 bars each
 SYMBOLS_A_REQUEST = 50
-MOST_REMOVED = 0.05  # of the symbols: more that are removed at once wait for an operator
-_SAYS_LATER = frozenset({408, 425, 429})  # they are about the moment, not about the position
-LATEST_DAYS = dt.timedelta(days=14)  # longer than any holiday: each has a trading day
-MOST_NEWER = 20  # bars of a refused series: a longer absence isn't made up for
+MOST_REMOVED = 0.05  # of the symbols; if more are removed at once, an operator must decide
+_SAYS_LATER = frozenset({408, 425, 429})  # statuses about the moment, not about the position
+LATEST_DAYS = dt.timedelta(days=14)  # longer than any holiday, so that a trading day is within
+MOST_NEWER = 20  # newest bars of a refused series that are merged all the same
 LATEST = "latest"  # the key, beside those of addresses, of the position read last
 
 
 class FollowError(Exception):
-    """The core network didn't answer, or not with a market; the message says what it did."""
+    """The core network didn't answer with a market; the message says what it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,11 @@ class CoreResponse:
 
 
 class Follower:
-    """Follows the node at ``url`` into ``store``; one thread at a time."""
+    """The follower of the node at ``url`` merges into ``store``; one thread at a time.
+
+    ``refresh_interval``, ``timeout`` (to connect, to read) and ``total_timeout`` are in seconds;
+    ``history_start`` is the first day that is stored, in epoch seconds.
+    """
 
     def __init__(
         self,
@@ -110,12 +114,14 @@ class Follower:
         except CoreAnswerError as error:
             raise FollowError(f"the core network {error}") from None
         if intake.shown_days():
-            self._forget(fence)  # what was dropped is read again
+            self._forget(fence)  # so that the bars dropped as of a closed day are read again
         return cycle.finish()
 
     def read_in_full(self, fence: str, symbols: Sequence[str], *, accept: bool = False) -> Intake:
-        """Read these series in full now, and take what differs; with ``accept`` whatever comes.
-        Returns the intake, which has what became of them. Raises as ``cycle`` does."""
+        """Read these series in full now, and take what differs; with ``accept``, take all.
+
+        Returns the intake, which says what became of each. Raises what ``cycle`` raises.
+        """
         intake = self._intake(fence, CycleReport(), accepts=accept)
         try:
             for at in range(0, len(symbols), SYMBOLS_A_REQUEST):
@@ -126,7 +132,7 @@ class Follower:
         return intake
 
     def full(self, symbol: str) -> list[Bar]:
-        """What the core network says of a whole series; raises FollowError."""
+        """Return the whole series as the core network has it; raise FollowError."""
         query = {"symbol": [symbol], "authority": "trusted", "all": "true"}
         answer = self._get("/tickers", query, CycleReport())
         if answer.status != 200:
@@ -148,7 +154,7 @@ class Follower:
         )
 
     def contact(self, fence: str) -> CycleReport:
-        """A cycle: once the market is read, it is a cheap request by itself."""
+        """Run a cycle, which is one cheap request once the market is read."""
         return self.cycle(fence)
 
     def _read_whole_lately(self) -> bool:
@@ -162,8 +168,10 @@ class Follower:
     # --- A node of our kind: what changed -----------------------------------------------------
 
     def _changes(self, position: Position, fence: str, cycle: CycleReport) -> CoreResponse | None:
-        """The core network's changes since ``position``; None when it can't tell: whatever 4xx it
-        answers, the position is forgotten, or it would be refused for ever."""
+        """Return the core network's changes since ``position``; None when it can't tell them.
+
+        After any 4xx about the position it is forgotten, or it would be refused for ever.
+        """
         answer = self._get("/tickers/changes", {"since": str(position)}, cycle)
         if 400 <= answer.status < 500 and answer.status not in _SAYS_LATER:
             logger.info(
@@ -183,7 +191,7 @@ class Follower:
         for at in range(0, len(whole), SYMBOLS_A_REQUEST):
             handed |= self._replace(whole[at : at + SYMBOLS_A_REQUEST], changes.position, intake)
         intake.finish()
-        taken = not (changes.bars or whole)  # what hasn't changed is confirmed
+        taken = not (changes.bars or whole)  # an answer without changes confirms the market
         taken |= self._settle(handed, fence, answer.age, intake)
         taken |= self._merge(changes.bars, fence, answer.age, intake)
         if taken:
@@ -194,7 +202,7 @@ class Follower:
     def _replace(
         self, symbols: Sequence[str], position: Position | None, intake: Intake
     ) -> dict[str, list[Bar]]:
-        """Read series whole: those that the core network says it replaced at ``position``."""
+        """Read whole series, which the core network replaced at ``position`` or before."""
         query = {"symbol": list(symbols), "authority": "trusted", "all": "true"}
         answer = self._get("/tickers", query, intake.cycle)
         if answer.status != 200:
@@ -207,8 +215,11 @@ class Follower:
         return self._replace_series(market, answer.age, intake, replace_newest=True)
 
     def _remove(self, symbols: Sequence[str], fence: str, cycle: CycleReport) -> bool:
-        """Take symbols out of the market that the core network has removed; False when there are so
-        many at once that an operator must look at it: nothing is removed then."""
+        """Remove the symbols that the core network has removed, and return True.
+
+        If they are too many at once nothing is removed, as an operator must look at it first, and
+        False is returned.
+        """
         held = set(self._store.symbols())
         gone = sorted(held & set(symbols))
         if len(gone) > max(1, MOST_REMOVED * len(held)):
@@ -241,7 +252,7 @@ class Follower:
         handed = self._replace_series(market, answer.age, intake, progress=progress)
         intake.finish()
         if not self._settle(handed, fence, answer.age, intake):
-            # That makes no data fresh, and is no position to go on from.
+            # Nothing was taken, so the data is no fresher, and the position isn't kept.
             intake.cycle.errors += _refusals(intake.refused)
             intake.cycle.bars_received = 0
             return
@@ -253,8 +264,10 @@ class Follower:
             self._remember(position, fence)
 
     def _merge_latest_days(self, fence: str, intake: Intake) -> None:
-        """The cheap contact with a node that has no changes to tell: its latest bars, each the
-        first of its day. With a start_date older nodes answer with all bars of a day."""
+        """Merge the latest bars of a node without /tickers/changes, each the first of its day.
+
+        This is its cheap contact. With a start_date older nodes answer with all bars of a day.
+        """
         clock = self._store.clock
         since = clock.trading_day() - LATEST_DAYS
         query = {"authority": "trusted", "all": "true", "start_date": since.isoformat()}
@@ -279,7 +292,7 @@ class Follower:
         replace_newest: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, list[Bar]]:
-        """Hand the series to the intake, each beside what is stored of it; returns their bars."""
+        """Give each series to the intake beside what is stored of it; return their bars."""
         _count(market.dropped, sum(map(len, market.series.values())), intake.cycle)
         loaded = self._store.loaded()
         known = [symbol for symbol in market.series if symbol in loaded]
@@ -297,8 +310,10 @@ class Follower:
         return handed
 
     def _settle(self, handed: dict[str, list[Bar]], fence: str, age: float, intake: Intake) -> bool:
-        """Merge the newest bars of those series that were refused for being shorter than ours;
-        returns whether anything of what was handed to the intake is taken."""
+        """Merge the newest bars of series that were refused for being shorter than ours.
+
+        Returns whether any of these bars, or any series given to the intake, was taken.
+        """
         shorter = [
             bar
             for symbol, verdict in intake.refused.items()
@@ -309,14 +324,14 @@ class Follower:
         return newer or not intake.taken.isdisjoint(handed)
 
     def _newer(self, bars: Sequence[Bar]) -> list[Bar]:
-        """Those of the newest day that is stored of their symbol, or of a later one."""
+        """Return the bars of their symbol's newest stored day or a later one."""
         stored = self._store.newest({bar.symbol for bar in bars})
         return [bar for bar in bars if bar.symbol in stored and bar.epoch >= stored[bar.symbol].day]
 
     # --- Merging ------------------------------------------------------------------------------
 
     def _merge(self, bars: Sequence[Bar], fence: str, age: float, intake: Intake) -> bool:
-        """Merge bars that can be right; False when none was taken."""
+        """Merge the bars that can be right; return whether any was taken."""
         credible = intake.newest(intake.open_days(bars))
         if not credible:
             return False
@@ -325,14 +340,17 @@ class Follower:
         return not all(verdict.refused for verdict in merged.verdicts)
 
     def _complete(self, fence: str, age: float) -> None:
-        """A complete contact speaks of every symbol, so overlays end, changed or not. Only what was
-        taken makes the data as fresh as the core network says."""
+        """Complete the cycle after a contact of which something was taken.
+
+        A complete contact speaks of every symbol, so that all overlays end, and makes the data as
+        fresh as the core network says.
+        """
         self._store.complete_cycle(fence=fence, age=age, ends_overlays=True)
 
     # --- The position in the core network -----------------------------------------------------
 
     def _position(self) -> Position | None:
-        """Where we are at this address; at one that is new, where we are at the last one."""
+        """Return the position at this address; at a new address, the position read last."""
         held = self._store.followed()
         return _kept(held.get(self._url, held.get(LATEST, "")))
 
@@ -341,13 +359,13 @@ class Follower:
         self._store.remember_followed(place, fence=fence)
 
     def _forget(self, fence: str) -> None:
-        """This address can't go on from our position; what others told stays true of them."""
+        """Forget the position at this address; those at other addresses stay valid."""
         self._whole_at = None
         place = {**self._store.followed(), self._url: ""}
         self._store.remember_followed(place, fence=fence)
 
     def _refuse_to_go_back(self, position: Position) -> None:
-        """Leave an address that lags behind what its store has told before for another one."""
+        """Raise FollowError for an address that is behind what its store has told before."""
         for text in self._store.followed().values():
             seen = _kept(text)
             if seen and seen.epoch == position.epoch and seen.revision > position.revision:
@@ -392,13 +410,13 @@ class Follower:
 
 
 def _largest(path: str, query: dict[str, Any]) -> int:
-    """The bytes that an answer has at most: only the whole market is large."""
+    """Return the most bytes that an answer may have; only the whole market is large."""
     whole = path == "/tickers" and query.get("all") == "true" and "symbol" not in query
     return MAX_MARKET if whole else MAX_ANSWER
 
 
 def _kept(text: str) -> Position | None:
-    """A position that was kept; None for one that no core network can have given out."""
+    """Return a position that was kept; None for one that no core network can have given out."""
     try:
         return read_position(text) if text else None
     except CoreAnswerError:
@@ -406,7 +424,7 @@ def _kept(text: str) -> Position | None:
 
 
 def _refusals(refused: Mapping[str, Verdict]) -> list[str]:
-    """A line for each reason why series were refused."""
+    """Return a line for each reason why series were refused."""
     by_verdict: dict[Verdict, list[str]] = {}
     for symbol, verdict in refused.items():
         by_verdict.setdefault(verdict, []).append(symbol)

@@ -1,8 +1,8 @@
-"""The intake: what a trusted source said in a cycle, taken into the store unless it can't be right.
+"""The intake takes into the store what a trusted source says in a cycle, unless it can't be right.
 
 The core fetch and the follower share it. Bars of days on which the exchanges were closed are
-dropped and counted, prices beyond ten times the last close and histories that can't be right make
-suspects (tickers/suspects.py), and stored days that a source lacks three times in a row go.
+dropped and counted. Prices beyond ten times the last close, and histories that can't be right, make
+a symbol a suspect (tickers/suspects.py). A stored day that three answers in a row lack is removed.
 """
 
 import datetime as dt
@@ -21,18 +21,18 @@ from tickers.verdict import Authority, Verdict
 
 logger = logging.getLogger(__name__)
 
-LACKED = 3  # answers in a row, after which a day that they span isn't one of the series
-SHOWN_BY = 10  # symbols, and half of them all, that show a day to have been a trading day
+LACKED = 3  # answers in a row that must span and lack a stored day for it to go
+SHOWN_BY = 10  # symbols, and half of all, that must have a bar to show a trading day
 
 
 class Lacking:
-    """How many answers in a row lacked a stored day that they span; kept from cycle to cycle."""
+    """The number of answers in a row that lacked a stored day they span, from cycle to cycle."""
 
     def __init__(self) -> None:
         self._counts: dict[str, dict[dt.date, int]] = {}
 
     def note(self, symbol: str, bars: Sequence[Bar], stored: Collection[dt.date]) -> None:
-        """An answer of the symbol, sorted by day, and its stored days."""
+        """Compare an answer of the symbol, sorted by day, with its stored days."""
         if not bars:
             return
         first, last, has = bars[0].day, bars[-1].day, {bar.day for bar in bars}
@@ -45,15 +45,15 @@ class Lacking:
             self._counts[symbol] = counts
 
     def gone(self, symbol: str) -> set[dt.date]:
-        """The days that three answers in a row lacked."""
+        """Return the days that three answers in a row lacked."""
         return {day for day, n in self._counts.get(symbol, {}).items() if n >= LACKED}
 
 
 class Intake:
-    """Takes what one cycle brings, of ``symbols`` in all (0: of those that are stored).
+    """The intake of one cycle, which is about ``symbols`` symbols in all (0: those stored).
 
-    ``how`` is what replace_series is told besides. With ``accepts``, whatever comes is taken: an
-    operator has looked at it.
+    ``how`` has further arguments of Store.replace_series. With ``accepts``, everything is taken, as
+    an operator has looked at it.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class Intake:
         self.cycle, self.symbols, self._history_start = cycle, symbols, history_start
         self._lacking, self._accepts = lacking or Lacking(), accepts
         self._closed: dict[dt.date, set[str]] = {}
-        # Adjusted series wait for the cycle's end: more than a few of them are no ex-dates.
+        # Adjusted series wait for the cycle's end, as more than a few of them are no ex-dates.
         self._waiting: dict[str, tuple[list[Bar], dict[str, Any]]] = {}
         self._too_many = False
         self.changed: list[str] = []  # series that were replaced
         self.refused: dict[str, Verdict] = {}
-        self.taken: set[str] = set()  # symbols of which the source's word was taken
+        self.taken: set[str] = set()  # symbols whose series was taken as the source has it
 
-    # Read when they are needed: an answer that never comes needs no store.
+    # These are read when they are needed: an answer that never comes needs no store.
 
     @functools.cached_property
     def now(self) -> int:
@@ -96,7 +96,7 @@ class Intake:
     # --- Bars -----------------------------------------------------------------------------------
 
     def open_days(self, bars: Sequence[Bar]) -> list[Bar]:
-        """Without the bars of days on which the exchanges were closed, which are counted."""
+        """Return the bars of days on which the exchanges were open; the others are counted."""
         calendar, today = self._store.clock.calendar, self._store.clock.today()
         kept = []
         for bar in bars:
@@ -110,11 +110,11 @@ class Intake:
     def credible(
         self, symbol: str, bars: Sequence[Bar], answer: Sequence[Bar], close: float | None
     ) -> list[Bar]:
-        """Those of a symbol's ``bars`` that aren't beyond ten times the last close; one that is
-        makes the symbol a suspect.
+        """Return those of a symbol's ``bars`` that aren't beyond ten times the last close.
 
-        ``close`` is the last stored one. What the source itself says of the day before counts as
-        well: a bar that agrees with that contradicts a peer's bar, not the market.
+        A bar that is beyond makes the symbol a suspect. ``close`` is the last stored close. The
+        source's own close of the day before, in ``answer``, is a second measure: a bar that agrees
+        with it contradicts a peer's bar, not the market.
         """
         kept = [bar for bar in bars if not _is_beyond_both(bar, answer, close)]
         held = self.suspects.get(symbol)
@@ -127,8 +127,10 @@ class Intake:
         return kept
 
     def newest(self, bars: Sequence[Bar]) -> list[Bar]:
-        """Those that can be right, of bars of several symbols that came without their histories.
-        Of a suspect none is: what it is read in full for comes first."""
+        """Return those bars of several symbols, come without histories, that can be right.
+
+        A suspect's bars are dropped until its series has been read in full.
+        """
         stored = self._store.newest({bar.symbol for bar in bars})
         by_symbol: dict[str, list[Bar]] = {}
         for bar in sorted(bars, key=lambda bar: bar.day):
@@ -147,7 +149,7 @@ class Intake:
         return kept
 
     def due(self) -> list[str]:
-        """Suspects whose series are to be read in full again."""
+        """Return the suspects whose series are to be read in full again."""
         return [
             s for s, held in self.suspects.items() if held.fingerprint and held.is_due(self.now)
         ]
@@ -155,15 +157,18 @@ class Intake:
     # --- Whole series ---------------------------------------------------------------------------
 
     def lacks(self, symbol: str, bars: Sequence[Bar], rows: Sequence[Row]) -> bool:
-        """Note which of the stored ``rows`` an answer lacks; whether one was lacked three times,
-        or is of a day on which the exchanges were closed."""
+        """Note which of the stored ``rows`` an answer lacks.
+
+        Returns whether the series should be read in full: a day was lacking three times, or a
+        stored day is one on which the exchanges were closed.
+        """
         days = [day_of(day) for day, _ in rows]
         self._lacking.note(symbol, bars, days)
         calendar = self._store.clock.calendar
         return bool(self._lacking.gone(symbol)) or not all(map(calendar.is_trading_day, days))
 
     def series(self, symbol: str, bars: Sequence[Bar], rows: Sequence[Row], **how: Any) -> None:
-        """Take a full answer, beside the ``rows`` that are stored of a loaded series (or none)."""
+        """Judge a full answer by the stored ``rows`` of a loaded series (or none), and take it."""
         kept = self.open_days(bars)
         if not kept:
             return
@@ -179,7 +184,7 @@ class Intake:
             reason = Reason.ALTERNATES
         if reason is not None:
             self._doubt(symbol, kept, reason, how)
-            if not rows and len(kept) > 1:  # the last good bars of a series that wasn't there
+            if not rows and len(kept) > 1:  # of a new series all but the doubtful last bar is good
                 self._replace(symbol, kept[:-1], how)
         elif finding.adjusted:
             self._wait(symbol, kept, how)
@@ -193,7 +198,7 @@ class Intake:
             self._take(symbol, kept, how)
 
     def _judge(self, symbol: str, bars: Sequence[Bar], rows: Sequence[Row]) -> Finding:
-        """What only a peer wrote says nothing against our source."""
+        """Judge a full answer; stored bars that only a peer wrote don't make it a suspect."""
         newest = rows[-1][0] if rows else 0
         finding = judge(bars, dict(rows), newest)
         if finding.reason is None or not rows:
@@ -203,10 +208,10 @@ class Intake:
         return judge(bars, ours, newest) if foreign else finding
 
     def _gone(self, symbol: str, last: dt.date, stored: Sequence[dt.date]) -> set[dt.date]:
-        """The stored days that go: lacked three times, or days on which nobody traded."""
+        """Return the stored days to be removed: lacking three times, or of closed exchanges."""
         closed = {day for day in stored if not self._store.clock.calendar.is_trading_day(day)}
         later = {day for day in stored if day > last}
-        # Where a true day is stored after the answer's last, what lies beyond waits for another.
+        # Closed days after the answer's last day stay while a trading day is stored there too.
         return (closed if later <= closed else closed - later) | self._lacking.gone(symbol)
 
     def _was_adjusted_lately(self, symbol: str) -> bool:
@@ -224,7 +229,7 @@ class Intake:
             self._waiting.clear()
 
     def _doubt(self, symbol: str, bars: list[Bar], reason: Reason, how: dict[str, Any]) -> None:
-        """Keep a suspect, or take it: two equal answers have said the same."""
+        """Make or keep the symbol a suspect; take the series if two equal answers confirm it."""
         held = self.suspects.get(symbol)
         if held and not reason.needs_operator and held.is_confirmed_by(bars, self.now):
             logger.warning("%s: two equal full answers have said the same; it is taken", symbol)
@@ -274,7 +279,7 @@ class Intake:
     # --- The end --------------------------------------------------------------------------------
 
     def finish(self, on_change: Callable[[], None] = lambda: None) -> None:
-        """Take the adjusted series: they are few enough to be ordinary ex-dates."""
+        """Take the adjusted series, which are few enough to be ordinary ex-dates."""
         waiting, self._waiting = self._waiting, {}
         for symbol, (bars, how) in waiting.items():
             self._take(symbol, bars, how)
@@ -282,7 +287,7 @@ class Intake:
             on_change()
 
     def audited(self, symbols: Collection[str]) -> dict[str, Any]:
-        """What an audit of these symbols found."""
+        """Return the report of an audit of these symbols."""
         return audit.report(
             at=self._store.clock.now(),
             read=len(symbols),
@@ -291,8 +296,10 @@ class Intake:
         )
 
     def shown_days(self) -> set[dt.date]:
-        """Days that the calendar calls closed, and the market's whole cycle has shown to be trading
-        days: half of the symbols, at least ten, have a bar. They are remembered."""
+        """Return the days that the calendar calls closed and this cycle shows to be trading days.
+
+        Half of the symbols, at least ten, have a bar of such a day. The store remembers them.
+        """
         shown = {
             day
             for day, symbols in self._closed.items()
@@ -310,7 +317,7 @@ def last_close(rows: Sequence[Row]) -> float | None:
 
 
 def _only_moves_newest(bars: Sequence[Bar], rows: Sequence[Row]) -> bool:
-    """Whether all closed days are as they are stored: a new last bar replaces no series."""
+    """Return whether all closed days are as stored; a new last bar alone replaces no series."""
     past, newest = [encoded for _, encoded in rows], bars[-1]
     if rows[-1][0] == newest.epoch:
         past.pop()

@@ -1,9 +1,9 @@
-"""Suspects: symbols of which a trusted source says what can't be right.
+"""A suspect is a symbol of which a trusted source says what can't be right.
 
 A source that multiplies a price by a thousand, swaps two series, or adjusts the whole market at
-once is wrong, whoever it is. What it says waits; the symbol's last good series is served. A price
-beyond ten times the last close waits for an operator. Anything else is taken when two equal full
-answers, ten minutes apart, say the same: a real event lasts, a fault seldom does.
+once is wrong, whoever it is. Its answer isn't taken yet, and the symbol's last good series is
+served. A price beyond ten times the last close is taken by an operator only. Anything else is taken
+when two equal full answers come ten minutes apart: a real event lasts, a fault seldom does.
 
 An ordinary adjustment (a dividend, a bonus issue, a split) multiplies all days before its ex-date
 by one factor: between two ex-dates the factors of closed days are constant. That is taken at once.
@@ -20,20 +20,21 @@ from statistics import median
 from tickers.bar import Bar, parse
 
 BEYOND = 10.0  # times the last close, or a tenth of it; exactly ten is a split
-APART = 600.0  # seconds between two full answers that speak for each other
+APART = 600.0  # seconds between two full answers that confirm each other
 HOUR = 3_600.0  # seconds for which a replaced series isn't replaced again without a second answer
-FEW = 10  # symbols that may be adjusted in one cycle, or a tenth of them all
+FEW = 10  # symbols that may be adjusted in one cycle, or a tenth of all if that is more
 
 # Two factors are the same within this part of them, or within the rounding of the prices (VND).
 STEADY, ROUNDING = 0.005, 10.0
-# A single day's price may be corrected by less than this part; so many days, or a fiftieth of all.
+# Prices of single days may be corrected by less than this part: of three days, or a fiftieth of all
+# if that is more.
 CORRECTED, FEW_DAYS = 0.05, 3
-LONG = 3  # days that show a factor to be that between two ex-dates
-DAYS_A_LEVEL = 20  # ex-dates follow each other more slowly than this, taken together
+LONG = 3  # days of one factor that show it to be the one between two ex-dates
+DAYS_A_LEVEL = 20  # the least average distance of ex-dates, in days
 
 
 class Reason(StrEnum):
-    """Why a symbol is a suspect."""
+    """The reason why a symbol is a suspect."""
 
     BEYOND = "a price is more than ten times, or less than a tenth, of the last close"
     UNSTEADY = "closed days moved by factors that aren't constant between ex-dates"
@@ -47,10 +48,11 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """What is kept of a suspect; times are milliseconds of the store's clock.
+    """A suspect as the store keeps it; times are milliseconds of the store's clock.
 
-    ``fingerprint`` is that of the last full answer, of its days before ``until`` (YYYY-MM-DD), and
-    ``answered_at`` when it was first given; ``read_at``: when the source was last asked in full.
+    ``fingerprint`` is that of the last full answer's days before ``until`` (YYYY-MM-DD).
+    ``answered_at`` is when that answer was first given, ``read_at`` when the source was last asked
+    for the whole series.
     """
 
     since: int
@@ -69,11 +71,11 @@ class Suspect:
         return json.dumps(asdict(self))
 
     def is_due(self, now: int) -> bool:
-        """Whether it is time to ask for the whole series again."""
+        """Return whether it is time to ask for the whole series again."""
         return abs(now - self.read_at) >= APART * 1000
 
     def is_confirmed_by(self, bars: Sequence[Bar], now: int) -> bool:
-        """Whether this full answer equals the last one, which came ten minutes ago or earlier."""
+        """Return whether this full answer equals one that came ten minutes ago or earlier."""
         return (
             bool(self.fingerprint)
             and now - self.answered_at >= APART * 1000
@@ -81,7 +83,7 @@ class Suspect:
         )
 
     def after(self, bars: Sequence[Bar], reason: Reason, now: int) -> "Suspect":
-        """The same after another full answer that isn't taken."""
+        """Return the suspect after another full answer that isn't taken."""
         held = replace(self, reason=reason, read_at=now)
         if self.fingerprint and fingerprint(bars, self.until) == self.fingerprint:
             return held
@@ -91,9 +93,10 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a full answer shows beside the stored series.
+    """The comparison of a full answer with the stored series.
 
-    ``differs``: it isn't what is stored; ``adjusted``: closed days moved by a factor.
+    ``differs``: it isn't what is stored. ``adjusted``: closed days moved by a factor. ``reason``:
+    why it can't be right; None: it can.
     """
 
     differs: bool
@@ -102,7 +105,7 @@ class Finding:
 
 
 def fingerprint(bars: Sequence[Bar], until: str) -> str:
-    """Of the days before ``until``: the day that an answer ends with may still change."""
+    """Return a hash of the days before ``until``; an answer's last day may still change."""
     digest = hashlib.sha256()
     for bar in bars:
         if bar.day.isoformat() < until:
@@ -111,20 +114,20 @@ def fingerprint(bars: Sequence[Bar], until: str) -> str:
 
 
 def is_beyond(bar: Bar, last_close: float) -> bool:
-    """Whether a price is more than ten times, or less than a tenth, of the last close."""
+    """Return whether a price is more than ten times, or less than a tenth, of the last close."""
     return not all(last_close / BEYOND <= price <= last_close * BEYOND for price in bar.prices)
 
 
 def most_adjusted(symbols: int) -> int:
-    """How many of so many symbols one cycle may adjust."""
+    """Return how many of ``symbols`` symbols one cycle may adjust."""
     return max(FEW, symbols // 10)
 
 
 def judge(bars: Sequence[Bar], stored: Mapping[int, Bar | bytes], newest: int) -> Finding:
-    """What a full answer shows beside ``stored`` (day in epoch seconds → bar or encoded bar).
+    """Compare a full answer with ``stored`` (day in epoch seconds → bar or encoded bar).
 
     ``bars`` are sorted by day. ``newest`` is the last stored day, which may have changed after its
-    close and is no closed day here. Without stored bars only the answer itself is judged.
+    close, so it doesn't count as a closed day. Without stored bars only the answer is judged.
     """
     if len(bars) > 1 and is_beyond(bars[-1], bars[-2].close):
         return Finding(differs=True, reason=Reason.BEYOND)
@@ -149,8 +152,11 @@ def judge(bars: Sequence[Bar], stored: Mapping[int, Bar | bytes], newest: int) -
 
 @dataclass(frozen=True, slots=True)
 class _Day:
-    """By which factor a closed day's close moved, how far its other prices' factors are from that
-    (as a part of it), and within which part two factors of it are the same."""
+    """The move of a closed day's prices between the stored bar and the answer's.
+
+    ``factor`` is that of its close, ``spread`` how far its other prices' factors are from it, as a
+    part of it, and ``tolerance`` the part within which two factors are the same.
+    """
 
     factor: float
     spread: float
@@ -165,7 +171,7 @@ class _Day:
 
     @property
     def is_even(self) -> bool:
-        """Whether all prices of the day moved alike."""
+        """Return whether all prices of the day moved alike."""
         return self.spread <= self.tolerance
 
     def distance(self, level: float) -> float:
@@ -180,7 +186,7 @@ def _rounding(bar: Bar, held: Bar) -> float:
 
 
 def _levels(days: Sequence[_Day]) -> tuple[list[float], bool]:
-    """The factors between ex-dates, and whether closed days keep to them."""
+    """Return the factors between ex-dates, and whether closed days keep to them."""
     runs = list(_runs(days))
     long = min(LONG, len(days))
     kept = [
@@ -195,7 +201,7 @@ def _levels(days: Sequence[_Day]) -> tuple[list[float], bool]:
         return levels, False
     corrected, in_a_row = 0, 0
     for at, run in enumerate(runs):
-        # That a day didn't move is never wrong.
+        # A day that didn't move (factor 1) is never wrong.
         near = [1.0, *_nearest(kept[:at][::-1]), *_nearest(kept[at:])]
         for day in run:
             distance = min(day.distance(level) for level in near)
@@ -213,7 +219,7 @@ def _nearest(levels: Sequence[float | None]) -> list[float]:
 
 
 def _runs(days: Sequence[_Day]) -> Iterator[list[_Day]]:
-    """Neighbouring days of one factor; an uneven day is alone."""
+    """Yield runs of neighbouring days of one factor; an uneven day is a run by itself."""
     run: list[_Day] = []
     for day in days:
         if run and run[0].is_even and day.is_at(run[0].factor):

@@ -1,9 +1,9 @@
-"""Which of several upstreams a cycle asks.
+"""The upstream choice decides which of several upstreams a cycle asks.
 
-The one in use is asked until it brings nothing. Then it is left alone for a while, longer each time
-that it fails again, and the next one is asked in the same cycle. An upstream isn't left for one
-that stands earlier in the list, as the two may adjust histories differently; another node's door,
-which is second-hand, is.
+The upstream in use is asked until it brings nothing. Then it isn't asked for a while, longer each
+time that it fails again, and the next one is asked in the same cycle. When an upstream earlier in
+the list is back, the one in use stays, as the two may adjust histories differently; only another
+node's door, which is second-hand, is left for it.
 """
 
 import logging
@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 
 class Fetching(Protocol):
-    """What fetches from one upstream: tickers.core_fetch."""
+    """The fetch from one upstream, as tickers.core_fetch does it."""
 
     @property
     def source(self) -> str:
@@ -40,7 +40,7 @@ class Fetching(Protocol):
 class _Candidate:
     fetching: Fetching
     failures: int = 0  # cycles in a row that brought nothing
-    until: float = 0.0  # it is left alone; monotonic seconds
+    until: float = 0.0  # monotonic seconds before which it isn't asked
     why: str = ""
     second_hand: bool = False
     counters: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class _Candidate:
 
 
 class UpstreamChoice:
-    """A source of the worker, made of one for each upstream, the preferred one first.
+    """The worker's source for several upstreams, the preferred one first.
 
     ``clock`` gives monotonic seconds.
     """
@@ -76,7 +76,7 @@ class UpstreamChoice:
         return self._ask(lambda fetching: fetching.contact(fence))
 
     def _ask(self, ask: Callable[[Fetching], CycleReport]) -> CycleReport:
-        """The report of the first that brings something, or of the last that was asked."""
+        """Return the report of the first upstream that brings something, or of the last asked."""
         requests, duration = 0, 0.0
         for candidate in self._order():
             cycle = ask(candidate.fetching)
@@ -91,7 +91,7 @@ class UpstreamChoice:
         return cycle
 
     def _order(self) -> list[_Candidate]:
-        """Those worth asking now: without any, the one that is worth it soonest."""
+        """Return the upstreams to ask now, in order; if all must wait, the one due soonest."""
         now = self._clock()
         ready = [candidate for candidate in self._candidates if now >= candidate.until]
         if not ready:
@@ -106,7 +106,7 @@ class UpstreamChoice:
         self._in_use = candidate
 
     def _status(self, in_use: _Candidate | None) -> dict[str, Any]:
-        """The counters of all upstreams, which of them is in use, and why the others aren't."""
+        """Return the counters of all upstreams, which is in use, and why the others aren't."""
         now = self._clock()
         counters = [candidate.counters for candidate in self._candidates]
         return {

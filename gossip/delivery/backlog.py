@@ -1,8 +1,8 @@
-"""What a peer lacks: which bars it may have, which of them go into one request, and when.
+"""The backlog of one peer: the bars that it may have and hasn't taken, and when each may be sent.
 
-Nothing is queued: it is read from the store when it can be sent, so that a slow peer gets the
-newest bar of each symbol and nothing between. What came by gossip or by following is never passed
-on, and overlays never travel.
+Nothing is queued. The backlog is read from the store when it can be sent, so that a slow peer gets
+the newest bar of each symbol and none of those between. Only CORE bars are sent: what came by
+gossip or by following is never passed on, and overlays never travel.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -25,12 +25,15 @@ SPEAK_AFTER = 60.0  # seconds
 PUBLIC_PAUSE = 60.0  # seconds between two bars of one symbol to a public peer
 
 
-NOT_THE_NEWEST = 0  # no revision: taking the bar leaves its symbol lacking
+# The revision of an older bar: when the peer takes it, its symbol stays in the backlog.
+NOT_THE_NEWEST = 0
 
 
 class PendingBar(NamedTuple):
-    """A bar to send, and the revision of ``changed`` that was read before it; ``settled``: as the
-    one of its day, to an older node."""
+    """A bar to send, with the revision of its symbol in ``changed``, which was read before the bar.
+
+    ``settled``: it goes to an older node as the only bar of its day.
+    """
 
     symbol: str
     revision: int
@@ -39,11 +42,11 @@ class PendingBar(NamedTuple):
 
 
 class Backlog:
-    """What one peer lacks, for the thread that delivers to it. What an older node gets instead is
-    gossip.delivery.older's to say; ``withheld`` counts what a public one would hold against us.
+    """The backlog belongs to the thread that delivers to the peer.
 
-    Times are seconds of the ledger's monotonic clock, ``trust_window`` in seconds. What reaches
-    Redis raises as Ledger does.
+    gossip.delivery.older decides what an older node gets instead. ``withheld`` counts the bars that
+    a public older node would count against us. Times are seconds of the ledger's monotonic clock,
+    ``trust_window`` is in seconds. Methods that reach Redis raise what Ledger's do.
     """
 
     def __init__(
@@ -64,21 +67,21 @@ class Backlog:
         self._ledger = ledger
         self._older = older
         self._trust_window = trust_window
-        self._lost: dict[str, PendingBar] = {}  # that a frozen peer had, and doesn't serve
+        self._lost: dict[str, PendingBar] = {}  # bars that a frozen peer had, and doesn't serve
         self.withheld = 0
 
     def may_be_sent(self) -> bool:
-        """Whether the peer may be sent anything at this hour."""
+        """Return whether the peer may be sent anything at this hour."""
         return self._is_internal or self._clock.in_office_hours() or self._may_be_sent_settled()
 
     def _may_be_sent_settled(self) -> bool:
         return self._older.is_older and settles_public(self._clock)
 
     def now(self) -> list[PendingBar]:
-        """What the peer lacks and may have, the longest-waiting first."""
+        """Return the bars that the peer lacks and may have, the longest-waiting first."""
         changed = self._changed.at(self._ledger.refresh())
         symbols = self._ledger.lacking(changed)
-        # Read after `changed`: a bar may be newer than the revision it is noted under, never older.
+        # Bars are read after `changed`, so that one may be newer than its revision, never older.
         newest = self._changed.newest(symbols)
         lacking = [
             (symbol, bar)
@@ -129,13 +132,15 @@ class Backlog:
         return is_settled(bar, clock=self._clock, now_ms=now_ms, since_fetch=since_fetch)
 
     def newest(self) -> Mapping[str, Newest]:
-        """Our newest bars, as of the last ``now``, for a look at what the peer serves."""
+        """Return our newest bars, by symbol, to be compared with what the peer serves."""
         changed = self._changed.at(self._ledger.refresh())
         return self._changed.newest(changed)
 
     def note_lost(self, served: Collection[str]) -> None:
-        """A frozen peer serves only these symbols: it has begun anew, and gets their last settled
-        bars again."""
+        """Note that a frozen peer serves only the symbols ``served``.
+
+        It has lost the others, with a restart say, and gets their last settled bars again.
+        """
         newest = self.newest()
         absent = [symbol for symbol in newest if symbol not in served]
         self._lost = {bar.symbol: bar for bar in self._last_settled(absent)}
@@ -144,7 +149,7 @@ class Backlog:
         self._lost.pop(bar.symbol, None)
 
     def _last_settled(self, symbols: Sequence[str]) -> list[PendingBar]:
-        """The newest bar of each, or the one before while that one isn't settled."""
+        """Return each symbol's newest bar, or the one before while the newest isn't settled."""
         changed = self._store.changed()
         newest = self._store.newest(symbols)
         since_fetch = self._store.seconds_since_fetch()
@@ -158,26 +163,26 @@ class Backlog:
         return found
 
     def batch(self, lacking: Sequence[PendingBar], now: float, *, lists: bool) -> list[PendingBar]:
-        """What to send in one request: a list, as long as a request may be, or a single bar."""
+        """Return the bars of one request: as many as it may hold, or one without ``lists``."""
         most = MAX_BARS if lists else 1
         batch: list[PendingBar] = []
         size = 2
-        for lack in lacking:
+        for bar in lacking:
             if len(batch) == most:
                 break
-            if self._allowed_at(lack.symbol) > now:
+            if self._allowed_at(bar.symbol) > now:
                 continue
-            size += len(lack.json) + 1
+            size += len(bar.json) + 1
             if size > MAX_BATCH_BYTES and batch:
                 break
-            batch.append(lack)
+            batch.append(bar)
         return batch
 
     def again(self, now: float) -> list[PendingBar]:
-        """The newest bar once more, for an internal peer that was sent nothing for a while.
+        """Return the newest bar once more, for an internal peer that took nothing for 60 s.
 
-        Not when our own fetches have stopped: that would hold the peer's public door open on data
-        that is out of date.
+        Nothing is returned while our own fetches have stopped: a bar would hold the peer's public
+        door open on data that is out of date.
         """
         if now < self._speaks_at():
             return []
@@ -195,8 +200,8 @@ class Backlog:
         return [PendingBar(symbol, changed[symbol], newest[symbol].json)]
 
     def next_due(self, lacking: Sequence[PendingBar], now: float) -> float:
-        """When there is something to send, if nothing changes until then; may be infinite."""
-        due = [self._allowed_at(lack.symbol) for lack in lacking]
+        """Return when there is something to send if nothing changes until then; inf: never."""
+        due = [self._allowed_at(bar.symbol) for bar in lacking]
         speaks_at = self._speaks_at()
         if speaks_at > now:
             due.append(speaks_at)

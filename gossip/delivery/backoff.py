@@ -1,9 +1,8 @@
-"""Backoff: what a peer's responses mean, and when it may be sent something, in which form.
+"""Backoff decides what a peer's response means, and when and in which form to send to it again.
 
-Pure logic: it takes responses and times and says what follows; gossip.delivery.connection sends.
-Retries are here and not in a library: urllib3's Retry sleeps inside the request and then sends the
-same body again, while what a peer lacks is known only when it is sent; what remains of a circuit
-breaker is a count.
+The module is pure logic: it takes responses and times, and gossip.delivery.connection sends. No
+retry library is used: urllib3's Retry sleeps inside the request and then sends the same body again,
+while a peer's backlog is known only when it is sent. A circuit breaker is no more than a count.
 """
 
 import time
@@ -16,11 +15,11 @@ from tickers.retry_after import seconds_asked
 
 class ResponseMeaning(Enum):
     TAKEN = auto()
-    REFUSED = auto()  # these bars, for what they say: not sent again until they change
-    SINGLE_BARS = auto()  # the list as such: this peer takes single bars
-    BUSY = auto()  # later; nothing is wrong
-    FAILED = auto()  # later
-    STOPPED = auto()  # this peer wants nothing from us as we are: after a while again
+    REFUSED = auto()  # the bars are refused for what they say; they go again when they change
+    SINGLE_BARS = auto()  # the list as such is refused: this peer takes single bars
+    BUSY = auto()  # the peer asks us to wait; nothing is wrong
+    FAILED = auto()  # the request failed and is made again
+    STOPPED = auto()  # the peer wants nothing from this node; it is asked again after a while
 
 
 _OF_ONE_BAR = {
@@ -34,10 +33,11 @@ _OF_A_LIST = _OF_ONE_BAR | dict.fromkeys((400, 413, 415, 422), ResponseMeaning.S
 
 
 def meaning_of(status: int | None, *, bars: int, judged: bool = False) -> ResponseMeaning:
-    """What an answer to ``bars`` bars means; ``status`` None: there was none.
+    """Return what the response to a request of ``bars`` bars means.
 
-    ``judged``: the peer refused every bar of a list for what it says, so the list as such is fine.
-    Redirects aren't followed: the token would go wherever they lead.
+    ``status`` is None where there was no response. ``judged``: the peer refused every bar of a list
+    for what it says, so the list as such is fine. Redirects aren't followed, as the token would go
+    wherever they lead.
     """
     if status is None or 500 <= status <= 599:
         return ResponseMeaning.FAILED
@@ -48,28 +48,31 @@ def meaning_of(status: int | None, *, bars: int, judged: bool = False) -> Respon
 
 
 def seconds_to_wait(value: str | None, *, wall_time: Callable[[], float] = time.time) -> float:
-    """What a Retry-After header asks for, at most ``LONGEST_RETRY_AFTER``; 0 when there is none, or
-    none that can be read."""
+    """Return the seconds that a Retry-After header asks for, at most ``LONGEST_RETRY_AFTER``.
+
+    Without a header that can be read it is 0.
+    """
     return min(seconds_asked(value, wall_time=wall_time) or 0.0, LONGEST_RETRY_AFTER)
 
 
-# --- Manners --------------------------------------------------------------------------------------
+# --- When to send again ---------------------------------------------------------------------------
 
 LONGEST_RETRY_AFTER = 300.0  # seconds
 SINGLE_BARS_FOR = 600.0  # seconds until a peer that refused a list is offered one again
 
-# A peer that comes back gets what it lacks within 5 s, so no pause after a failure is longer
-# than this and a connect timeout together.
+# A peer that comes back gets its backlog within 5 s: a pause after a failure and a connect timeout
+# together take no longer.
 FIRST_BACKOFF = 0.25  # seconds; doubled with each failure
 LONGEST_BACKOFF = 2.0
 BREAKS_AFTER = 3  # failures in a row
 BREAK = 2.5  # seconds between the tries while the circuit is broken
 
 LONGEST_BUSY_BACKOFF = 10.0  # seconds
-LONGEST_PACE = 20.0  # seconds between two bars that are taken
-FASTER = 0.95  # of the pace, after a bar that wasn't too early
+LONGEST_PACE = 20.0  # seconds between two requests that are taken
+FASTER = 0.95  # the factor of the pace after a request that wasn't too early
 
-# Seconds. A changed token is noticed soon; a ban lasts hours, and trying on prolongs none.
+# Seconds until a peer that stopped us is tried again. A changed token is noticed soon; a ban lasts
+# hours, and further tries don't prolong it.
 STOPPED_FOR = {403: 300.0}
 STOPPED_FOR_OTHERS = 60.0
 
@@ -82,10 +85,11 @@ class CircuitState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """A time in which a peer took nothing, from the answer that opened its circuit to the last one
-    that didn't close it; seconds of the monotonic clock.
+    """An outage is a time in which a peer took nothing.
 
-    ``stopped_by``: the status with which the peer wants nothing from us; None: it fails.
+    It goes from the response that opened the peer's circuit to the last one that didn't close it,
+    in seconds of the monotonic clock. ``stopped_by`` is the status with which the peer refuses this
+    node; None: the peer fails.
     """
 
     began: float
@@ -94,13 +98,12 @@ class Outage:
 
 
 class Backoff:
-    """What a peer's answers have taught about it. Times are seconds of one monotonic clock.
+    """The backoff of one peer, learned from its responses.
 
-    ``circuit`` and ``outage`` (None while the circuit is closed) may be read by other threads. Only
-    an answer that the peer gave after it had understood something closes the circuit: a peer that
-    says 429 between its failures is no better for it.
-
-    ``jitter(most)`` draws from 0 to ``most`` evenly (full jitter).
+    Times are seconds of one monotonic clock. ``circuit`` and ``outage`` (None while the circuit is
+    closed) may be read by other threads. Only a response that takes or refuses what was sent closes
+    the circuit; a 429 between failures doesn't. ``jitter(most)`` draws evenly from 0 to ``most``
+    (full jitter).
     """
 
     def __init__(self, *, jitter: Callable[[float], float]) -> None:
@@ -120,7 +123,7 @@ class Backoff:
     def record(
         self, answer: ResponseMeaning, *, status: int | None, retry_after: float, now: float
     ) -> None:
-        """Learn from an answer; ``retry_after`` in seconds (0: not said)."""
+        """Learn from a response; ``retry_after`` is in seconds (0: not said)."""
         if answer is ResponseMeaning.FAILED:
             self._fail(now)
         elif answer is ResponseMeaning.STOPPED:
@@ -161,8 +164,11 @@ class Backoff:
         return self._jitter(min(longest, FIRST_BACKOFF * 2.0 ** min(count - 1, 30)))
 
     def _keep_pace(self, now: float) -> None:
-        """Find the pace of a peer that lets one request through every so often (existing Rust
-        nodes: every 10 s) by what it took, and try a bit faster while it is never busy."""
+        """Learn the pace of a peer that lets a request through only every so often.
+
+        Existing Rust nodes take one every 10 s. The pace is the time between two requests that were
+        taken, and gets 5 % shorter with each while the peer is never busy.
+        """
         pause = now - self._taken_at
         if not self._busy:
             self._pace = self._pace * FASTER if self._pace > FIRST_BACKOFF else 0.0

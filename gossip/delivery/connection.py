@@ -1,7 +1,7 @@
-"""The connection to one peer: posts a body, and makes an answer of whatever the peer does.
+"""The connection to one peer posts a body and turns whatever the peer does into a response.
 
-No peer is trusted to end what it began: tickers.bounded_connection has the limits. A token goes to
-the peer it is for, and never into a log.
+No peer is trusted to finish what it began: tickers.bounded_connection limits time and size. The
+token is sent to its own peer only, and never logged.
 """
 
 from dataclasses import dataclass
@@ -20,19 +20,21 @@ ANSWER_WITHIN = 10.0  # seconds, for the whole exchange
 
 @dataclass(frozen=True, slots=True)
 class PeerResponse:
-    """``status`` None: no answer, and ``reason`` says why."""
+    """A peer's response; with ``status`` None there was none, and ``reason`` says why."""
 
     status: int | None
     reason: str
     retry_after: float = 0.0  # seconds
-    judged: bool = False  # it is about what the bars say
-    is_plain_ok: bool = False  # as older nodes answer whatever they are sent
-    date: str | None = None  # its Date header
+    judged: bool = False  # every bar was refused for what it says
+    is_plain_ok: bool = False  # the body is OK, as older nodes answer to whatever they are sent
+    date: str | None = None  # the Date header
 
 
 class Connection:
-    """A connection to one peer, kept alive between requests. ``cut`` may be called from any thread,
-    the rest from one."""
+    """A connection to one peer, kept alive between requests.
+
+    ``cut`` may be called from any thread, the rest from one. ``answer_within`` is in seconds.
+    """
 
     def __init__(self, peer: Peer, *, answer_within: float = ANSWER_WITHIN) -> None:
         self._path = peer.path
@@ -43,7 +45,7 @@ class Connection:
         self._connection = BoundedConnection(peer.parts, connect_within=CONNECT_WITHIN)
 
     def post(self, body: bytes) -> PeerResponse:
-        """Send, and read the answer within the time it has; never raises for what a peer does."""
+        """Send a body and return the response; nothing that a peer does raises."""
         try:
             reply = self._connection.post(
                 self._path, body, self._headers, within=self._answer_within
@@ -62,7 +64,7 @@ class Connection:
         )
 
     def cut(self) -> None:
-        """End the request in hand, and every later one, at once."""
+        """End the current request, and every later one, at once."""
         self._connection.cut()
 
     def close(self) -> None:

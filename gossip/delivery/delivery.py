@@ -1,9 +1,9 @@
-"""Delivery to all peers, while this worker leads: a thread for each, started, woken, stopped and
-counted together.
+"""Delivery sends what changed to all peers while this worker leads, in a thread for each peer.
 
-It never slows fetching: the worker only wakes it. The way of a bar: ``lacks`` compares the store
-with a peer's ``ledger``, ``peer_delivery`` posts it over the peer's ``connection``, ``answers``
-hears what the peer makes of it, and the ledger notes that it was taken.
+Fetching never waits for it: the worker only wakes it. For each peer, ``backlog`` compares the store
+with the peer's ``ledger``, ``sender`` posts the bars over the peer's ``connection``, ``responses``
+handles the answer by the rules of ``backoff``, and the ledger notes what was taken. ``older`` and
+``watch`` are about peers that run an older version.
 """
 
 import datetime as dt
@@ -27,7 +27,7 @@ from tickers.store.store import FencedError, Store
 
 logger = logging.getLogger(__name__)
 
-AWAY_AFTER = 300.0  # seconds without a usable answer after which a peer is away
+AWAY_AFTER = 300.0  # seconds without a usable response after which a peer is away
 BANNED = 403  # a public door's answer to a sender that it banned
 
 
@@ -36,10 +36,10 @@ def _full_jitter(most: float) -> float:
 
 
 class Delivery:
-    """Delivery to all peers, while this worker leads.
+    """The senders of all peers, started, woken, stopped and counted together.
 
-    ``trust_window`` and ``answer_within`` in seconds. ``monotonic`` and ``jitter(most)`` are there
-    to be replaced in tests.
+    ``trust_window`` and ``answer_within`` are in seconds. ``monotonic`` and ``jitter(most)`` can be
+    replaced in tests.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Delivery:
         self._monotonic = monotonic
         self._peers = {peer.id: peer for peer in peers}
         self._counters = {peer_id: DeliveryCounters() for peer_id in self._peers}
-        self._to_one = functools.partial(
+        self._new_sender = functools.partial(
             PeerSender,
             store=store,
             changed=Changed(store),
@@ -69,7 +69,7 @@ class Delivery:
             jitter=jitter,
             clock_skew=clock_skew or ClockSkew(),
         )
-        self._running: dict[str, PeerSender] = {}
+        self._senders: dict[str, PeerSender] = {}
 
     def start(self, fence: str) -> None:
         """Deliver under this lease, until ``stop`` or until another worker leads."""
@@ -83,48 +83,54 @@ class Delivery:
                 "ledgers of removed peers stay until the next start (%s)", type(error).__name__
             )
         for peer_id, peer in self._peers.items():
-            running = self._to_one(peer, fence=fence, counters=self._counters[peer_id])
-            self._running[peer_id] = running
-            running.start()
+            sender = self._new_sender(peer, fence=fence, counters=self._counters[peer_id])
+            self._senders[peer_id] = sender
+            sender.start()
 
     def wake(self) -> None:
-        """The store has changed. Costs nothing."""
-        for running in self._running.values():
-            running.wake()
+        """Tell the senders that the store has changed; this costs nothing."""
+        for sender in self._senders.values():
+            sender.wake()
 
     def stop(self, timeout: float) -> None:
-        """End within ``timeout`` seconds: what peers lack and take at once is still sent; a peer
-        that makes us wait is hung up on."""
+        """End within ``timeout`` seconds.
+
+        The backlog of peers that take it at once is still sent; the connection to a peer that makes
+        us wait is cut.
+        """
         deadline = time.monotonic() + timeout
-        for running in self._running.values():
-            running.end()
-        for running in self._running.values():
-            running.join(max(0.0, deadline - timeout / 4 - time.monotonic()))
-        for running in self._running.values():
-            running.cut()
-        for running in self._running.values():
-            running.join(max(0.0, deadline - time.monotonic()))
-        self._running = {}
+        for sender in self._senders.values():
+            sender.end()
+        for sender in self._senders.values():
+            sender.join(max(0.0, deadline - timeout / 4 - time.monotonic()))
+        for sender in self._senders.values():
+            sender.cut()
+        for sender in self._senders.values():
+            sender.join(max(0.0, deadline - time.monotonic()))
+        self._senders = {}
 
     def status(self) -> dict[str, dict[str, int | str | None]]:
-        """By kind of peer: how many are reachable, failing (also: refusing us) and idle (no lease);
-        how many ban us, how many others have failed or refused us for ``AWAY_AFTER``, and how many
-        are frozen and get settled bars only, each with the time since when (RFC 3339; None: none);
-        how many answer as older nodes do; bars sent, refused, lacking and withheld, and requests
-        that failed, since this process began."""
+        """Return, by kind of peer, what /health shows of delivery.
+
+        Peers are counted: reachable, failing (also those that refuse us), idle (no lease), those
+        that ban us, others that have failed or refused us for ``AWAY_AFTER``, older nodes, and
+        frozen ones, which get settled bars only. Bans, outages and frozen peers have the time of
+        the first (RFC 3339; None: none). Bars sent, refused, lacking and withheld, and failed
+        requests, are counted since this process began.
+        """
         return {kind.value: self._status_of(kind) for kind in PeerKind}
 
     def _status_of(self, kind: PeerKind) -> dict[str, int | str | None]:
         ids = [peer_id for peer_id, peer in self._peers.items() if peer.kind is kind]
-        running = [self._running[i] for i in ids if i in self._running]
-        alive = [thread for thread in running if thread.is_alive()]
+        senders = [self._senders[i] for i in ids if i in self._senders]
+        alive = [thread for thread in senders if thread.is_alive()]
         reachable = sum(thread.circuit is CircuitState.REACHABLE for thread in alive)
         outages = [outage for thread in alive if (outage := thread.outage)]
         bans = [outage for outage in outages if _is_ban(outage, kind)]
         away = [
             outage
             for outage in outages
-            # By what was heard: a public peer isn't asked at night, and may be back by then.
+            # Only the time up to the last response counts: a public peer isn't asked at night.
             if outage not in bans and outage.seen_until - outage.began >= AWAY_AFTER
         ]
         older = [thread.older for thread in alive if thread.older.is_older]
@@ -163,5 +169,5 @@ def _text_of(milliseconds: int) -> str:
 
 
 def _is_ban(outage: Outage, kind: PeerKind) -> bool:
-    """An internal peer's 403 is about the token."""
+    """Return whether a public peer banned us; an internal peer's 403 is about the token."""
     return kind is PeerKind.PUBLIC and outage.stopped_by == BANNED

@@ -1,9 +1,9 @@
-"""The ledger: per peer, the revision of each symbol that it has taken.
+"""The ledger holds, for each peer, the revision of each symbol that the peer has taken.
 
-What a peer lacks is the store's ``changed`` compared with its ledger. The ledger lives in Redis, so
-that it outlives every process; the leader, the only one who may write it, keeps a copy in memory.
-A revision means something only in the store's epoch in which it was given out: in another epoch
-nothing is written, and the copy is read again.
+A peer's backlog is the store's ``changed`` compared with its ledger. The ledger is kept in Redis,
+so that it outlives every process; the leader, who alone may write it, has a copy in memory. A
+revision is valid only in the epoch of the store that gave it out: in another epoch nothing is
+written, and the copy is read again.
 """
 
 import secrets
@@ -23,8 +23,10 @@ _SCRIPT = Path(__file__).with_name("lua") / "ledger.lua"
 
 
 class Changed:
-    """The store's ``changed``, and the bars it tells of, read once for all peers that ask at one
-    position; for threads."""
+    """The store's ``changed`` and the bars of its symbols, shared by the senders' threads.
+
+    It is read once for all peers that ask at one position.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -34,7 +36,7 @@ class Changed:
         self._newest: dict[str, Newest] = {}
 
     def at(self, position: Position) -> Mapping[str, int]:
-        """symbol → revision, as of ``position`` or later."""
+        """Return symbol → revision, as of ``position`` or later."""
         with self._lock:
             if position != self._position:
                 self._revisions = self._store.changed()
@@ -43,19 +45,22 @@ class Changed:
             return self._revisions
 
     def newest(self, symbols: Collection[str]) -> Mapping[str, Newest]:
-        """The newest trusted bars of these symbols and maybe of others, read after what ``at``
-        returned last."""
+        """Return the newest trusted bars of these symbols, and maybe of others.
+
+        They were read after the revisions that ``at`` returned last.
+        """
         with self._lock:
             self._newest |= self._store.newest(set(symbols) - self._newest.keys())
             return self._newest
 
 
 class Ledger:
-    """One peer's ledger, under the lease named by ``fence``; for one thread.
+    """One peer's ledger, written under the lease named by ``fence``; for one thread.
 
-    Times are seconds of ``monotonic``. Every method that reaches Redis raises FencedError when the
-    lease is another's, and what redis raises. Call ``refresh`` before the store's ``changed`` is
-    read: then a revision that is taken belongs to the epoch it is written under, or is refused.
+    Times are seconds of ``monotonic``. Every method that reaches Redis raises FencedError when
+    another worker has the lease, and what redis raises. ``refresh`` must be called before the
+    store's ``changed`` is read: then a revision that is taken belongs to the epoch it is written
+    under, or is refused.
     """
 
     def __init__(
@@ -74,12 +79,14 @@ class Ledger:
         self._epoch = ""
         self._revisions: dict[str, int] = {}
         self._taken_at: dict[str, float] = {}
-        self._lacking_since: dict[str, int] = {}  # the revision with which the lack began
+        self._lacking_since: dict[str, int] = {}  # the revision from which the symbol is lacking
         self._unsaved: dict[str, int] = {}
 
     def refresh(self) -> Position:
-        """Write what couldn't be written before, and read the ledger again in a new epoch; returns
-        where the store stands."""
+        """Write what couldn't be written before; read the ledger again in a new epoch.
+
+        Returns the store's position.
+        """
         self._save()
         epoch, revision, self.now_ms = _run(self._script, "check", self._fence)
         if epoch.decode() != self._epoch:
@@ -87,17 +94,17 @@ class Ledger:
         return Position(epoch.decode(), revision)
 
     def lacking(self, changed: Mapping[str, int]) -> list[str]:
-        """The symbols that the peer lacks, the longest-waiting first.
+        """Return the symbols that the peer lacks, the longest-waiting first.
 
-        ``changed``: symbol → revision, as the store tells. A symbol that changes again while it
-        waits keeps its place: whoever changes often would never have its turn otherwise. Taken is
-        only the very revision: a ledger that is ahead has survived a store that came back older.
+        ``changed`` is symbol → revision, as the store has it. A symbol that changes again while it
+        waits keeps its place, or one that changes often would never be sent. A symbol is lacking
+        unless its revisions are equal: a ledger that is ahead is of a store that came back older.
         """
-        lacks = [symbol for symbol in changed if self._revisions.get(symbol) != changed[symbol]]
+        lacking = [symbol for symbol in changed if self._revisions.get(symbol) != changed[symbol]]
         since = self._lacking_since
-        self._lacking_since = {symbol: since.get(symbol, changed[symbol]) for symbol in lacks}
+        self._lacking_since = {symbol: since.get(symbol, changed[symbol]) for symbol in lacking}
         return sorted(
-            lacks,
+            lacking,
             key=lambda symbol: (
                 self._lacking_since[symbol],
                 self._revisions.get(symbol, 0),
@@ -106,7 +113,7 @@ class Ledger:
         )
 
     def taken_at(self, symbol: str) -> float | None:
-        """When the peer last took a bar of this symbol; None: never."""
+        """Return when the peer last took a bar of this symbol; None: never."""
         return self._taken_at.get(symbol)
 
     @property
@@ -114,9 +121,9 @@ class Ledger:
         return max(self._taken_at.values(), default=None)
 
     def take(self, revisions: Mapping[str, int]) -> None:
-        """The peer has answered: it has the bars of these revisions (symbol → revision).
+        """Note that the peer has the bars of these revisions (symbol → revision).
 
-        What Redis can't take now is remembered and written with the next ``refresh``.
+        What can't be written to Redis now is written with the next ``refresh``.
         """
         now = self._monotonic()
         for symbol, revision in revisions.items():
@@ -130,7 +137,7 @@ class Ledger:
         if not self._unsaved:
             return
         pairs = [text for pair in self._unsaved.items() for text in pair]
-        # In another life of the store nothing is written, and the next refresh reads it again.
+        # The script writes nothing in another epoch; the next refresh then reads the ledger again.
         header = {"peer": self._peer_id, "of_epoch": self._epoch}
         _run(self._script, "take", self._fence, header, pairs)
         self._unsaved.clear()
@@ -149,8 +156,10 @@ class Ledger:
 
 
 class Notes:
-    """What is known of one peer as an older node (field → text), kept beside its ledger, under the
-    lease named by ``fence``; raises as Ledger does."""
+    """The notes about one peer as an older node (field → text), kept beside its ledger.
+
+    They are written under the lease named by ``fence``; methods raise what Ledger's do.
+    """
 
     def __init__(self, client: "redis.Redis", *, peer_id: str, fence: str) -> None:
         self._script = market_script(client, _SCRIPT)
@@ -158,7 +167,7 @@ class Notes:
         self._fence = fence
 
     def read(self) -> tuple[dict[str, str], int]:
-        """The notes, and Redis TIME in milliseconds."""
+        """Return the notes, and Redis TIME in milliseconds."""
         now_ms, *pairs = _run(self._script, "notes", self._fence, self._peer)
         texts = [text.decode() for text in pairs]
         return dict(zip(texts[::2], texts[1::2], strict=True)), now_ms
@@ -171,7 +180,7 @@ class Notes:
 
 
 def delete_others(client: "redis.Redis", *, fence: str, peer_ids: Iterable[str]) -> int:
-    """Delete the ledgers of all peers but these, and return how many; raises as Ledger does."""
+    """Delete the ledgers of all peers but these; return how many. Raises what Ledger raises."""
     script = market_script(client, _SCRIPT)
     return int(_run(script, "keep", fence, values=peer_ids))
 

@@ -1,14 +1,13 @@
-"""An older node (Rust) among our peers: what its answers and its market tell, and what it may be
-sent because of it.
+"""An older node (Rust) is a peer that gets other bars than a node of our kind.
 
 It answers a bar with a plain ``OK``, keeps the first bar of a day, and drops later ones with the
-same ``OK``. One that fetches for itself replaces them; one that only gossip reaches is *frozen* at
-what it was given first, and is better given nothing of a day before its bars are settled. Its
-public door serves a stranger's bar as the last one, and judges the next by that: one that is more
-than 10 % from it counts against whoever sends it.
+same ``OK``. If it fetches for itself, its fetch replaces them. If only gossip reaches it, it is
+*frozen* at the first bar of a day, so it is sent that day's bars only once they are settled. Its
+public door serves a stranger's bar as the last one and judges the next bar by that: a bar more than
+10 % away counts against its sender.
 
-Pure logic: it takes answers, bars and times (seconds of one monotonic clock) and says what follows;
-gossip.delivery.watch looks and remembers.
+The module is pure logic: it takes answers, bars and times (seconds of one monotonic clock).
+gossip.delivery.watch reads what the peer serves and keeps what was learned.
 """
 
 import datetime as dt
@@ -24,11 +23,11 @@ from tickers.verdict import Authority
 
 LOOK_EVERY = 3600.0  # seconds between two looks at what a peer serves
 FROZEN_AFTER = 600.0  # seconds in which a peer's bar must move, if ours has
-KEEPS_UP = 0.9  # of our volume: less has a peer that stopped a while ago
-MOST_OFF = 0.10  # the network's rule of a close, of which existing nodes make a failure
+KEEPS_UP = 0.9  # of our volume; a peer with less stopped fetching a while ago
+MOST_OFF = 0.10  # the network's limit of a close's change; existing nodes count more as a failure
 
-SETTLES_AFTER = 900.0  # seconds that a bar hasn't changed, after the close
-PUBLIC_UNTIL = dt.time(17, 0)  # at the exchange: no bar of the day after that
+SETTLES_AFTER = 900.0  # seconds without a change after the close
+PUBLIC_UNTIL = dt.time(17, 0)  # exchange time after which public peers get no bar of the day
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +39,10 @@ class FirstBar:
 
 
 class OlderNode:
-    """What is known of one peer; nothing of it holds until it answers as an older node does.
+    """One peer as an older node; nothing here applies until the peer answers as one.
 
-    ``frozen_since`` is when we found it frozen, in epoch milliseconds; None: it isn't. ``unsaved``
-    has what a later process must know of it: field → text, None for one that is over.
+    ``frozen_since`` is when it was found frozen, in epoch milliseconds; None: it isn't. ``unsaved``
+    has the notes to be written for a later process: field → text, None for one to be deleted.
     """
 
     def __init__(self, kind: PeerKind) -> None:
@@ -54,12 +53,12 @@ class OlderNode:
         self.unsaved: dict[str, str | None] = {}
         self._has_looked = False
         self._first: dict[str, FirstBar] = {}
-        self._closes: dict[str, float] = {}  # that it judges by, as far as we know
-        self._refused: set[str] = set()  # symbols, since the last look
-        self._settled: dict[str, int] = {}  # symbol → day (epoch seconds) of which it was sent
+        self._closes: dict[str, float] = {}  # the closes it judges by, as far as is known
+        self._refused: set[str] = set()  # symbols that it refused since the last look
+        self._settled: dict[str, int] = {}  # symbol → day (epoch seconds) of the settled bar sent
 
     def restore(self, fields: Mapping[str, str], *, looked_at: float) -> None:
-        """Go on from what an earlier process left in ``unsaved``."""
+        """Take over the notes of an earlier process, as ``unsaved`` had them."""
         self.is_older = "older" in fields
         self.frozen_since = int(fields["frozen"]) if "frozen" in fields else None
         self.looked_at = looked_at
@@ -75,7 +74,10 @@ class OlderNode:
     # --- What its answers tell ------------------------------------------------------------------
 
     def learn(self, *, is_plain_ok: bool) -> bool:
-        """It has taken a bar, and said so in this way; returns whether it was thought otherwise."""
+        """Learn which kind of node the peer is from how it took a bar.
+
+        Returns whether that changes what was known.
+        """
         if is_plain_ok == self.is_older:
             return False
         self.is_older = is_plain_ok
@@ -89,7 +91,7 @@ class OlderNode:
         return True
 
     def took(self, json: bytes, *, now: float, settled: bool) -> None:
-        """It has taken this bar; ``settled``: as the one of its day."""
+        """Note that the peer has taken this bar; ``settled``: as the only bar of its day."""
         bar = bar_of(json)
         self._closes[bar.symbol] = bar.close
         if settled and not self._is_internal:
@@ -100,13 +102,13 @@ class OlderNode:
             self._first[bar.symbol] = FirstBar(bar, now)
 
     def refused(self, json: bytes) -> None:
-        """It has refused this bar for what it says: somebody moved what it judges by."""
+        """Note that the peer refused this bar for what it says: its last bar isn't ours."""
         self._refused.add(bar_of(json).symbol)
 
     # --- What it may be sent --------------------------------------------------------------------
 
     def counts_against_us(self, symbol: str, newest: Newest) -> bool:
-        """Whether a public door would make a failure of this bar."""
+        """Return whether the peer's public door would count this bar as a failure."""
         if not self.is_older or self._is_internal:
             return False
         served = self._closes.get(symbol)
@@ -115,18 +117,21 @@ class OlderNode:
         return served is not None and abs(float(newest.anchor) - served) / served > MOST_OFF
 
     def lacks_settled(self, symbol: str, newest: Newest) -> bool:
-        """Whether a public older node, whose closes we know, hasn't got the day's settled bar."""
+        """Return whether a public older node whose closes are known lacks the settled bar."""
         return self._has_looked and self._settled.get(symbol) != newest.day
 
     # --- What it serves -------------------------------------------------------------------------
 
     def is_due(self, *, now: float) -> bool:
-        """Whether an hour has passed since the last look at an older node."""
+        """Return whether an hour has passed since the last look at an older node."""
         return self.is_older and now - self.looked_at >= LOOK_EVERY
 
     def should_be_looked_at(self, ours: Mapping[str, Newest], *, now: float) -> bool:
-        """Whether a look would tell something: of an internal one when ours has moved on from what
-        it has had for ten minutes."""
+        """Return whether a look is due and can show something new.
+
+        An internal peer that isn't frozen is looked at only when a bar of ours has changed since
+        the peer got it, ten minutes ago or earlier.
+        """
         if not self.is_due(now=now):
             return False
         if self.is_frozen or not self._is_internal:
@@ -146,13 +151,14 @@ class OlderNode:
         at: int,
         trading: bool,
     ) -> None:
-        """A look has shown its last bars (None: what is no bar); ``at`` in epoch milliseconds.
+        """Learn from the last bars that the peer serves (None: an entry that is no valid bar).
 
-        Only while the exchange trades does a bar that keeps up with ours show a fetch of its own.
+        ``at`` is in epoch milliseconds. A bar that keeps up with ours shows that the peer fetches
+        for itself, but only while the exchange is ``trading``.
         """
         self._has_looked = True
         self._closes = {symbol: bar.close for symbol, bar in served.items() if bar}
-        # Whatever it judges by then, we can't.
+        # The close that it judges these symbols by can't be known.
         self._refused = {symbol for symbol, bar in served.items() if bar is None}
         if not self._is_internal:
             return
@@ -194,7 +200,7 @@ def _differs(newest: Newest, bar: Bar) -> bool:
 
 
 def _differ(one: Bar, other: Bar) -> bool:
-    """Whether two bars of a day aren't one, however their prices are written."""
+    """Return whether two bars of a day differ by more than how their prices are written."""
     return one.volume != other.volume or abs(one.close - other.close) > 1e-6 * one.close
 
 
@@ -204,10 +210,10 @@ def _differ(one: Bar, other: Bar) -> bool:
 def is_settled(
     newest: Newest, *, clock: MarketClock, now_ms: int, since_fetch: float | None
 ) -> bool:
-    """Whether a bar has not changed for 15 min after its day's close, though we fetched.
+    """Return whether a bar is settled: unchanged for 15 min after its day's close.
 
-    ``now_ms``: Redis TIME, as the bar is dated; ``since_fetch``: seconds since our own last fetch,
-    None: never.
+    Our own fetch must have run since then. ``now_ms`` is Redis TIME, by which the bar's
+    ``stored_at`` is written too; ``since_fetch`` is seconds since the last fetch, None: never.
     """
     if since_fetch is None or now_ms - newest.stored_at < SETTLES_AFTER * 1000:
         return False
@@ -216,7 +222,7 @@ def is_settled(
 
 
 def settles_public(clock: MarketClock) -> bool:
-    """Whether it is the time of a trading day at which a public older node gets settled bars."""
+    """Return whether public older nodes get settled bars now: after the close, before 17:00."""
     local = clock.now().astimezone(EXCHANGE_ZONE)
     after = clock.now() >= _settling_time(local.date(), clock)
     return after and local.time() < PUBLIC_UNTIL and clock.trading_day() == local.date()

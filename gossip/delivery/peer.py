@@ -1,4 +1,4 @@
-"""A peer: another node that we send to."""
+"""A peer is another node that this node sends bars to."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ class PeerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A node we send to: an internal one with its ``token``, a public one without any."""
+    """A peer is internal, with the ``token`` that is sent to it, or public, without one."""
 
     url: str
     kind: PeerKind
@@ -25,7 +25,7 @@ class Peer:
 
     @property
     def id(self) -> str:
-        """Names the peer in keys: the same in every process, and without its address."""
+        """Return the peer's name in keys: the same in every process, without the address."""
         name = f"{self.kind} {self.url.rstrip('/')}"
         return hashlib.sha256(name.encode()).hexdigest()[:16]
 
@@ -35,7 +35,7 @@ class Peer:
 
     @property
     def name(self) -> str:
-        """host:port, all that a log may say of it."""
+        """Return host:port, which is all that a log may say of the peer."""
         host = self.parts.hostname or ""
         port = self.parts.port or (443 if self.parts.scheme == "https" else 80)
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

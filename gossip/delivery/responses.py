@@ -1,7 +1,7 @@
-"""What becomes of a peer's answers: its manners learn from each, each is counted, and a log line
-tells when the peer's standing changes.
+"""The response handler passes a peer's responses to its backoff, counts them, and logs changes.
 
-A peer may answer what it likes, as often as it likes: a log must not grow with it.
+There is a log line when the peer's circuit opens or closes, and one in ten minutes at most about
+refused bars: a peer may answer as often as it likes, and the log must not grow with it.
 """
 
 import logging
@@ -20,17 +20,17 @@ COMPLAIN_AFTER = 600.0  # seconds between two lines about bars that a peer refus
 
 @dataclass(slots=True)
 class DeliveryCounters:
-    """Of one peer, since this process began."""
+    """The counters of one peer since this process began."""
 
-    sent: int = 0  # bars that it took
-    refused: int = 0  # bars that it refused for what they say
-    failures: int = 0  # requests without a usable answer
-    lacking: int = 0  # bars that it may have and hasn't taken
-    withheld: int = 0  # bars that it would hold against us, for what it serves
+    sent: int = 0  # bars that the peer took
+    refused: int = 0  # bars that the peer refused for what they say
+    failures: int = 0  # requests without a usable response
+    lacking: int = 0  # bars that the peer may have and hasn't taken
+    withheld: int = 0  # bars that a public older node would count against us
 
 
 class ResponseHandler:
-    """The answers of one peer, for the thread that delivers to it."""
+    """The handler of one peer's responses, for the thread that delivers to it."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class ResponseHandler:
         self._next_complaint = float("-inf")
 
     def handle(self, answer: PeerResponse, *, bars: int, lacked: int) -> bool:
-        """The peer has answered a request of ``bars`` bars, when it lacked ``lacked``.
+        """Handle the response to a request of ``bars`` bars, from a backlog of ``lacked``.
 
-        Returns whether these are settled: taken, or refused for what they say, so that none is sent
-        again until it changes.
+        Returns whether the bars are done with: they were taken, or refused for what they say, and
+        none is sent again until it changes.
         """
         internal = self._peer.kind is PeerKind.INTERNAL
         kind = SourceKind.INTERNAL_PEERS if internal else SourceKind.PUBLIC_PEERS

@@ -1,9 +1,9 @@
-"""Delivery to one peer, in a thread of its own: looks at what the peer lacks, sends what is due,
-notes in the ledger what was taken, and waits to be woken. Once an hour it looks at what an older
-node serves.
+"""The sender delivers to one peer, in a thread of its own.
 
-A bar counts as taken when the peer has answered, so each arrives at least once; merge makes repeats
-harmless. It ends with its lease, and never makes anybody wait: not another peer, not the worker.
+It reads the peer's backlog, sends what is due, notes in the ledger what was taken, and waits to be
+woken. Once an hour it looks at what an older node serves. A bar counts as taken when the peer has
+answered, so each arrives at least once; merge makes repeats harmless. The thread ends with its
+lease. Neither another peer nor the worker ever waits for it.
 """
 
 import logging
@@ -27,15 +27,15 @@ from tickers.store.store import FencedError, Store
 
 logger = logging.getLogger(__name__)
 
-LOOK_AFTER = 60.0  # seconds: the longest time without a look at the market clock and the lease
-STORE_PAUSE = 1.0  # seconds, when Redis doesn't answer
+LOOK_AFTER = 60.0  # seconds after which the market clock and the lease are looked at again
+STORE_PAUSE = 1.0  # seconds between two tries while Redis doesn't answer
 
 
 class PeerSender(threading.Thread):
-    """Delivery to one peer under the lease named by ``fence``.
+    """The thread that delivers to one peer under the lease named by ``fence``.
 
     ``wake``, ``end``, ``cut``, ``circuit``, ``outage`` and ``older`` are for other threads.
-    ``trust_window`` and ``answer_within`` in seconds.
+    ``trust_window`` and ``answer_within`` are in seconds.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class PeerSender(threading.Thread):
         self._awake.set()
 
     def end(self) -> None:
-        """Leave as soon as nothing more can be sent without waiting."""
+        """End the thread as soon as nothing more can be sent without waiting."""
         self._ending.set()
         self._awake.set()
 
     def cut(self) -> None:
-        """Leave now, whatever the peer is doing."""
+        """End the thread now, whatever the peer is doing."""
         self._ended = True
         self.end()
         self._connection.cut()
@@ -116,7 +116,7 @@ class PeerSender(threading.Thread):
     def run(self) -> None:
         try:
             while not self._ended:
-                # Asked before the look: what came before the end is still seen.
+                # Read before the turn, so that what changed before the end is still sent.
                 ending = self._ending.is_set()
                 due = self._turn()
                 wait = due - self._monotonic()
@@ -131,7 +131,7 @@ class PeerSender(threading.Thread):
             self._connection.close()
 
     def _turn(self) -> float:
-        """One look and at most one request; returns when the next turn is due."""
+        """Make at most one request; return when the next turn is due."""
         now = self._monotonic()
         try:
             return min(self._look(now), now + LOOK_AFTER)
@@ -146,7 +146,7 @@ class PeerSender(threading.Thread):
             return now + STORE_PAUSE
 
     def _look(self, now: float) -> float:
-        """Send what is due; returns when there may be more, if nothing changes until then."""
+        """Send what is due; return when there may be more if nothing changes until then."""
         self._watch.restore()
         self._watch.save()
         if not self._backlog.may_be_sent():
@@ -167,7 +167,7 @@ class PeerSender(threading.Thread):
         return self._monotonic()
 
     def _look_at_peer(self) -> bool:
-        """See what an older node serves, if its hour has come; whether that was seen."""
+        """Look at what an older node serves, if that is due; return whether it was seen."""
         if not self.older.is_due(now=self._monotonic()):
             return False
         trading = self._clock.exchange_trades()
@@ -180,19 +180,19 @@ class PeerSender(threading.Thread):
         return served is not None
 
     def _send(self, batch: Sequence[PendingBar], *, lacked: int) -> None:
-        answer = self._connection.post(body_of([lack.json for lack in batch]))
+        answer = self._connection.post(body_of([bar.json for bar in batch]))
         if answer.status is None and self._ended:
-            return  # we hung up, not the peer
+            return  # the connection was cut by us, not by the peer
         settled = self._responses.handle(answer, bars=len(batch), lacked=lacked)
         taken = answer.status is not None and 200 <= answer.status <= 299
         if taken:
             self._watch.learn(is_plain_ok=answer.is_plain_ok)
         if settled:
             self._note(batch, taken=taken)
-            self._ledger.take({lack.symbol: lack.revision for lack in batch})
+            self._ledger.take({bar.symbol: bar.revision for bar in batch})
 
     def _note(self, batch: Sequence[PendingBar], *, taken: bool) -> None:
-        """What an older node has taken, or refused for what it says."""
+        """Note what an older node has taken, or refused for what it says."""
         now = self._monotonic()
         for bar in batch:
             self._backlog.was_sent(bar)

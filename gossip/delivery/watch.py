@@ -1,5 +1,6 @@
-"""The watch over one peer that answers as an older node: what it serves is looked at once an hour,
-and what was learned of it is kept beside its ledger, so that it outlives every process.
+"""The watch looks once an hour at what a peer serves that answers as an older node.
+
+What it learns is kept in Redis beside the peer's ledger, so that it outlives every process.
 """
 
 import logging
@@ -26,9 +27,10 @@ _LIMITS = Limits(
 
 
 class Watch:
-    """Over ``older``, for the thread that delivers to the peer; ``stop`` ends a look in hand.
+    """The watch keeps ``older`` up to date; it belongs to the thread that delivers to the peer.
 
-    What reaches Redis raises FencedError when the lease is another's, and what redis raises.
+    ``stop`` ends a look that is under way. Methods that reach Redis raise FencedError when another
+    worker has the lease, and what redis raises.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Watch:
         self._is_restored = False
 
     def restore(self) -> None:
-        """Go on from what an earlier process knew; the first call reads it."""
+        """Read the notes of an earlier process, with the first call only."""
         if self._is_restored:
             return
         fields, now_ms = self._notes.read()
@@ -69,15 +71,17 @@ class Watch:
             )
 
     def save(self) -> None:
-        """Write what was learned; what Redis can't take now is written with the next call."""
+        """Write what was learned; what can't be written now is written with the next call."""
         self._notes.write(self._older.unsaved)
         self._older.unsaved.clear()
 
     def look(
         self, ours: Mapping[str, Newest], *, now_ms: int, trading: bool
     ) -> Collection[str] | None:
-        """Look at what the peer serves, if its hour has come; returns the symbols, None when that
-        wasn't seen."""
+        """Look at what the peer serves, if that is due; return the symbols that it serves.
+
+        None: it wasn't looked at, or its answer can't be used.
+        """
         now = self._monotonic()
         if self._stop.is_set() or not self._older.should_be_looked_at(ours, now=now):
             return None
@@ -98,8 +102,11 @@ class Watch:
         return served
 
     def _served(self) -> dict[str, Bar | None] | None:
-        """The last bar of each symbol that it serves (None: one that is no bar, since it takes what
-        it is sent); None when that can't be seen, with a line that says why."""
+        """Return the last bar of each symbol that the peer serves, or None and log why not.
+
+        A symbol's value is None where its last entry is no valid bar: older nodes keep whatever
+        they are sent.
+        """
         try:
             reply = bounded_http.ask(
                 self._session,

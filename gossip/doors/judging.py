@@ -1,4 +1,4 @@
-"""Judging: what speaks against a public bar, by what the node knows of its symbol."""
+"""Judging applies the plausibility rules to a public bar, by what the node knows of its symbol."""
 
 import datetime as dt
 import json
@@ -16,16 +16,19 @@ from tickers.bar import Bar, BarError, epoch_of
 from tickers.snapshot.series import bar_of
 from tickers.store.records import Facts
 
-# Seconds for which the histories that tell a symbol's usual volume may lag behind the store.
+# Seconds by which the histories with a symbol's usual volume may lag behind the store.
 USUAL_VOLUME_LAG = 5.0
-# Refused bars that are kept of a request; reputation keeps 2,000 bytes, of which each takes 200.
+# Refused bars of a request that are kept; reputation keeps 2,000 bytes, and each bar takes 200.
 MOST_EVIDENCE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A bar that nothing speaks against, and what it was judged by: the last trusted close as the
-    store writes it, the store's facts, and the close that was served when it came."""
+    """A bar without an objection, and the values it was judged by.
+
+    These are the last trusted close as the store writes it, the store's facts, and the close that
+    was served when the bar came.
+    """
 
     bar: Bar
     anchor: str
@@ -35,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Implausible:
-    """A bar that can't be true, and why."""
+    """A bar that can't be true, with the objection to it."""
 
     bar: Bar
     objection: Objection
@@ -45,10 +48,10 @@ Judged = Candidate | Implausible | Objection | BarError
 
 
 def judge(entries: Sequence[Bar | BarError]) -> list[Judged]:
-    """What speaks against each entry, by what the store has now.
+    """Judge each entry by what the store has now; the results are in the same order.
 
-    What is implausible is judged a second time by what the store has then: at the opening, and when
-    a day closes, a failure must not be recorded by what has just changed.
+    If a bar is implausible, all are judged again by what was read anew: at the opening, and when a
+    day closes, no failure may be recorded because of a value that has just changed.
     """
     judged = _judge(entries)
     return _judge(entries) if any(isinstance(entry, Implausible) for entry in judged) else judged
@@ -81,8 +84,11 @@ def _judged(bar: Bar, known: Known | None, facts: Facts, trading_day: dt.date) -
 
 
 def evidence_of(refused: Sequence[Implausible]) -> list[object]:
-    """What speaks against a sender: each bar as it was sent, with what it was judged by (a share's
-    price moves by itself when its dividend is paid); the first few of many."""
+    """Return the evidence against a sender: the first eight bars as sent, and how many more.
+
+    Each has the anchor and the limits that it was judged by, as these change later (a dividend
+    moves a share's price).
+    """
     shown: list[object] = [
         {
             **json.loads(entry.bar.encode()),
@@ -96,7 +102,7 @@ def evidence_of(refused: Sequence[Implausible]) -> list[object]:
 
 
 def what_is_known(facts: dict[str, Facts], trading_day: dt.date) -> dict[str, Known]:
-    """By symbol; a symbol that neither the store nor the universe has is left out."""
+    """Return what is known, by symbol; symbols in neither store nor universe are left out."""
     lately = wiring.snapshots().recent(within=USUAL_VOLUME_LAG)
     volumes = lately.volumes(facts, plausibility.VOLUME_DAYS)
     return {
@@ -130,9 +136,11 @@ def _known(symbol: str, facts: Facts, volumes: Sequence[int], trading_day: dt.da
 
 
 def _is_first_day(facts: Facts, earlier: Bar | None, trading_day: dt.date) -> bool:
-    """Whether the day has the width of a first day: no bar before it in a history that was loaded
-    from before it, none in the last 25 trading days, or none since the symbol moved to another
-    exchange."""
+    """Return whether the day's limits have the width of a first day.
+
+    They have if a history loaded from before the day has no earlier bar, none in the last 25
+    trading days, or none since the symbol moved to another exchange.
+    """
     if earlier is None:
         return facts.loaded_from is not None and facts.loaded_from < epoch_of(trading_day)
     if earlier.epoch <= facts.moved_on:

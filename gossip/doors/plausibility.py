@@ -1,8 +1,8 @@
-"""Plausibility: whether a public bar is of use, and whether it can be true.
+"""Plausibility rules decide whether a public bar is of use, and whether it can be true.
 
-A bar of no use can't be judged, or says nothing new; nobody is at fault. An implausible bar has a
-close too far from the anchor, the symbol's last trusted close, or a price outside the limits of its
-day; it counts against its sender. The anchor is never a public bar: ten bars, each 9.9 % above the
+A bar of no use can't be judged or says nothing new; nobody is at fault. An implausible bar counts
+against its sender: its close is too far from the anchor (the symbol's last trusted close), or a
+price is outside the day's limits. The anchor is never a public bar: ten bars, each 9.9 % above the
 one before, moved a node that compares with what it serves from 64,300 to 150,380. The limits are
 reckoned from the day's reference and not from the close, or a share could climb all day, 10 % at a
 time.
@@ -22,20 +22,21 @@ from tickers.universe import Exchange
 MAX_VOLUME_RATIO = 50
 VOLUME_DAYS = 60
 
-# Prices in thousands of VND are the usual mistake of a new sender: they are 1/1000 of the anchor,
-# within the widest band.
+# Prices in thousands of VND are the usual mistake of a new sender. Such a price is 1/1000 of the
+# anchor, give or take the widest band (40 %).
 _THOUSAND = Decimal(1_000)
 _UNIT_MISTAKE = Range.at(1 / _THOUSAND).widened(Decimal("0.40"))
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a node knows of a symbol when it judges a bar of it.
+    """The values of a symbol by which a node judges a bar.
 
-    ``anchor``: the last trusted close; ``reference``: the prices that the last trusted bar of an
-    earlier day gives; ``shown``: the low and high of the current day's trusted bar. Each is None
-    where there is no such bar. ``first_day``: the day has the width of a first day. ``served``: the
-    bar that the node serves, of whatever day. ``largest_volume``: of the last 60 trusted bars.
+    ``anchor`` is the last trusted close, ``reference`` the prices that the last trusted bar of an
+    earlier day gives, ``shown`` the low and high of the current day's trusted bar, and ``served``
+    the bar that the node serves, of whatever day; each is None where there is no such bar.
+    ``largest_volume`` is that of the last 60 trusted bars. With ``first_day``, the day's limits
+    have the width of a first day.
     """
 
     anchor: Decimal | None
@@ -53,7 +54,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """Why a bar is refused; ``values`` are what it was judged by, for the sender."""
+    """The reason why a bar is refused; ``values`` tell the sender what it was judged by."""
 
     code: Code
     values: dict[str, object] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class Objection:
 def objection(
     bar: Bar, known: Known | None, *, trading_day: dt.date, max_change: float
 ) -> Objection | None:
-    """The first thing that speaks against a bar, or None; ``max_change`` 0.10 is 10 %."""
+    """Return the first objection to a bar, or None; ``max_change`` 0.10 is 10 %."""
     if known is None:
         return Objection(Code.UNKNOWN_SYMBOL)
     if bar.day != trading_day:
@@ -103,9 +104,9 @@ def _of_prices(bar: Bar, known: Known, anchor: Decimal, width: Decimal) -> Objec
 
 
 def around_anchor(known: Known, anchor: Decimal, width: Decimal) -> Range:
-    """Where a close may lie: exactly at the width from the anchor is inside.
+    """Return where a close may lie; a close exactly at the width from the anchor is inside.
 
-    Before the day's first trusted bar, UPCOM's close may lie around all of yesterday's prices.
+    Before the day's first trusted bar, a UPCOM close may lie around all of yesterday's prices.
     """
     before_the_first = known.shown is None and known.exchange is Exchange.UPCOM
     at = Range.at(anchor)

@@ -1,7 +1,7 @@
-"""Lives: when a process that serves a market goes over to another life of the store.
+"""This module decides when a process that serves a market changes to another life of the store.
 
 A server that was emptied, or came back older, has a new epoch and at first no market, or half of
-one. What a process serves is better than that until the new life is about as large.
+one. The process goes on serving its snapshot until the new life's market is about as large.
 """
 
 import datetime as dt
@@ -14,29 +14,29 @@ from tickers.snapshot.snapshot import Snapshot
 from tickers.store.records import State
 from tickers.store.store import Store
 
-FILLED = 0.95  # of what is served, in a life whose market is complete
-HALF = 0.5  # is enough after PATIENCE, and a problem
+FILLED = 0.95  # the part of the served symbols that a complete new market must have
+HALF = 0.5  # the part that is enough after PATIENCE, with a problem in /health
 PATIENCE = 1_800.0  # seconds
-ABSENT = 5  # trading days without a bar, after which a symbol isn't waited for
+ABSENT = 5  # trading days without a bar after which a symbol isn't waited for
 
 
 class Lives:
-    """Which life of ``store`` a process serves."""
+    """The choice of the life of ``store`` that a process serves."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._is_whole = False  # what is served was a complete market at some time
-        self._waiting_since: float | None = None  # for the other life
+        self._is_whole = False  # the served market was complete at some time
+        self._waiting_since: float | None = None  # monotonic seconds; None: for no other life
         self._filled = self._wanted = 0
-        self._before: frozenset[str] = frozenset()  # what was served of the life before
+        self._before: frozenset[str] = frozenset()  # symbols served of the life before
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the store lives another life than that of what is served."""
+        """Return whether the store has another epoch than the served market."""
         return self._waiting_since is not None
 
     def take_over(self, state: State, held: Snapshot | None) -> bool:
-        """Whether to serve the life that the store lives now, instead of ``held``."""
+        """Return whether to serve the store's market as it is now, instead of ``held``."""
         if held is not None and held.position.epoch != state.position.epoch:
             if not self._yields(state, held):
                 return False
@@ -67,7 +67,10 @@ class Lives:
         return waited >= PATIENCE and self._filled >= HALF * self._wanted
 
     def _awaited(self, held: Snapshot) -> dict[str, Series]:
-        """What of a snapshot another life has to fill: not what hasn't traded for days."""
+        """Return the series that another life has to fill: those with a bar of the last days.
+
+        If there are none, they are all.
+        """
         clock = self._store.clock
         first = epoch_of(_days_before(clock.calendar, clock.trading_day(), ABSENT))
         lately = {name: one for name, one in held.series.items() if one.day > first}
@@ -90,7 +93,7 @@ class Lives:
 
 
 def _days_before(calendar: Calendar, day: dt.date, count: int) -> dt.date:
-    """The ``count``-th trading day before one."""
+    """Return the ``count``-th trading day before a day."""
     while count:
         day -= dt.timedelta(days=1)
         count -= calendar.is_trading_day(day)
@@ -98,5 +101,5 @@ def _days_before(calendar: Calendar, day: dt.date, count: int) -> dt.date:
 
 
 def _length(series: Series) -> int:
-    """Its bars; 1 where the history isn't held."""
+    """Return how many bars a series has; 1 where the history isn't held."""
     return 1 if series.history is None else len(series.history) + 1

@@ -1,4 +1,4 @@
-"""Keeps a process's snapshot at the store's revision."""
+"""The refresher keeps a process's snapshot at the store's revision, at the cost of what changed."""
 
 import logging
 import threading
@@ -19,16 +19,16 @@ from tickers.verdict import Authority
 
 logger = logging.getLogger(__name__)
 
-AWAY_PAUSE = 0.5  # seconds between two looks for a store that is away
+AWAY_PAUSE = 0.5  # seconds after which a store that is away is asked again
 MEMORY_LIMIT = 512 * 2**20  # bytes: 3,000 symbols with 400 bars each
 
 
 class SnapshotRefresher:
-    """Keeps a process's snapshot at the store's revision; safe for threads.
+    """The refresher of a process's snapshot, safe for threads.
 
     While one thread refreshes, the others get the previous snapshot; all do while the store is
-    away. ``lifetime``: for so many seconds the store isn't asked again where it stands.
-    ``memory_limit``: bytes that a snapshot holds, with the bodies that are kept of it.
+    away. ``lifetime`` is for how many seconds the store isn't asked again for its position.
+    ``memory_limit`` is the bytes that a snapshot holds, with the bodies that are kept of it.
     """
 
     def __init__(
@@ -42,33 +42,32 @@ class SnapshotRefresher:
         self._ask_at = 0.0
         self._asked_at = float("-inf")
         self._is_behind = False  # this process has written since it last asked
-        self._is_away = False  # so the store was when it was last asked
+        self._is_away = False  # the store couldn't be reached when it was last asked
         self._lives = Lives(store)
-        self._was_read = False  # since the last change that was heard of
+        self._was_read = False  # the snapshot was read since the listener's last change
         self._age: float | None = None
         self._age_read_at = 0.0
 
     def current(self, *, at_least: Position | None = None) -> Snapshot:
-        """The market as the store has it now, or as it last had it.
+        """Return the market as the store has it now, or as it last had it.
 
         ``at_least`` is a position that the caller knows of: a snapshot before it is refreshed
-        first, as one is that lacks what this process has written. Raises StaleError when there
-        never was one.
+        first, as is one without what this process has written. Raises StaleError when there never
+        was a snapshot.
         """
         self._was_read = True
-        if not self._will_do(at_least):
+        if not self._is_recent_enough(at_least):
             held = self._snapshot
-            lacks = held is None or self._is_behind or held.is_before(at_least)
-            self._ask(at_least, wait=lacks)
+            must_wait = held is None or self._is_behind or held.is_before(at_least)
+            self._ask(at_least, wait=must_wait)
         if self._snapshot is None:
             raise StaleError("the store can't be reached")
         return self._snapshot
 
     def recent(self, *, within: float) -> Snapshot:
-        """The market as this process has it, if it asked the store ``within`` so many seconds; else
-        as ``current`` has it.
+        """Return the snapshot if the store was asked ``within`` so many seconds, else ``current``.
 
-        For what changes slowly: it costs nothing while the market moves.
+        It is for values that change slowly, and costs nothing while the market moves.
         """
         held = self._snapshot
         if held is not None and time.monotonic() < self._asked_at + within:
@@ -76,12 +75,14 @@ class SnapshotRefresher:
         return self.current()
 
     def expire(self) -> None:
-        """Ask the store with the next read: this process has just written to it."""
+        """Make the next read ask the store, as this process has just written to it."""
         self._is_behind = True
 
     def store_changed(self) -> None:
-        """The store has changed. Whoever reads needn't wait for the refresh, as long as somebody
-        does; what nobody reads costs none."""
+        """Refresh, as the store has changed, so that the next reader needn't wait for it.
+
+        A snapshot that nobody has read since the last change isn't refreshed.
+        """
         self._ask_at = 0.0
         if self._was_read:
             self._was_read = False
@@ -89,48 +90,55 @@ class SnapshotRefresher:
 
     @property
     def is_away(self) -> bool:
-        """Whether the store couldn't be reached when it was last asked."""
+        """Return whether the store couldn't be reached when it was last asked."""
         return self._is_away
 
     @property
     def may_be_behind(self) -> bool:
-        """Whether the store may have told others of a later revision of this epoch: it is away, or
-        lives another life whose market isn't complete yet. Otherwise the snapshot is where the
-        store was when it was last asked."""
+        """Return whether the store may have given others a later revision of this epoch.
+
+        It may if it is away, or has another epoch whose market isn't complete yet. Otherwise the
+        snapshot is at the position that the store had when it was last asked.
+        """
         return self._is_away or self._lives.is_waiting
 
     def age(self) -> float | None:
-        """Seconds since the last trusted update of the market that is served; None: never had one.
-        Grows while the store is away, and while another life of it has no complete market."""
+        """Return the seconds since the last trusted update of the served market; None: never.
+
+        It grows while the store is away, and while its new life has no complete market.
+        """
         if self._age is None:
             return None
         return self._age + time.monotonic() - self._age_read_at
 
     def complaints(self) -> list[str]:
-        """What is wrong with the market that is served, for an operator."""
+        """Return what is wrong with the market that is served, for an operator."""
         return self._lives.complaints(self._snapshot)
 
     def memory(self) -> MemoryUse:
-        """What this process holds; nothing before its first snapshot."""
+        """Return the memory that the snapshot uses; 0 before the first one."""
         held = self._snapshot
         return held.memory() if held else MemoryUse(0, self._memory_limit, 0, 0)
 
-    def _will_do(self, at_least: Position | None) -> bool:
-        """Whether the store needn't be asked for a reader who knows of ``at_least``."""
+    def _is_recent_enough(self, at_least: Position | None) -> bool:
+        """Return whether the store needn't be asked for a reader who knows of ``at_least``."""
         held = self._snapshot
         if held is None or self._is_behind or time.monotonic() >= self._ask_at:
             return False
         return self._is_away or not held.is_before(at_least)
 
     def _ask(self, at_least: Position | None = None, *, wait: bool) -> None:
-        """Ask the store where it stands, and go there. While another thread does: nothing, or
-        ``wait`` for it, and ask only if that won't do."""
+        """Ask the store for its position, and refresh the snapshot to it.
+
+        While another thread does so, return at once, or ``wait`` for it and ask only if its
+        snapshot isn't recent enough.
+        """
         if not self._lock.acquire(blocking=wait):
             return
         try:
-            if self._will_do(at_least):
+            if self._is_recent_enough(at_least):
                 return
-            # Set before it is asked: whoever writes meanwhile knows of something newer.
+            # Reset before the store is asked, so that a write meanwhile sets it again.
             self._is_behind = False
             self._asked_at = time.monotonic()
             self._ask_at = self._asked_at + self._lifetime
@@ -152,7 +160,7 @@ class SnapshotRefresher:
         else:
             state, changes = self._store.changes_since(held.position)
         takes_over = self._lives.take_over(state, held)
-        if takes_over:  # else its age isn't that of what is served
+        if takes_over:  # else the store's age isn't that of the served market
             self._age, self._age_read_at = state.age, time.monotonic()
         if held and (changes == [] or not takes_over):
             return
@@ -160,14 +168,14 @@ class SnapshotRefresher:
             made = load(self._store, state.position, memory_limit=self._memory_limit)
         else:
             made = follow(held, changes)
-        # What was read after a restart is of another life, and must not bear this one's name.
+        # Bars read after a restart belong to another epoch, and must not get this one's label.
         read_later = changes is None or any(change.what == "replaced" for change in changes)
         if read_later and self._store.state().position.epoch != state.position.epoch:
             return
-        self._tell(made.room, held.room if held else None)
+        self._log_limit(made.room, held.room if held else None)
         self._snapshot = made
 
-    def _tell(self, room: MemoryLimit, before: MemoryLimit | None) -> None:
+    def _log_limit(self, room: MemoryLimit, before: MemoryLimit | None) -> None:
         if room.not_held and not (before and before.not_held):
             logger.warning(
                 "the snapshot's memory limit of %d MB is reached: %d of %d symbols are held with "
@@ -179,9 +187,11 @@ class SnapshotRefresher:
 
 
 def load(store: Store, position: Position, *, memory_limit: int = MEMORY_LIMIT) -> Snapshot:
-    """The whole market. ``position`` was read before: the label may be older than the bars, never
-    newer."""
-    removed = store.removed()  # before the series: what leaves meanwhile, the log will tell
+    """Return a snapshot of the whole market.
+
+    ``position`` was read before: the label may be older than the bars, never newer.
+    """
+    removed = store.removed()  # read first, as the log tells of symbols that are removed later
     symbols = store.symbols()
     room = MemoryLimit(memory_limit, len(symbols))
     series: dict[str, Series] = {}
@@ -193,7 +203,7 @@ def load(store: Store, position: Position, *, memory_limit: int = MEMORY_LIMIT) 
 
 
 def follow(held: Snapshot, changes: Sequence[Change]) -> Snapshot:
-    """The snapshot after ``held`` and these changes, which came right after it."""
+    """Return the snapshot after these changes, which follow ``held`` without a gap."""
     store = held.store
     series, overlays = dict(held.series), dict(held.overlays)
     revisions, removed = dict(held.revisions), dict(held.removed)
@@ -201,13 +211,13 @@ def follow(held: Snapshot, changes: Sequence[Change]) -> Snapshot:
     for change in changes:
         _apply(change, series, overlays, room)
         _revise(change, revisions, removed)
-    # Once for all their changes; a series that has left the market since isn't there to be read.
+    # Each is read once for all its changes, unless it has left the market since.
     replaced = list(dict.fromkeys(c.symbol for c in changes if c.what == "replaced"))
     for symbol, rows in store.series([symbol for symbol in replaced if symbol in revisions]):
         if rows:
             series[symbol] = room.hold(Series.of(rows), instead_of=series.get(symbol))
     room.symbols = len(series)
-    for symbol in reversed(series):  # new symbols' newest bars come before the last ones' histories
+    for symbol in reversed(series):  # newest bars of new symbols matter more than old histories
         if room.fits():
             break
         series[symbol] = room.drop(series[symbol])
@@ -237,14 +247,15 @@ def _apply(
 
 
 def _revise(change: Change, revisions: dict[str, Revisions], removed: dict[str, int]) -> None:
-    """Reckon what the store's scripts did with the same change."""
+    """Change the revisions as the store's scripts did for the same change."""
     if change.what in ("withdrawn", Authority.PUBLIC):
         return
     if change.what == "removed":
         revisions.pop(change.symbol, None)
         removed[change.symbol] = change.revision
         return
-    # One that comes back is read whole by all who knew it before it left.
+    # A symbol that comes back has the revision of its removal as its history's, so that all who
+    # knew it before read it whole.
     left_at = removed.pop(change.symbol, 0)
     before = revisions.get(change.symbol) or Revisions(left_at)
     if change.bar is None:

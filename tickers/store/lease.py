@@ -1,7 +1,7 @@
-"""The lease: the leader's time-limited right to fetch, deliver and write as CORE.
+"""The lease is the leader's time-limited right to fetch, deliver and write as CORE.
 
-Each acquisition draws a new fence, and the store refuses whatever is written under another. A
-thread renews the lease while the process lives, so a cycle may take longer than the lease.
+Each acquisition draws a new fence, and the store refuses what is written under another. A thread
+renews the lease while the process lives, so a cycle may take longer than the lease.
 """
 
 import logging
@@ -22,14 +22,17 @@ TRY_AGAIN = 1.0  # seconds between a standby's tries
 
 
 class Lease:
-    """``fence`` is None while another worker leads; use as a context manager."""
+    """A worker's lease, a context manager; ``fence`` is None while another worker leads.
+
+    ``lifetime`` is in seconds.
+    """
 
     def __init__(self, store: Store, *, lifetime: float = LIFETIME) -> None:
         self._store = store
         self._lifetime = lifetime
         self._fence: str | None = None
         self._valid_until = 0.0
-        self._lock = threading.Lock()  # a renewal's answer may come when its lease is history
+        self._lock = threading.Lock()  # a renewal's answer may come after its lease has ended
         self._closing = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -49,7 +52,7 @@ class Lease:
 
     @property
     def fence(self) -> str | None:
-        """The fence this worker leads under, as far as it knows; only the store knows for sure."""
+        """The fence that this worker leads under, as far as it knows; the store decides."""
         return self._fence if time.monotonic() < self._valid_until else None
 
     def try_acquire(self) -> str | None:
@@ -83,9 +86,10 @@ class Lease:
 
 @contextmanager
 def operators_fence(store: Store) -> Iterator[str]:
-    """A fence for what an operator does by hand: the leader's own, or one for the time being.
+    """Yield a fence for an operator's writes: the leader's, or one of a lease held meanwhile.
 
-    The store's steps are atomic, so the leader and an operator may write under one lease.
+    The store's steps are atomic, so the leader and an operator may write under one lease. Raises
+    StoreError when the lease changes hands just now.
     """
     lent = store.leaders_fence()
     if lent is not None:

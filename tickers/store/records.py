@@ -1,4 +1,4 @@
-"""What the store holds and tells, read from the texts that its scripts write."""
+"""The store's records are values read from the texts that its scripts write and return."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from tickers.verdict import Authority
 
 MAX_SERIES = 20_000  # bars of one symbol: 80 years of trading days
 
-# Where an encoded bar names its symbol, and its day.
+# An encoded bar has its symbol at this place, and its day after this name.
 _SYMBOL_AT, _DAY_NAME = len(b'{"symbol":"'), b'"time":"'
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """A state of the market: ``str()`` is its name in ETags and in ``since``."""
+    """A position names a state of the market; its ``str()`` is used in ETags and ``since``."""
 
     epoch: str
     revision: int
@@ -27,7 +27,7 @@ class Position:
 
     @classmethod
     def parse(cls, text: str) -> "Position":
-        """From ``EPOCH-REVISION`` or an ETag that holds it; raises ValueError."""
+        """Return the position of ``EPOCH-REVISION`` or an ETag with it; raise ValueError."""
         bare = text.strip().removeprefix("W/").strip('"')
         epoch, _, revision = bare.partition("-")
         if not (epoch.isalnum() and revision.isascii() and revision.isdigit()):
@@ -37,12 +37,14 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class State:
+    """The state of the store at one moment."""
+
     position: Position
     age: float | None  # seconds since the last trusted update; None: never
     ready_epoch: str
     overlays: int
     held: int  # symbols of which public bars are held
-    trading_days: frozenset[dt.date] = frozenset()  # that the market itself has shown
+    trading_days: frozenset[dt.date] = frozenset()  # days that the market has shown to be such
 
     @classmethod
     def parse(cls, told: Sequence[Any]) -> "State":
@@ -59,8 +61,11 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """A symbol's newest trusted bar. ``anchor`` is its close as the store holds it; ``revision`` is
-    that at which it changed last."""
+    """A symbol's newest trusted bar.
+
+    ``day`` is in epoch seconds, ``anchor`` is its close as the store holds it, and ``revision`` is
+    that at which it changed last (0: unknown).
+    """
 
     day: int
     authority: Authority
@@ -68,7 +73,7 @@ class Newest:
     anchor: str
     stored_at: int  # Redis TIME, milliseconds
     json: bytes
-    revision: int = 0  # of none that is known
+    revision: int = 0
 
     @classmethod
     def parse(cls, text: bytes) -> "Newest":
@@ -86,7 +91,10 @@ class Newest:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """``actors``: its sender, and the one whose held bar spoke for it, if it needed one."""
+    """An overlay of a day (epoch seconds).
+
+    ``actors`` are its sender and, if it needed one, the sender of the held bar that confirmed it.
+    """
 
     day: int
     actors: tuple[str, ...]
@@ -101,12 +109,12 @@ class Overlay:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the store has of a symbol for a judge, read in one step.
+    """The facts by which a public bar of a symbol is judged, read in one step.
 
     ``before`` is the encoded trusted bar before the newest; ``loaded_from`` the history start
     (epoch seconds) that the symbol was fully loaded from. Each is None where there is none.
-    ``is_suspect``: a trusted source says of it what can't be right. ``moved_on``: the day (epoch
-    seconds) on which it moved to another exchange; 0: never.
+    ``is_suspect``: a trusted source says what can't be right of the symbol. ``moved_on``: the day
+    (epoch seconds) on which it moved to another exchange; 0: never.
     """
 
     newest: Newest | None = None
@@ -149,17 +157,17 @@ class Change:
 
 
 def day_in(bar: bytes) -> int:
-    """The day of an encoded bar, in epoch seconds."""
+    """Return the day of an encoded bar, in epoch seconds."""
     at = bar.index(_DAY_NAME) + len(_DAY_NAME)
     return _epoch(bar[at : at + 10])
 
 
 def date_of(day: int) -> dt.date:
-    """The date of a day in epoch seconds."""
+    """Return the date of a day in epoch seconds."""
     return dt.date(1970, 1, 1) + dt.timedelta(days=day // DAY_SECONDS)
 
 
 @lru_cache(maxsize=MAX_SERIES)
 def _epoch(date: bytes) -> int:
-    """Series share their days, so each is read once."""
+    """Return a date's epoch seconds, cached, as all series have the same days."""
     return epoch_of(dt.date.fromisoformat(date.decode()))

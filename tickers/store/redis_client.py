@@ -1,9 +1,8 @@
-"""The connection to the server that holds the market: one named by its URL, or the one that
-sentinels name.
+"""This module connects to the server that holds the market, by its URL or by way of sentinels.
 
-With sentinels everything goes to the primary: a replica may lag, and a position that was given out
-must stand. During a failover every call raises redis.RedisError; the primary after it is another
-life of the store (another run_id), hence another epoch.
+With sentinels all commands go to the primary, as a replica may lag behind a position that was given
+out. During a failover every call raises redis.RedisError; the primary after it is another life of
+the store (another run_id), hence another epoch.
 """
 
 import re
@@ -18,7 +17,7 @@ from redis.sentinel import Sentinel
 
 SENTINEL_SCHEME = "redis+sentinel"
 SENTINEL_PORT = 26_379
-# Seconds for each sentinel: they answer from memory, and the next one is asked after it.
+# Seconds after which the next sentinel is asked; they answer from memory.
 SENTINEL_TIMEOUT = 1.0
 
 _SENTINEL_URL = re.compile(
@@ -31,8 +30,10 @@ _SENTINEL_URL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
-    """What a redis+sentinel:// URL says; the credentials are the servers', but for
-    ``sentinel_password``."""
+    """The parts of a redis+sentinel:// URL.
+
+    The credentials are for the Redis servers, and ``sentinel_password`` is for the sentinels.
+    """
 
     nodes: tuple[tuple[str, int], ...]
     service: str
@@ -43,8 +44,11 @@ class Sentinels:
 
     @classmethod
     def parse(cls, url: str) -> "Sentinels":
-        """From redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/service[/database]
-        [?sentinel_password=...]; raises ValueError."""
+        """Read a URL; raise ValueError for any other text than this (without the line break):
+
+        redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/service[/database]
+        [?sentinel_password=...]
+        """
         found = _SENTINEL_URL.fullmatch(url)
         if found is None:
             raise ValueError("not redis+sentinel://HOST:PORT,.../SERVICE/DATABASE")
@@ -62,14 +66,14 @@ class Sentinels:
         )
 
     def same_database(self, other: "Sentinels") -> bool:
-        """Whether both lead to one database, whichever of the sentinels each names."""
+        """Return whether both lead to one database, whichever of the sentinels each names."""
         return (
             (self.service, self.database) == (other.service, other.database)
             and not set(self.nodes).isdisjoint(other.nodes)
         )  # fmt: skip
 
     def sentinel_options(self) -> dict[str, Any]:
-        """Of the connections to the sentinels themselves."""
+        """Return the options of the connections to the sentinels themselves."""
         return {
             "password": self.sentinel_password,
             "socket_timeout": SENTINEL_TIMEOUT,
@@ -84,7 +88,7 @@ def uses_sentinels(url: str) -> bool:
 
 
 def at_database(sentinel_url: str, database: int) -> str:
-    """The same URL with another database."""
+    """Return the same URL with another database."""
     found = _SENTINEL_URL.fullmatch(sentinel_url)
     if found is None:
         raise ValueError("not a sentinel URL")
@@ -93,9 +97,10 @@ def at_database(sentinel_url: str, database: int) -> str:
 
 
 def connect(url: str, *, timeout: float) -> "redis.Redis":
-    """A client that answers in ``timeout`` seconds or raises; it survives a dropped connection.
+    """Return a client that answers in ``timeout`` seconds or raises, without connecting yet.
 
-    ``url`` as Sentinels.parse reads it, or as redis.Redis.from_url does. No connection is made yet.
+    It survives a dropped connection. ``url`` is one that Sentinels.parse or redis.Redis.from_url
+    reads.
     """
     options: dict[str, Any] = {
         "socket_timeout": timeout,

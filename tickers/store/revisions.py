@@ -1,13 +1,14 @@
-"""A symbol's revisions: when which of its trusted bars changed last.
+"""A symbol's revisions say when each of its trusted bars changed last.
 
-Each of the last ten days that changed has a revision of its own, and all other bars have one
-together, the history's. Every entry of the change log says what changed at a revision, and the
-store's scripts (lua/prelude.lua) and a process that follows the log reckon alike:
+Each of the last ten days that changed has a revision of its own, and all other bars share one, the
+history's. Every entry of the change log says what changed at a revision. The store's scripts
+(lua/prelude.lua) and a process that follows the log apply the same rules to it:
 
 - a bar of a day: that day has this revision;
 - an eleventh day: the earliest day becomes history;
 - a series replaced: all of it is history, of this revision;
-- a day that is not above the history is history. So an entry that comes again changes nothing.
+- a day whose revision is not above the history's is history, so an entry that comes again changes
+  nothing.
 """
 
 from array import array
@@ -18,23 +19,27 @@ MOST_DAYS = 10
 
 
 class Revisions:
-    """``history`` is the revision of all bars but those of ``days``. It never changes; days are
-    epoch seconds."""
+    """The revisions of one symbol; an object never changes.
+
+    ``history`` is the revision of all bars but those of ``days``, which are epoch seconds.
+    """
 
     __slots__ = ("_days", "_revisions", "history", "latest")
 
     def __init__(self, history: int = 0, days: Iterable[tuple[int, int]] = ()) -> None:
-        """``days``: (day, revision), sorted by day."""
+        """Make revisions of ``days``: (day, revision), sorted by day."""
         by_day = list(days)
         self.history = history
         self._days = array("q", [day for day, _ in by_day])
         self._revisions = array("q", [revision for _, revision in by_day])
-        self.latest = max(self._revisions, default=history)  # of whatever bar
+        self.latest = max(self._revisions, default=history)  # the highest of all bars
 
     @classmethod
     def parse(cls, text: bytes) -> "Revisions":
-        """From the store's ``revisions``: "history day revision day revision ...", the latest day
-        first. What ``last`` says of the newest day comes on top (``with_bar``)."""
+        """Read the store's ``revisions``: "history day revision day revision ...", latest first.
+
+        The newest day's revision is in ``last`` and must be added (``with_bar``).
+        """
         history, *numbers = map(int, text.split())
         return cls(history, list(zip(numbers[::2], numbers[1::2], strict=True))[::-1])
 
@@ -52,15 +57,15 @@ class Revisions:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes, but for the objects themselves."""
+        """The bytes that the days and revisions take."""
         return 16 * len(self._days)
 
     def days(self) -> Iterator[tuple[int, int]]:
-        """(day, revision), sorted by day."""
+        """Yield (day, revision), sorted by day."""
         return zip(self._days, self._revisions, strict=True)
 
     def with_bar(self, day: int, revision: int) -> "Revisions":
-        """After a bar of that day changed at ``revision``."""
+        """Return the revisions after a bar of that day changed at ``revision``."""
         if revision <= self.history:
             return self
         days = list(self.days())
@@ -76,7 +81,7 @@ class Revisions:
         return Revisions(history, days)
 
     def replaced(self, revision: int) -> "Revisions":
-        """After the whole series was replaced at ``revision``."""
+        """Return the revisions after the whole series was replaced at ``revision``."""
         if revision <= self.history:
             return self
         return Revisions(revision, [(day, at) for day, at in self.days() if at > revision])

@@ -1,13 +1,12 @@
-"""The store: the market in Redis.
+"""The store is the market in Redis.
 
-Every bar enters through ``merge`` (or ``replace_series``, for a history fetched whole), which
-decides by the merge table, stores, and appends to the change log in one atomic step: the scripts in
-lua/. Everything else here reads. The keys share the hash tag {market}; lua/prelude.lua describes
-them.
+Every bar enters through ``merge`` (trusted), ``lay`` (public) or ``replace_series`` (a history
+fetched whole). Each is one atomic step, a script in lua/, that decides by the merge table, stores,
+and appends to the change log. The keys share the hash tag {market}; lua/prelude.lua describes them.
 
-Their names carry the schema, the version of what they hold: two versions of the code that differ in
-it share a server without reading each other's keys. Each has its own market and leader, and the new
-one's worker fills its own; only the budget of upstream requests is one.
+The keys' names contain the schema, the version of what they hold: two versions of the code with
+different schemas share a server without reading each other's keys. Each has its own market and
+leader, and the new one's worker fills its own; only the upstream's request budget is shared.
 """
 
 import datetime as dt
@@ -40,12 +39,12 @@ from tickers.store.scripts import StoreError as StoreError
 from tickers.suspects import Suspect
 from tickers.verdict import Authority, Verdict
 
-SCHEMA = 4  # raised with every change of what the keys hold that the code before would misread
+SCHEMA = 4  # raised with every change of the keys' content that earlier code would misread
 ROOT = f"{{market}}:{SCHEMA}"
-NODE_ID = "{market}:node_id"  # of the node, whichever version of its code runs
-MAX_BARS = 3_000  # a merge: what one Lua call takes (its C stack)
+NODE_ID = "{market}:node_id"  # without a schema: the id is the same for all versions of the code
+MAX_BARS = 3_000  # bars that one call of merge takes, because of Lua's C stack
 
-# Symbols that are read at one moment: with 5,000 bars each the server does nothing else for 20 ms.
+# Symbols that are read in one step; with 5,000 bars each it blocks the server for 20 ms.
 SERIES_A_READ = 10
 
 _T = TypeVar("_T")
@@ -53,12 +52,14 @@ _LUA = Path(__file__).with_name("lua")
 
 
 def market_script(client: "redis.Redis", *files: Path) -> Script:
-    """A script on the market's keys: lua/prelude.lua, then these."""
+    """Return a script on the market's keys: lua/prelude.lua, then these files."""
     return Script(client, _LUA / "prelude.lua", *files, key=ROOT)
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
+    """The result of a merge: the position after it, and a verdict for each bar in order."""
+
     position: Position
     verdicts: list[Verdict]
 
@@ -68,10 +69,10 @@ class Merged:
 
 
 class Store:
-    """The market in Redis, as ``client`` reaches it (its answers are bytes).
+    """The market in Redis, reached by ``client`` (whose answers must be bytes).
 
-    ``history_start`` is the first day of which others' bars are merged. Our own fetch, and whole
-    series, are cut by who asks for them.
+    ``history_start`` is the first day of which others' bars are merged; callers cut CORE bars and
+    whole series themselves. ``trust_window`` is in seconds, ``log_length`` in entries of the log.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Store:
         log_length: int = 50_000,
     ) -> None:
         self.client = client
-        # redis-py types answers as bytes or str, whichever the client was made for; here: bytes.
+        # redis-py types answers as bytes or str, and can't know that this client returns bytes.
         self._reads: Any = client
         self.clock = clock
         self._window = round(trust_window * 1000)
@@ -119,14 +120,14 @@ class Store:
     ) -> Merged:
         """Merge trusted bars; CORE needs the ``fence`` of the lease it was fetched under.
 
-        A bar of a day on which the exchanges were closed is refused, whoever sent it.
-        ``age``: how many seconds old the data was already when it came (a follower's window starts
-        that much earlier). ``peer``: who sent INTERNAL bars, to be named when they are contradicted
-        (empty: nobody is). Raises FencedError, and what redis raises.
+        A bar of a day on which the exchanges were closed is refused, whoever sent it. ``age`` is
+        how many seconds old the data was when it came (a follower's trust window starts that much
+        earlier). ``peer`` is the sender of INTERNAL bars, named when they are contradicted (empty:
+        nobody is). Raises FencedError, and what redis raises.
         """
         if authority is Authority.PUBLIC:
             raise ValueError("public bars are laid over trusted ones: use lay")
-        # Others' bars of before the history are refused as such, whatever day it was.
+        # Others' bars from before the history are left to the script, which refuses them as such.
         first = None if authority is Authority.CORE else _first_day(self._history_start)
         closed = {
             at
@@ -150,7 +151,7 @@ class Store:
         return Merged(position, verdicts)
 
     def _is_closed(self, day: dt.date) -> bool:
-        """A day to come may yet turn out to be one; merge refuses it as such."""
+        """Return whether the exchanges were closed on a past day; merge refuses future days."""
         return day <= self.clock.today() and not self.clock.calendar.is_trading_day(day)
 
     def lay(
@@ -164,16 +165,16 @@ class Store:
     ) -> Merged:
         """Lay public bars, each with the anchor it was judged against, over the trusted ones.
 
-        ``before``: for each the encoded trusted bar before the newest (None: there was none), by
-        which it was judged as well; empty: by none.
+        ``before`` has for each bar the encoded trusted bar before the newest, by which it was
+        judged as well (None: there was none); empty: no bar was judged by it.
         ``late_after``: a bar is served only where the trusted bar hasn't changed, and no whole
         cycle has confirmed it, for that many seconds (0: always; None: never served, only judged).
-        ``network``: the actor's; a bar that would be served is HELD until an actor of another
-        network sends one whose prices all lie within 0.5 % of its own and whose volume is at most
-        twice its own: that one is then laid (empty: needs no second).
-        A symbol's overlay changes ten times in any minute at most, whoever sends; what comes beyond
-        that is JUDGED only. A bar that was judged by what has changed meanwhile gets
-        ANCHOR_MOVED and must be judged anew.
+        ``network`` is the actor's (empty: no second sender is needed). A bar that would be served
+        is HELD until an actor of another network sends one whose prices all lie within 0.5 % of its
+        own and whose volume is at most twice its own; that second bar is then laid.
+        A symbol's overlay changes at most ten times in any minute, whoever sends; further bars are
+        JUDGED only. A bar gets ANCHOR_MOVED, and must be judged again, if the bars that it was
+        judged by have changed meanwhile.
         """
         return self._merge(
             [bar for bar, _ in bars],
@@ -227,14 +228,14 @@ class Store:
     ) -> Verdict:
         """Replace a symbol's series by ``bars`` (sorted by day, one a day), and mark it loaded.
 
-        Stored bars after the answer's last day stay, except those of days that are ``gone``, which
-        count nowhere, and those of earlier days than the trading day that only INTERNAL wrote.
-        LOSES_DAYS: the answer lacks over 2 % of the days stored since ``history_start`` (epoch
-        seconds), without those that only INTERNAL wrote, unless it ``may_lose`` them, and nothing
-        was written. CLOSED_DAY: the exchanges were closed on all of its days; single ones are left
-        out. The newest day is decided by the merge table. With ``replace_newest`` (the core network
-        has said that this series was replaced) none of this holds: what it has now counts, and of
-        the trading day what only INTERNAL wrote. Raises ValueError for bars that are no series.
+        Stored bars after the answer's last day stay, except those of days that are ``gone``, and
+        those that only INTERNAL wrote of days before the trading day. The merge table decides the
+        newest day. LOSES_DAYS, unless it ``may_lose`` days: the answer lacks over 2 % of the days
+        stored since ``history_start`` (epoch seconds), and nothing was written; days that are
+        ``gone`` or that only INTERNAL wrote don't count. CLOSED_DAY: the exchanges were closed on
+        all of its days; single closed days are left out. With ``replace_newest`` (the core network
+        has said that this series was replaced) ``bars`` replace all that is stored, but for what
+        only INTERNAL wrote of the trading day. Raises ValueError for bars that are no series.
         """
         if len(bars) > MAX_SERIES:
             raise ValueError(f"{symbol} has {len(bars)} bars; a series has at most {MAX_SERIES}")
@@ -264,9 +265,9 @@ class Store:
     def complete_cycle(
         self, *, fence: str, age: float | None = 0, ends_overlays: bool = False
     ) -> None:
-        """Say that a cycle has spoken of every symbol: the market is complete in this epoch.
+        """Note that a cycle has spoken of every symbol: the market is complete in this epoch.
 
-        ``age`` as in merge; None leaves the trust window as it is.
+        ``age`` is as in merge; None leaves the trust window as it is. Raises FencedError.
         """
         header = {
             "fence": fence,
@@ -279,22 +280,24 @@ class Store:
         self._completing_cycle(header)
 
     def dispute_absent(self, symbols: Iterable[str], fence: str) -> int:
-        """Dispute the trading day's INTERNAL bars of ``symbols``, of which a whole answer of our
-        own fetch has none although most symbols have one; returns how many disputes that opens.
+        """Dispute the trading day's INTERNAL bars of ``symbols``; return how many that opens.
 
-        A minute after such a bar was stored it goes, unless the fetch has one by then. Raises
-        FencedError, and what redis raises.
+        A whole answer of our own fetch has no bar of today of these symbols although most symbols
+        have one. A minute after such an INTERNAL bar was stored it is removed, unless the fetch has
+        one by then. Raises FencedError, and what redis raises.
         """
         header = {"fence": fence, "trading_day": epoch_of(self.clock.trading_day())}
         return int(self._disputing_absent(header, symbols))
 
     def withdraw_actors(self, actors: Iterable[str]) -> int:
-        """End these actors' held bars, and overlays they sent or spoke for; returns how many."""
+        """End the actors' held bars, and the overlays they sent or confirmed; return how many."""
         return int(self._withdrawing_actors({"log_length": self._log_length}, actors))
 
     def forget(self, symbol: str, *, fence: str = "") -> bool:
-        """Take a symbol out of the market, with its series and all public bars of it; False when it
-        wasn't there. Readers are told that it was removed. With a ``fence``, only under that lease.
+        """Remove a symbol from the market, with its series and public bars; log its removal.
+
+        Returns whether it was there. With a ``fence`` it is removed only under that lease, else
+        FencedError is raised.
         """
         header = {
             "fence": fence,
@@ -305,7 +308,7 @@ class Store:
         return bool(self._forgetting(header))
 
     def _header(self, authority: Authority, fence: str, age: float) -> dict[str, object]:
-        """What merge.lua and replace_series.lua are both told."""
+        """Return the header fields that merge.lua and replace_series.lua share."""
         return {
             "authority": authority.value,
             "fence": fence,
@@ -321,7 +324,7 @@ class Store:
     # --- The lease ----------------------------------------------------------------------------
 
     def acquire_lease(self, lifetime: float) -> str | None:
-        """The fence of the lease, or None while another worker holds it."""
+        """Acquire the lease and return its fence; return None while another worker holds it."""
         milliseconds = round(lifetime * 1000)
         header = {"action": "acquire", "mine": secrets.token_hex(8), "lifetime": milliseconds}
         fence = self._leasing(header)
@@ -336,25 +339,27 @@ class Store:
         self._leasing({"action": "release", "mine": fence})
 
     def leaders_fence(self) -> str | None:
-        """The fence of the lease that is held now, by whomever."""
+        """Return the fence of the lease that is held now, by any worker; None: by nobody."""
         fence = self._reads.get(_key("lease"))
         return fence.decode() if fence else None
 
     # --- Reading ------------------------------------------------------------------------------
 
     def state(self) -> State:
-        """Where the store stands now; overlays whose time is over have ended by then."""
+        """Return the store's state; overlays whose time is over are ended first."""
         return self._told(self._telling_position(self._position_header()))
 
     def _told(self, told: Sequence[Any]) -> State:
-        """The state; what the market has shown of its days reaches this process's clock."""
+        """Read the state, and teach this process's clock the trading days that it names."""
         state = State.parse(told)
         self.clock.calendar.shown.update(state.trading_days)
         return state
 
     def changes_since(self, since: Position) -> tuple[State, list[Change] | None]:
-        """Where the store stands, and what changed after ``since`` until then, oldest first; None
-        when the log doesn't tell: it doesn't reach back there, or is of another life."""
+        """Return the store's state, and the changes after ``since`` until then, oldest first.
+
+        The changes are None when the log doesn't reach back to ``since``, or is of another epoch.
+        """
         header = self._position_header() | {"of_epoch": since.epoch, "after": since.revision}
         *told, entries = self._telling_position(header)
         state = self._told(told)
@@ -374,7 +379,7 @@ class Store:
         return sorted(symbol.decode() for symbol in self._reads.hkeys(_key("last")))
 
     def newest(self, symbols: Iterable[str] | None = None) -> dict[str, Newest]:
-        """The newest trusted bar of each symbol that has one; of all symbols by default."""
+        """Return the newest trusted bar of each symbol that has one; by default of all."""
         if symbols is None:
             found = {k.decode(): v for k, v in self._reads.hgetall(_key("last")).items()}
         else:
@@ -389,7 +394,7 @@ class Store:
         return {symbol: Overlay.parse(text) for symbol, text in found.items()}
 
     def public_actors(self) -> set[str]:
-        """Those who have an overlay, or spoke for one, or have a held bar."""
+        """Return the actors who sent or confirmed an overlay, or have a held bar."""
         held = self._reads.hvals(_key("held"))
         overlays = self.overlays().values()
         return {actor for overlay in overlays for actor in overlay.actors} | {
@@ -397,7 +402,7 @@ class Store:
         }
 
     def facts(self, symbols: Iterable[str]) -> dict[str, Facts]:
-        """What a judge of a public bar needs of each symbol, of one moment."""
+        """Return the facts by which public bars of these symbols are judged, read in one step."""
         names = list(dict.fromkeys(symbols))
         found = self._reading_facts({}, names) if names else ()
         return {symbol: Facts.parse(told) for symbol, told in zip(names, found, strict=True)}
@@ -412,13 +417,16 @@ class Store:
     def series(
         self, symbols: Sequence[str], *, last: int = 0
     ) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
-        """(symbol, [(day, encoded bar), ...]) of trusted bars, sorted by day: all, or the last."""
+        """Yield (symbol, [(day, encoded bar), ...]) of trusted bars, sorted by day.
+
+        ``last`` is how many of the last bars; 0: all.
+        """
         return ((symbol, rows) for symbol, rows, *_ in self._read_series(symbols, last))
 
     def series_with_revisions(
         self, symbols: Sequence[str]
     ) -> Iterator[tuple[str, list[tuple[int, bytes]], Revisions]]:
-        """``series``, each with its revisions at the same moment; unknown symbols are left out."""
+        """Yield ``series`` with the revisions of the same moment; omit unknown symbols."""
         for symbol, rows, newest, revisions in self._read_series(symbols, 0):
             if newest:
                 yield symbol, rows, Revisions.parse(revisions).with_bar(newest.day, newest.revision)
@@ -435,7 +443,7 @@ class Store:
                 yield symbol, [(day_in(bar), bar) for bar in bars[-last:]], newest, revisions
 
     def lengths(self, symbols: Sequence[str]) -> dict[str, int]:
-        """How many bars each of these symbols has; those without any are left out."""
+        """Return how many bars each of these symbols has; those without any are left out."""
         newest = self._fields("last", symbols)
         with self._reads.pipeline(transaction=False) as pipeline:
             for symbol in newest:
@@ -443,20 +451,23 @@ class Store:
             return {s: n + 1 for s, n in zip(newest, pipeline.execute(), strict=True)}
 
     def removed(self) -> dict[str, int]:
-        """symbol → the revision at which it left the market; without those that came back."""
+        """Return symbol → the revision at which it was removed, without those that came back."""
         return {k.decode(): int(v) for k, v in self._reads.hgetall(_key("removed")).items()}
 
     def wait_for_change(self, seconds: float) -> bool:
-        """Whether something is logged within that time, from now on."""
+        """Wait up to ``seconds`` for an entry of the log; return whether one came."""
         return bool(self._reads.xread({_key("changes"): "$"}, count=1, block=round(seconds * 1000)))
 
     def loaded(self) -> dict[str, int]:
-        """symbol → the history start (epoch seconds) that it was fully loaded from."""
+        """Return symbol → the history start (epoch seconds) that it was fully loaded from."""
         return {k.decode(): int(v) for k, v in self._reads.hgetall(_key("loaded")).items()}
 
     def counted_against(self) -> dict[str, dict[str, int]]:
-        """peer → what → how often within the last 24 hours: "contradicted" (its bar stood over ours
-        and ours returned) and "impossible" (it sent what no market can bring)."""
+        """Return peer → what → how often within the last 24 hours.
+
+        What: "contradicted" (a dispute about its bar ended for ours) and "impossible" (it sent a
+        bar that no market can have).
+        """
         seconds, _ = self._reads.time()
         first_hour = int(seconds) // 3_600 - 23
         counts: dict[str, dict[str, int]] = {}
@@ -468,11 +479,11 @@ class Store:
         return counts
 
     def seconds_since_cycle(self) -> float | None:
-        """How long ago a cycle spoke of every symbol; None: never."""
+        """Return how many seconds ago a cycle spoke of every symbol; None: never."""
         return self._seconds_since("cycle_at")
 
     def seconds_since_fetch(self) -> float | None:
-        """How long ago our own fetch brought a valid bar; None: never."""
+        """Return how many seconds ago our own fetch brought a valid bar; None: never."""
         return self._seconds_since("fetched_at")
 
     def _seconds_since(self, name: str) -> float | None:
@@ -484,7 +495,7 @@ class Store:
         return max(0.0, now - int(then) / 1000)
 
     def changed(self) -> dict[str, int]:
-        """symbol → the revision at which its newest bar last changed by our own fetch."""
+        """Return symbol → the revision at which our own fetch last changed its newest bar."""
         return {
             symbol.decode(): int(revision)
             for symbol, revision in self._reads.zrange(_key("changed"), 0, -1, withscores=True)
@@ -493,9 +504,9 @@ class Store:
     # --- What a worker keeps here ---------------------------------------------------------------
 
     def remember_followed(self, place: dict[str, str], *, fence: str) -> None:
-        """Keep a follower's place in its core network beside the bars it has from there.
+        """Keep a follower's positions in its core network beside the bars it has from there.
 
-        Raises FencedError: a place without its bars would have them skipped.
+        Raises FencedError: a position without its bars would make the follower skip them.
         """
         self._noting({"fence": fence, "name": "followed"}, [json.dumps(place)])
 
@@ -511,12 +522,14 @@ class Store:
         )
 
     def batch_size(self, source: str) -> dict[str, int]:
-        """The note of that upstream; empty: there is none."""
+        """Return what was learned of that upstream's batch size; empty: nothing."""
         return dict(self._batch_sizes().get(source, {}))
 
     def node_id(self) -> str:
-        """A random id of this node, for the way that bars come: the same for all its processes, as
-        long as the store isn't emptied."""
+        """Return this node's random id, by which it knows bars that come back to it.
+
+        It is the same for all processes, as long as the store isn't emptied.
+        """
         self._reads.set(NODE_ID, secrets.token_hex(8), nx=True)
         return str(self._reads.get(NODE_ID).decode())
 
@@ -525,11 +538,11 @@ class Store:
         return dict(json.loads(text)) if text else {}
 
     def write_status(self, status: dict[str, Any], *, fence: str) -> None:
-        """Leave the leader's last cycle where /health reads it; raises FencedError."""
+        """Keep the status of the leader's last cycle for /health; raise FencedError."""
         self._noting({"fence": fence, "name": "worker"}, [json.dumps(status)])
 
     def write_audit(self, report: dict[str, Any], *, fence: str) -> None:
-        """Leave what the last audit found where /health reads it; raises FencedError."""
+        """Keep the last audit's report for /health; raise FencedError."""
         self._noting({"fence": fence, "name": "audit"}, [json.dumps(report)])
 
     def audit(self) -> dict[str, Any]:
@@ -543,7 +556,7 @@ class Store:
     # --- What can't be right ----------------------------------------------------------------------
 
     def now(self) -> int:
-        """The time by the server's clock, in milliseconds."""
+        """Return the time by the server's clock, in milliseconds."""
         seconds, microseconds = self._reads.time()
         return int(seconds) * 1000 + int(microseconds) // 1000
 
@@ -553,22 +566,22 @@ class Store:
         }
 
     def note_suspects(self, found: Mapping[str, Suspect | None], *, fence: str) -> None:
-        """Keep these suspects; None: the symbol is none any more. Raises FencedError."""
+        """Keep these suspects (None: the symbol is no longer one). Raises FencedError."""
         self._note_fields(
             "suspects", {s: one.encode() if one else "" for s, one in found.items()}, fence
         )
 
     def foreign(self, symbol: str) -> set[dt.date]:
-        """The stored days that only INTERNAL wrote."""
+        """Return the stored days that only INTERNAL wrote."""
         days = self._reads.smembers(f"{_key('foreign')}:{symbol}")
         return {dt.date.fromisoformat(day.decode()) for day in days}
 
     def adjusted_at(self) -> dict[str, int]:
-        """symbol → when closed days of its series were adjusted last, milliseconds."""
+        """Return symbol → when closed days of its series were adjusted last, in milliseconds."""
         return {k.decode(): int(v) for k, v in self._reads.hgetall(_key("replaced_at")).items()}
 
     def note_adjusted(self, symbols: Iterable[str], *, fence: str) -> None:
-        """Say that these series were adjusted now. Raises FencedError."""
+        """Note that these series were adjusted now. Raises FencedError."""
         now = str(self.now())
         self._note_fields("replaced_at", dict.fromkeys(symbols, now), fence)
 
@@ -589,8 +602,10 @@ class Store:
             self._noting_fields({"fence": fence, "name": name}, values)
 
     def note_trading_days(self, days: Collection[dt.date], *, fence: str) -> None:
-        """Remember days that the market has shown to be trading days; every process learns them
-        with the store's state. Raises FencedError."""
+        """Keep days that the market has shown to be trading days; raise FencedError.
+
+        Every process learns them with the store's state.
+        """
         if days:
             self._noting_trading_days({"fence": fence}, [day.isoformat() for day in sorted(days)])
             self.clock.calendar.shown.update(days)
@@ -605,12 +620,12 @@ def _own_script(client: "redis.Redis", *parts: str) -> Script:
 
 
 def _new_epoch() -> str:
-    """The epoch of the store's life, if it has none yet."""
+    """Return a random epoch, which a script uses if the store needs a new one."""
     return secrets.token_hex(8)
 
 
 def _figures(bar: Bar, price_texts: tuple[str, str, str, str]) -> str:
-    """What the merge table decides by, as the scripts keep it."""
+    """Return the figures that the merge table decides by, as the scripts keep them."""
     _, high, low, close = price_texts
     return f"{bar.volume} {high} {low} {close}"
 
@@ -620,5 +635,5 @@ def _key(name: str) -> str:
 
 
 def _first_day(epoch: int) -> dt.date:
-    """The first day that begins at ``epoch`` or later."""
+    """Return the first day that begins at ``epoch`` or later."""
     return dt.date(1970, 1, 1) + dt.timedelta(days=-(-epoch // DAY_SECONDS))

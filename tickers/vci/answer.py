@@ -1,10 +1,10 @@
-"""Reads an answer of the chart API: columns of values in, valid bars out.
+"""This module reads an answer of the chart API: columns of values become valid bars.
 
 An answer is a list with an object for each symbol: {"symbol", "o", "h", "l", "c", "v", "t"}, the
-last six of equal length, times as strings of epoch seconds. A bad bar is dropped and counted, a
-wrong object, or one without a usable bar, spoils its own symbol only, and an answer that is no such
-list is an AnswerError. Several objects of a symbol are read as one; of two bars of a day the one of
-the larger volume stands, and of equal ones the later. Nothing here does I/O.
+last six of equal length, times as strings of epoch seconds. A bad bar is dropped and counted; a
+wrong object, or one without a usable bar, spoils its own symbol only; an answer that is no such
+list is an AnswerError. Several objects of a symbol are read as one. Of two bars of a day the one
+with the larger volume is used, and of equal ones the later. Nothing here does I/O.
 """
 
 import datetime as dt
@@ -24,20 +24,20 @@ PointInterval = Literal["1m", "5m", "15m", "30m", "1H", "1W", "1M"]
 Interval = Literal["1m", "5m", "15m", "30m", "1H", "1D", "1W", "1M"]
 
 _COLUMNS = {"t": "time", "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume"}
-# Eleven digits reach the year 5138; what has more is a time in milliseconds.
+# Eleven digits reach the year 5138; a longer number is a time in milliseconds.
 _EPOCH = re.compile(r"[0-9]{1,11}")
 
 # An index's close may lie outside its low and high by less than this fraction, which is rounding:
 # VNINDEX closed at 1,630.004 over a high of 1,630.00.
 ROUNDING = 1e-5
-_REASONS_TOLD = 3  # of why no bar of a symbol is usable
+_REASONS_TOLD = 3  # reasons that a message names why no bar of a symbol is usable
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What an interval other than 1D is made of: one symbol's OHLCV from ``time`` (UTC) on.
+    """A point is one symbol's OHLCV of an interval other than 1D, from ``time`` (UTC) on.
 
-    Prices in VND (points for an index), volume in shares. A week's time is its Monday and a
+    Prices are in VND (points for an index), volume is in shares. A week's time is its Monday and a
     month's its first day, at 00:00 UTC, as the days of bars are written.
     """
 
@@ -55,13 +55,13 @@ T = TypeVar("T", Bar, Point)
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[T]):
-    """What one request brought.
+    """The answer to one request.
 
     ``series`` has, for each symbol that came, its bars (1D) or points: at least one, one a day or
-    time, and sorted. ``missing`` are the symbols that were asked for and left out, ``errors`` says
-    of a symbol that came without a usable bar what came instead, and ``dropped`` counts by reason
-    what wasn't used. ``empty`` are those of ``errors`` whose columns have no values at all: whether
-    that is an error is for the caller to say, who knows whether the symbol has bars. ``age`` is how
+    time, and sorted. ``missing`` are the symbols that were asked for and left out. ``errors`` says
+    of a symbol that came without a usable bar what came instead. ``dropped`` counts by reason what
+    wasn't used. ``empty`` are those of ``errors`` whose columns have no values at all: only the
+    caller, who knows whether the symbol has bars, can say whether that is an error. ``age`` is how
     many seconds old the bars of another node's door were; None: they come from an exchange.
     """
 
@@ -75,11 +75,11 @@ class Answer(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How an interval is had from the upstream.
+    """A frame says how an interval is made from what the upstream offers.
 
-    ``source`` is the upstream's timeFrame and ``start`` the start of the source bar that an instant
-    lies in; ``fold`` is the start of the point which that source bar belongs to, and ``ratio`` the
-    most source bars that make one point. All in epoch seconds.
+    ``source`` is the upstream's timeFrame. ``start`` maps an instant to the start of its source
+    bar, and ``fold`` that start to the start of its point, all in epoch seconds. ``ratio`` is the
+    most source bars that make one point.
     """
 
     source: str
@@ -89,7 +89,7 @@ class Frame:
 
 
 def frame(interval: Interval) -> Frame:
-    """The frame of an interval; raises ValueError for any other text."""
+    """Return the frame of an interval; raise ValueError for any other text."""
     try:
         return _FRAMES[interval]
     except KeyError:
@@ -104,11 +104,11 @@ def read(
     spellings: Mapping[str, str] = MappingProxyType({}),
     indices: Collection[str] = (),
 ) -> Answer[Any]:
-    """The answer to a request for ``asked``: of Bar for 1D, else of Point; raises AnswerError.
+    """Return the answer to a request for ``asked``: of Bar for 1D, else of Point.
 
     ``spellings`` has the upstream's names of symbols that it spells differently; case is folded.
     ``indices`` are the symbols whose closes may be rounded. Objects of symbols that weren't asked
-    for are counted in ``dropped``.
+    for are counted in ``dropped``. Raises AnswerError.
     """
     start, fold = frame(interval).start, frame(interval).fold
     dropped: Counter[str] = Counter()
@@ -116,7 +116,7 @@ def read(
     by_name = {spellings.get(symbol, symbol).upper(): symbol for symbol in asked}
     for item in _items(body):
         name = item.get("symbol") if isinstance(item, dict) else None
-        # Some letters outside ASCII become ASCII in upper case.
+        # Names must be ASCII, as the upper case of some other letters is ASCII.
         if isinstance(name, str) and name.isascii() and name.upper() in by_name:
             found[by_name[name.upper()]].add(item, start=start)
         else:
@@ -146,7 +146,7 @@ def _items(body: bytes) -> list[Any]:
     if not body.strip():
         raise NotJsonError("the upstream answered 200 with an empty body")
     try:
-        # NaN and Infinity, which are no JSON, are let through here to spoil one bar each.
+        # NaN and Infinity, which aren't JSON, are accepted here, so that they spoil one bar each.
         items = bounded_json.loads(body)
     except bounded_json.JsonError as error:
         if error.position is None:
@@ -164,7 +164,7 @@ def _items(body: bytes) -> list[Any]:
 
 
 def _columns(symbol: str, item: Mapping[str, Any]) -> list[list[Any]]:
-    """The columns t, o, h, l, c and v, all of one length."""
+    """Return the columns t, o, h, l, c and v, all of one length; raise AnswerError."""
     for key in _COLUMNS:
         if key not in item:
             raise AnswerError(f"column {key} is missing (symbol {symbol})")
@@ -180,7 +180,7 @@ def _columns(symbol: str, item: Mapping[str, Any]) -> list[list[Any]]:
 
 @dataclass(slots=True)
 class _Found:
-    """What an answer has of one symbol: the valid bars by their start, of all its objects."""
+    """One symbol's part of an answer: the valid bars of all its objects, by their start."""
 
     symbol: str
     rounds: bool
@@ -225,7 +225,7 @@ class _Found:
         return bool(self.objects) and not self.rows and not self.error
 
     def complaint(self) -> str:
-        """What came instead of a usable bar."""
+        """Return what came instead of a usable bar."""
         if self.error:
             return self.error
         if not self.rows:
@@ -269,7 +269,7 @@ def _volume(value: object) -> int:
 
 
 def _points(bars: Mapping[int, Bar], fold: Callable[[int], int]) -> list[Point]:
-    """First open, highest high, lowest low, last close and the sum of volumes of each point."""
+    """Return points with first open, highest high, lowest low, last close and summed volume."""
     groups: dict[int, list[Bar]] = {}
     for epoch in sorted(bars):
         groups.setdefault(fold(epoch), []).append(bars[epoch])

@@ -1,10 +1,10 @@
-"""How many symbols a request names, learned from what the upstream answered.
+"""The batch size is how many symbols a request names, learned from the upstream's answers.
 
 The chart API doesn't say how many symbols it takes. A full batch that came whole proves its size,
-and the next one is twice as large. A batch that was refused, or that came back short of symbols
-which then do come in a smaller one, was too large: the size is halved, and what works is kept for
-an hour. Symbols that the upstream doesn't know, or that make it refuse a request, teach
-nothing about the size: they are remembered. Nothing here does I/O.
+and the next one is twice as large. A batch was too large if it was refused, or if it came back
+without symbols which then do come in a smaller one: the size is halved, and no larger one is tried
+for an hour. Symbols that the upstream doesn't know, or that make it refuse a request, say nothing
+about the size, and are remembered. Nothing here does I/O.
 """
 
 import logging
@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
-RELEARN_AFTER = 3_600.0  # seconds: then a size that failed may be tried again
+RELEARN_AFTER = 3_600.0  # seconds after which a size that failed may be tried again
 FIRST_ABSENCE = 300.0  # seconds, doubled each time that the symbol still doesn't come
 LONGEST_ABSENCE = 86_400.0
 
 
 def split(symbols: Sequence[str], size: int) -> list[list[str]]:
-    """In order, ``size`` symbols each; the last part may be smaller."""
+    """Return the symbols in parts of ``size``, in order; the last part may be smaller."""
     return [list(symbols[at : at + size]) for at in range(0, len(symbols), size)]
 
 
 class Remembered:
-    """Symbols that something is known of for a while, longer each time that it proves true."""
+    """Symbols that are absent or refused, remembered longer each time that it proves true."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -43,7 +43,7 @@ class Remembered:
             self._period.pop(symbol, None)
 
     def remembers(self, symbols: Iterable[str]) -> bool:
-        """Whether all symbols have been noted, be it a while ago, and never forgotten."""
+        """Return whether all symbols are noted, even if their time is over."""
         return all(symbol in self._until for symbol in symbols)
 
     def current(self) -> frozenset[str]:
@@ -54,10 +54,10 @@ class Remembered:
 class BatchSize:
     """The batch size in symbols a request; ``clock`` gives monotonic seconds.
 
-    It begins at ``size`` and grows to ``largest`` (by default not at all).
-    ``absent`` are symbols that the upstream leaves out, asked alone or with few others: without
-    them an answer isn't short. ``refused`` are symbols that it refuses, asked alone: they aren't
-    asked for while they are remembered.
+    It begins at ``size`` and grows to ``largest`` (by default not at all). ``absent`` are symbols
+    that the upstream leaves out when it is asked for them alone or with few others: an answer
+    without them isn't short. ``refused`` are symbols that it refuses when it is asked for them
+    alone: they aren't asked for while they are remembered.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class BatchSize:
         self._proven = 0
         self._excused: set[str] = set()
         self._brought = self._brought_before = False
-        self.given_up: frozenset[str] = frozenset()  # what the last fetch didn't reach
+        self.given_up: frozenset[str] = frozenset()  # symbols that the last fetch didn't reach
 
     def begin_fetch(self) -> None:
         self.given_up = frozenset()
@@ -82,7 +82,7 @@ class BatchSize:
 
     @property
     def brings(self) -> bool:
-        """Whether the upstream has brought any symbol in this fetch or the one before."""
+        """Return whether the upstream brought any symbol in this fetch or the one before."""
         return self._brought or self._brought_before
 
     @property
@@ -93,15 +93,15 @@ class BatchSize:
 
     @property
     def _holds(self) -> bool:
-        """Whether a size has failed so lately that no larger one is tried."""
+        """Return whether a size failed so lately that no larger one is tried."""
         return self._clock() < self._relearn_at
 
     def note(self) -> dict[str, int]:
-        """What was learned, for ``recall`` after a restart."""
+        """Return what was learned, for ``recall`` after a restart."""
         return {"size": self.size, "holds": int(self._holds)}
 
     def recall(self, note: Mapping[str, int]) -> None:
-        """Go on from a note. A size that had failed is left alone for another whole hour."""
+        """Take over a note. If a size had failed, no larger one is tried for another hour."""
         size = note.get("size", 0)
         if not 1 <= size <= self._largest:
             return
@@ -110,14 +110,14 @@ class BatchSize:
             self._relearn_at = self._clock() + RELEARN_AFTER
 
     def answered(self, symbols: Iterable[str]) -> None:
-        """The upstream knows these symbols."""
+        """Note that the upstream knows these symbols."""
         known = list(symbols)
         self._brought = self._brought or bool(known)
         self.absent.forget(known)
         self.refused.forget(known)
 
     def worked(self, batch: Sequence[str], *, came: int) -> None:
-        """A request for the batch brought all that can be expected: ``came`` symbols with bars."""
+        """Note that a request for the batch brought all that it could: ``came`` symbols."""
         self._proven = max(self._proven, len(batch))
         self._excused.difference_update(batch)
         full = len(batch) >= self.size and 2 * came > len(batch)
@@ -128,9 +128,9 @@ class BatchSize:
             )
 
     def excuse(self, batch: Sequence[str]) -> bool:
-        """Whether a batch's failure is put down to chance, because its size has worked before.
+        """Return whether a batch's failure may be chance, because its size has worked before.
 
-        Once only, until the batch works again: the second time its size is in question.
+        That holds once only until the batch works again: a second failure questions its size.
         """
         if len(batch) > self._proven or not self._excused.isdisjoint(batch):
             return False
@@ -138,19 +138,19 @@ class BatchSize:
         return True
 
     def failed(self, batch: Sequence[str]) -> None:
-        """A request failed as it does when an answer is too long, or for reasons unknown.
+        """Note that a request failed as if its answer were too long, or for an unknown reason.
 
-        That questions only what the size has grown by, never the size that is configured.
+        The size never falls below the configured one for that.
         """
         if len(batch) > self.configured and not self.excuse(batch):
             self._shrink(max(self.configured, self._below(len(batch))), failed=len(batch))
 
     def too_many(self, count: int) -> None:
-        """A request for ``count`` symbols failed where smaller ones worked."""
+        """Note that a request for ``count`` symbols failed where smaller ones worked."""
         self._shrink(self._below(count), failed=count)
 
     def _below(self, failed: int) -> int:
-        """Half of what failed, or what has worked before, if that is more."""
+        """Return half of the size that failed, or the size that has worked if that is more."""
         half = max(1, (failed + 1) // 2)
         return max(half, self._proven) if self._proven < failed else half
 

@@ -1,8 +1,8 @@
-"""The VCI client: how a node asks the exchange broker's chart API.
+"""The VCI client asks the exchange broker's chart API for bars.
 
 One request is POST {base_url}chart/OHLCChart/gap-chart with {"timeFrame", "symbols", "to",
-"countBack"}. Each attempt, retries included, takes from the request budget. The client never
-decides what a bar is worth: it hands on what is valid and counts the rest.
+"countBack"}. Each attempt, retries included, takes from the request budget. The client returns
+every valid bar and counts what it drops; whether a bar is merged is for the store to decide.
 """
 
 import datetime as dt
@@ -31,20 +31,20 @@ __all__ = ["Answer", "Failure", "UpstreamCounters", "VciClient"]
 
 logger = logging.getLogger(__name__)
 
-# Bars that a batch that has grown asks for at most: 10 MB, which come in 30 s at 3 Mbit/s.
+# A batch that has grown asks for this many bars at most: 10 MB, which take 30 s at 3 Mbit/s.
 MOST_BARS = 200_000
 
 
 class VciClient:
-    """Asks one upstream, one request at a time; not to be shared between threads.
+    """The client of one upstream asks one request at a time; it isn't for several threads.
 
     ``batch_size`` is symbols a request to begin with, and ``largest_batch`` how many it may grow to
-    (by default it doesn't grow); timeouts and ``backoff`` (the first retry's longest wait,
-    doubled each time up to ``longest_backoff``) are in seconds. Once ``stop`` is set every wait
-    ends, and StoppedError is raised. A ``session`` of the caller's own works, but can't be cut in
-    the middle of a read. ``spellings`` and ``indices`` are the universe's: see answer.read.
-    Another node's door is asked too, unless its bars came through the node whose id is ``own_id()``
-    or are more than ``oldest`` seconds old.
+    (by default it doesn't grow). Timeouts and ``backoff`` (the first retry's longest wait, doubled
+    each time up to ``longest_backoff``) are in seconds. Once ``stop`` is set every wait ends, and
+    StoppedError is raised. A ``session`` of the caller's own works, but can't be cut in the middle
+    of a read. ``spellings`` and ``indices`` are the universe's: see answer.read. The upstream may
+    be another node's door; its answers are refused if they came through the node whose id is
+    ``own_id()``, or are more than ``oldest`` seconds old.
     """
 
     def __init__(
@@ -91,20 +91,20 @@ class VciClient:
 
     @property
     def batch_size(self) -> int:
-        """Symbols a request, as learned so far."""
+        """The batch size in symbols, as learned so far."""
         return self._batches.size
 
     @property
     def learned(self) -> dict[str, int]:
-        """What ``recall`` takes after a restart."""
+        """The note that ``recall`` takes after a restart."""
         return self._batches.note()
 
     def recall(self, learned: Mapping[str, int]) -> None:
-        """Go on with the batch size that another process has learned."""
+        """Take over the batch size that another process has learned."""
         self._batches.recall(learned)
 
     def least_interval(self, symbols: Sequence[str]) -> float:
-        """Seconds that the budget allows between two fetches of the symbols, at the least."""
+        """Return the least seconds between two fetches of the symbols that the budget allows."""
         return len(self.batches(symbols)) * self._pace
 
     @property
@@ -121,7 +121,7 @@ class VciClient:
         self._upstream.close()
 
     def batches(self, symbols: Sequence[str]) -> list[list[str]]:
-        """The symbols that fetch would ask for now, a request each, if all goes well."""
+        """Return the batches that fetch would ask for now, if all goes well."""
         refused = self.refused
         wanted = [symbol for symbol in dict.fromkeys(symbols) if symbol not in refused]
         return split(wanted, self.batch_size)
@@ -137,9 +137,9 @@ class VciClient:
     def history(
         self, symbols: Sequence[str], *, interval: Interval, count_back: int, to: dt.datetime
     ) -> Answer[Any]:
-        """The last ``count_back`` bars or points up to ``to``, in one request.
+        """Return the last ``count_back`` bars or points up to ``to``, from one request.
 
-        Points are whole, except the newest, which grows. Raises UpstreamError when there is no
+        Points are complete, except the newest, which grows. Raises UpstreamError when there is no
         usable answer, StoppedError when the node is stopping.
         """
         return self._history(symbols, interval=interval, count_back=count_back, to=to)
@@ -165,11 +165,12 @@ class VciClient:
         count_back: int,
         to: dt.datetime,
     ) -> Iterator[Answer[Any] | Failure]:
-        """Ask for all symbols batch by batch: each is asked when the iteration comes to it.
+        """Ask for all symbols batch by batch, each when the iteration comes to it.
 
-        A batch without a usable answer gives a Failure, and the next one is asked. The batch size
-        and the symbols to leave out are learned on the way; a symbol is ``missing`` from an answer
-        only when it didn't come in a smaller batch either. The iteration ends when the node stops.
+        A batch without a usable answer gives a Failure, and the next one is asked for. The batch
+        size and the symbols to leave out are learned on the way; a symbol is ``missing`` from an
+        answer only when it didn't come in a smaller batch either. The iteration ends when the node
+        stops.
         """
         wanted = [symbol for batch in self.batches(symbols) for symbol in batch]
 
@@ -191,7 +192,7 @@ class VciClient:
             "timeFrame": bars.source,
             "symbols": [self._spellings.get(symbol, symbol) for symbol in asked],
             "to": int(to.timestamp()),
-            # One point more than wanted: the oldest one may lack its first bars.
+            # One point more is asked for than wanted, as the oldest may lack its first bars.
             "countBack": count_back if bars.ratio == 1 else (count_back + 1) * bars.ratio,
         }
         reply = self._upstream.ask(order)
@@ -236,7 +237,7 @@ class VciClient:
 
 
 def source_name(base_url: str) -> str:
-    """An upstream's host, and its port where that isn't the scheme's own."""
+    """Return an upstream's host, with its port where that isn't the scheme's own."""
     parts = urlsplit(base_url)
     usual = {"http": 80, "https": 443}.get(parts.scheme)
     host = parts.hostname or ""

@@ -1,8 +1,9 @@
-"""Another node's gap-chart door as an upstream: what its headers say of its bars.
+"""The headers of another node's gap-chart door say how old its bars are and which way they came.
 
-A door serves what its node has, so its bars are second-hand: they are merged as FOLLOWED, and as
-old as the door says. It names the nodes that they came through; when this node is one of them they
-are its own, and would keep each other young for ever. Nothing here does I/O.
+Such a door can be an upstream. It serves what its node has, so its bars are second-hand: they are
+merged as FOLLOWED, and are as old as the door says. If this node is among those that they came
+through, they are refused: two nodes that read each other would think their bars fresh for ever.
+Nothing here does I/O.
 """
 
 import re
@@ -21,16 +22,16 @@ _NODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """``age`` in seconds; ``path``: the ids of the nodes that the bars came through."""
+    """A door's bars are ``age`` seconds old and came through the nodes with the ids ``path``."""
 
     age: float
     path: tuple[str, ...]
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> "Door | None":
-        """The door that answered with these headers; None: no door, but an upstream of its own.
+        """Return the door that answered with these headers; None: the upstream is no node.
 
-        Raises DoorError for one that says less, or other, than a door must.
+        Raises DoorError when a header that a door must send is absent or wrong.
         """
         age, path = headers.get(DATA_AGE), headers.get(NODE_PATH)
         if age is None and path is None:

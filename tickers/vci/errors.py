@@ -1,11 +1,11 @@
-"""What can go wrong between a node and the exchange broker's chart API.
+"""The errors of asking the exchange broker's chart API.
 
 Each message says what the upstream did; ``kind`` is the short name under which it is counted.
 """
 
 
 class StoppedError(Exception):
-    """The node is stopping: nothing was learned about the upstream."""
+    """The node is stopping, and nothing was learned about the upstream."""
 
 
 class UpstreamError(Exception):
@@ -16,7 +16,7 @@ class UpstreamError(Exception):
 
 
 class UnreachableError(UpstreamError):
-    """No connection, or it broke before an answer came."""
+    """There was no connection, or it broke before an answer came."""
 
     kind = "unreachable"
     worth_retrying = True
@@ -30,7 +30,7 @@ class UpstreamTimeoutError(UpstreamError):
 
 
 class StatusError(UpstreamError):
-    """An answer with another status than 200; retried when it is 403, 429 or 5xx.
+    """The upstream answered with another status than 200; 403, 429 and 5xx are worth retrying.
 
     ``retry_after`` is the wait, in seconds, that the upstream asked for.
     """
@@ -44,7 +44,7 @@ class StatusError(UpstreamError):
 
 
 class RefusedError(StatusError):
-    """A 4xx that is about what was asked: too many symbols, or one that the upstream rejects."""
+    """A 4xx refuses what was asked: too many symbols, or one that the upstream rejects."""
 
     NOT_ABOUT_THE_ORDER = frozenset({401, 403, 408, 429})
 
@@ -63,25 +63,25 @@ class TooLargeError(UpstreamError):
 
 
 class AnswerError(UpstreamError):
-    """A whole answer with status 200 that isn't what the protocol says."""
+    """The answer came whole with status 200 and isn't what the protocol says."""
 
     kind = "wrong answer"
 
 
 class HtmlError(AnswerError):
-    """A page for people: a challenge, a maintenance notice."""
+    """The answer is a page for people: a challenge, a maintenance notice."""
 
     kind = "html"
 
 
 class NotJsonError(AnswerError):
-    """Broken or cut JSON."""
+    """The answer is empty, or JSON that is broken, cut short or too deep."""
 
     kind = "not json"
 
 
 class DoorError(UpstreamError):
-    """Another node's door that leads back to this one, is too old, or doesn't say what it is."""
+    """Another node's door leads back to this one, is too old, or lacks a header."""
 
     kind = "door"
 
@@ -93,7 +93,7 @@ class NothingAnsweredError(UpstreamError):
 
 
 def status_error(status: int, *, retry_after: float | None = None) -> StatusError:
-    """The error for an answer whose status isn't 200."""
+    """Return the error for an answer whose status isn't 200."""
     refused = 400 <= status < 500 and status not in RefusedError.NOT_ABOUT_THE_ORDER
     kind = RefusedError if refused else StatusError
     return kind(status, retry_after=retry_after)

@@ -1,18 +1,19 @@
-"""One fetch: many symbols, batch by batch, and what their answers teach about the batch size.
+"""A fetch asks for many symbols batch by batch, and learns the batch size from the answers.
 
-- A refused batch, or one that brings no symbol at all, is asked again in halves. When all of them
-  work the batch was too large; when it comes down to a single symbol, that one is to blame.
-- A batch that comes back short has the missing symbols asked for once more, in a batch of half the
+- A refused batch, or one that brings no symbol at all, is asked for again in halves. If all of them
+  work, the batch was too large; if it comes down to a single symbol, that symbol is the cause.
+- If a batch comes back short, the missing symbols are asked for once more, in a batch of half the
   size at most. Those that come show that it was too large; those that don't are absent.
-- A batch whose size has worked before may fail once without a search: chance is likelier.
+- A batch whose size has worked before may fail once without a search, as chance is likelier.
 - A symbol that was refused alone is asked for alone when its time is over, so that it spoils no
-  other's request again.
-- An upstream that fails twice in a row, all attempts spent, is left alone until the next fetch.
-- An upstream that brings nothing, not even in the fetch before, shows nobody absent.
-- Absent symbols go on being asked for, first of all, so that they go along in batches with others:
-  that costs no request, and whoever was taken for absent wrongly is back with the next answer.
-- An upstream that brings nothing request after request is left alone until the next fetch, which
-  begins with the symbols that weren't reached.
+  other symbol's request again.
+- An upstream that fails twice in a row, with all retries, isn't asked again until the next fetch.
+- While an upstream has brought nothing in this fetch and the one before, no symbol is taken for
+  absent.
+- Absent symbols are still asked for, before all others, so that they share batches with them: that
+  costs no request, and a symbol that was wrongly taken for absent is back with the next answer.
+- An upstream that brings nothing request after request isn't asked again until the next fetch,
+  which begins with the symbols that weren't reached.
 """
 
 import logging
@@ -33,7 +34,7 @@ FAILURES_IN_A_ROW = 2
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Symbols that a fetch brought nothing for, and why."""
+    """The symbols that a fetch brought nothing for, with the error."""
 
     symbols: tuple[str, ...]
     error: UpstreamError
@@ -43,8 +44,10 @@ BatchResult = Answer[Any] | Failure
 
 
 class Fetch:
-    """``ask`` makes one request for a batch; ``batches`` outlives the fetch. ``most``: symbols that
-    a batch has at most, whatever was learned, so that the answer is no larger than it may be."""
+    """A fetch makes one request for each batch with ``ask``; ``batches`` outlives the fetch.
+
+    ``most`` is the most symbols of a batch, whatever was learned, and bounds the answer's size.
+    """
 
     def __init__(
         self,
@@ -58,38 +61,39 @@ class Fetch:
         self._batches = batches
         self._counters = counters
         self._most = most
-        self._patience = _patience(batches.size)
-        self._barren = 0  # requests in a row that brought no symbol
+        self._most_empty = _most_empty(batches.size)
+        self._empty = 0  # requests in a row that brought no symbol
         self._failing = 0  # batches in a row that failed for another reason than what was asked
-        self._suspects: list[str] = []  # refused alone since the last request that brought some
+        # Symbols refused alone since the last request that brought any.
+        self._refused_alone: list[str] = []
         self._given_up: UpstreamError | None = None
         self._left: list[str] = []
 
     def run(self, symbols: Sequence[str]) -> Iterator[BatchResult]:
-        """Outcomes as they come; between two of them nothing is asked. Ends when the node stops."""
+        """Yield results as they come; nothing is asked between two. Ends when the node stops."""
         absent = self._batches.absent.current()
         given_up = self._batches.given_up
         waiting = sorted(symbols, key=lambda symbol: (symbol not in absent, symbol not in given_up))
-        on_trial = [symbol for symbol in waiting if self._batches.refused.remembers([symbol])]
-        waiting = [symbol for symbol in waiting if symbol not in on_trial]
+        alone = [symbol for symbol in waiting if self._batches.refused.remembers([symbol])]
+        waiting = [symbol for symbol in waiting if symbol not in alone]
         self._batches.begin_fetch()
         try:
-            while on_trial and self._given_up is None:
-                yield from self._ask([on_trial.pop(0)], excusable=False)
+            while alone and self._given_up is None:
+                yield from self._ask([alone.pop(0)], excusable=False)
             while waiting and self._given_up is None:
                 size = min(self._batches.size, self._most)
-                self._patience = max(self._patience, _patience(size))
+                self._most_empty = max(self._most_empty, _most_empty(size))
                 batch, waiting = waiting[:size], waiting[size:]
                 yield from self._ask(batch, excusable=True)
         except StoppedError:
             return
-        left = self._left + on_trial + waiting
+        left = self._left + alone + waiting
         if self._given_up is not None and left:
             self._batches.given_up = frozenset(left)
             yield self._failure(left, self._given_up)
 
     def _ask(self, batch: list[str], *, excusable: bool) -> Generator[BatchResult, None, bool]:
-        """Ask for a batch, in smaller ones if need be; returns whether all of it worked."""
+        """Ask for a batch, in smaller ones if need be; return whether all of it worked."""
         try:
             answer = self._request(batch)
         except RefusedError as error:
@@ -100,9 +104,9 @@ class Fetch:
             return False
         self._failing = 0
         if answer.series or answer.errors:
-            self._barren = 0
-            self._batches.refused.note(self._suspects)
-            self._suspects.clear()
+            self._empty = 0
+            self._batches.refused.note(self._refused_alone)
+            self._refused_alone.clear()
             yield from self._complete(batch, answer, excusable=excusable)
             return True
         if self._batches.absent.remembers(batch):
@@ -119,7 +123,7 @@ class Fetch:
         return False
 
     def _are_absent(self, batch: list[str], *, excusable: bool) -> bool:
-        """Whether it is the symbols' fault, and not the upstream's, that none of them came."""
+        """Return whether none came because of the symbols, and not because of the upstream."""
         if len(batch) > 1 or not self._batches.brings:
             return False
         return not (excusable and self._batches.excuse(batch))
@@ -130,7 +134,7 @@ class Fetch:
         """Ask again in halves, to learn whether a batch failed for its size or for one symbol."""
         self._saw_nothing(error)
         if len(batch) == 1 and isinstance(error, RefusedError):
-            self._suspects.extend(batch)
+            self._refused_alone.extend(batch)
         if len(batch) == 1 or (excusable and self._batches.excuse(batch)):
             yield self._failure(batch, error)
             return False
@@ -153,14 +157,14 @@ class Fetch:
             self._given_up = error
 
     def _saw_nothing(self, error: UpstreamError) -> None:
-        self._barren += 1
-        if self._barren >= self._patience:
+        self._empty += 1
+        if self._empty >= self._most_empty:
             self._given_up = error
 
     def _complete(
         self, batch: list[str], answer: Answer[Any], *, excusable: bool
     ) -> Generator[BatchResult, None, None]:
-        """Hand an answer on, and look for the symbols that it surprisingly left out."""
+        """Yield an answer, and look for symbols that it left out and that aren't known absent."""
         short = answer.missing - self._batches.absent.current()
         yield replace(answer, missing=answer.missing - short)
         left = [symbol for symbol in batch if symbol in short]
@@ -171,7 +175,7 @@ class Fetch:
             self._batches.too_many(len(batch))
 
     def _look_for(self, symbols: list[str], size: int) -> Generator[BatchResult, None, bool]:
-        """Ask for symbols that a larger batch left out; returns whether any came."""
+        """Ask for symbols that a larger batch left out; return whether any came."""
         any_came = False
         for part in split(symbols, max(1, size)):
             try:
@@ -204,7 +208,9 @@ class Fetch:
         return Failure(tuple(symbols), error)
 
 
-def _patience(size: int) -> int:
-    """Barren requests in a row: a search comes down from the largest batch to one symbol, and may
-    meet a few bad ones."""
+def _most_empty(size: int) -> int:
+    """Return after how many requests in a row without a symbol the fetch ends.
+
+    A search halves the largest batch down to one symbol, and may meet a few bad ones.
+    """
     return size.bit_length() + 4

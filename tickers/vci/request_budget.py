@@ -1,13 +1,12 @@
-"""The request budget: how often a node may ask the upstream.
+"""The request budget limits how often a node may ask the upstream.
 
-At most ``limit`` requests in any window of 61 s (the broker's server counts a minute; the extra
-second covers the difference between the moments when a request is granted and when it arrives),
-evenly paced: two requests are at least window / limit apart. It is counted twice, and the stricter
-count wins:
+It grants at most ``limit`` requests in any window of 61 s. (The broker's server counts a minute;
+the extra second covers the time between a request's grant and its arrival.) Requests are evenly
+paced: two are at least window / limit apart. They are counted twice, and the stricter count wins:
 
 - in Redis, by the server's clock, across all workers of the node;
-- in the process's own memory, by its monotonic clock, so that the limit holds on when Redis is down
-  or has forgotten. The first grant of an outage then waits for one pace, because another worker
+- in the process's own memory, by its monotonic clock, so that the limit holds while Redis is down
+  or has lost its count. The first grant of an outage waits for one pace, because another worker
   may have been granted a request just before; with both paced evenly, the limit holds across them.
 """
 
@@ -31,7 +30,7 @@ _TAKE = Path(__file__).with_name("lua") / "request_budget.lua"
 
 
 class RequestBudget:
-    """Grants requests to one upstream, one at a time; safe to share between threads.
+    """The budget of one upstream grants one request at a time; it is safe for threads.
 
     ``limit`` is requests in any ``window`` seconds; ``clock`` gives monotonic seconds. The grants
     are kept in Redis under ``key_prefix``, which all workers of the node must share, and for each
@@ -62,7 +61,7 @@ class RequestBudget:
         self._alone_since: float | None = None
 
     def take(self, *, stop: threading.Event) -> bool:
-        """Wait for a grant; False, at once, when ``stop`` is set."""
+        """Wait for a grant and return True; return False as soon as ``stop`` is set."""
         while not stop.is_set():
             wait = self.try_take()
             if wait <= 0:
@@ -71,7 +70,7 @@ class RequestBudget:
         return False
 
     def try_take(self) -> float:
-        """0 when a request is granted, else the seconds after which to ask again."""
+        """Return 0 when a request is granted, else the seconds after which to ask again."""
         with self._lock:
             wait = self._own_wait()
             if wait <= 0:

@@ -1,8 +1,8 @@
-"""Asks the chart API with manners: as a browser does, within the budget, again when it is worth it.
+"""The upstream is asked as a browser would, within the request budget, and with retries.
 
-Each attempt, retries included, takes from the request budget. Retried are 403, 429, 5xx, network
-errors and timeouts, with exponential backoff and full jitter; Retry-After holds back every later
-attempt too, whatever it asks for.
+Each attempt, retries included, takes from the request budget. 403, 429, 5xx, network errors and
+timeouts are retried with exponential backoff and full jitter. A Retry-After delays every later
+attempt, whatever that asks for.
 """
 
 import itertools
@@ -41,9 +41,9 @@ logger = logging.getLogger(__name__)
 
 PATH = "chart/OHLCChart/gap-chart"
 SITE = "https://trading.vietcap.com.vn"
-MAX_RETRY_AFTER = 120.0  # seconds: the longest that an upstream's Retry-After holds a node
+MAX_RETRY_AFTER = 120.0  # seconds: the longest wait that a Retry-After can ask for
 
-# Browsers that send no sec-ch-ua headers, so that none can contradict the agent.
+# These browsers send no sec-ch-ua headers, which could contradict the agent.
 USER_AGENTS = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:145.0) Gecko/20100101 Firefox/145.0",
     "Mozilla/5.0 (Macintosh; Intel Mac OS X 10.15; rv:145.0) Gecko/20100101 Firefox/145.0",
@@ -55,7 +55,7 @@ USER_AGENTS = (
 )
 _HEADERS = {
     "Accept": "application/json, text/plain, */*",
-    "Accept-Encoding": ACCEPT_ENCODING,  # browsers name more, which would then come
+    "Accept-Encoding": ACCEPT_ENCODING,  # only what is decoded here; browsers name more
     "Accept-Language": "vi-VN,vi;q=0.9,en-US;q=0.8,en;q=0.7",
     "Cache-Control": "no-cache",
     "Origin": SITE,
@@ -76,8 +76,11 @@ _ERRORS: dict[type[bounded_http.HttpError], type[UpstreamError]] = {
 
 @dataclass(slots=True)
 class UpstreamCounters:
-    """Since the client was made. ``requests`` counts attempts, ``retries`` those after a first one,
-    ``errors`` failed attempts and wrong answers by kind, ``dropped`` unused bars by reason."""
+    """The counters of one upstream since its client was made.
+
+    ``requests`` counts attempts, ``retries`` those after a first one, ``errors`` failed attempts
+    and wrong answers by kind, ``dropped`` unused bars by reason.
+    """
 
     requests: int = 0
     retries: int = 0
@@ -87,20 +90,27 @@ class UpstreamCounters:
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """``backoff`` is the longest wait, in seconds, before the first retry; it doubles with each."""
+    """The number of attempts, and the longest waits between them, in seconds.
+
+    ``backoff`` is the longest wait before the first retry. It doubles with each retry, up to
+    ``longest_backoff``.
+    """
 
     max_attempts: int = 4
     backoff: float = 1.0
     longest_backoff: float = 30.0
 
     def pause(self, attempt: int) -> float:
-        """Seconds to wait after the failure of ``attempt`` (the first is 1)."""
+        """Return the seconds to wait after the failure of ``attempt`` (the first is 1)."""
         return _RANDOM.uniform(0, min(self.longest_backoff, self.backoff * 2 ** (attempt - 1)))
 
 
 class Upstream:
-    """One upstream at ``base_url``. ``session`` is for callers with connections of their own; only
-    the default one can be cut in the middle of a read."""
+    """One upstream at ``base_url``.
+
+    ``session`` is for callers with connections of their own; only the default one can be cut in the
+    middle of a read.
+    """
 
     def __init__(
         self,
@@ -128,7 +138,7 @@ class Upstream:
         self._session.close()
 
     def ask(self, order: Mapping[str, Any]) -> Reply:
-        """The answer with status 200 to ``order``.
+        """Return the answer with status 200 to ``order``, the JSON body of a request.
 
         Raises UpstreamError when the last attempt failed, StoppedError when the node is stopping.
         """

@@ -1,8 +1,9 @@
--- A peer's ledger; runs after tickers/store/lua/prelude.lua, and only for the worker that leads.
+-- This script reads and writes a peer's ledger. It runs after tickers/store/lua/prelude.lua, and only
+-- for the worker that leads.
 --
 -- ledger:PEER  SYMBOL -> "revision taken_at": the revision that the peer has taken, and when (ms)
--- older:PEER   what is known of an older node: 'older', 'frozen' (since, ms), 'looked' (at, ms), and
---              'settled:SYMBOL' -> day: each where it holds
+-- older:PEER   the notes about an older node, each where it applies: 'older', 'frozen' (since, ms),
+--              'looked' (at, ms), 'settled:SYMBOL' -> day
 -- ledgers      the peers that have a ledger
 --
 -- The header: action, fence, new_epoch; peer for all but 'check' and 'keep'; of_epoch for 'take'.

@@ -1,4 +1,4 @@
--- Makes claims of a public sender; runs after tickers/store/lua/prelude.lua.
+-- This script opens claims of a public sender. It runs after tickers/store/lua/prelude.lua.
 --
 -- open_claims  "ACTOR SYMBOL" -> "made_at day close volume served anchor": what a sender said
 -- open_claims_of  NETWORK -> how many of them its actors have
@@ -6,7 +6,8 @@
 --
 -- The header: most (open claims), most_of_network, most_an_hour (of an actor), network, actor.
 -- Then a claim each: symbol, "day close volume served anchor".
--- One that is open stays: whoever sends again and again would never be judged otherwise.
+-- Returns how many claims the actor has made within the hour.
+-- A claim that is open isn't replaced, or a sender who repeats itself would never be judged.
 
 local HOUR = 3600000
 local network, actor = header.network, header.actor

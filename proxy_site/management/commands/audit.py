@@ -1,4 +1,4 @@
-"""Reads series in full now, as the nightly audit does, and says what it found."""
+"""The command audit reads series in full, as the nightly audit does, and prints what it found."""
 
 from argparse import ArgumentParser
 from typing import Any

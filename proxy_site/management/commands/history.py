@@ -1,4 +1,4 @@
-"""Shows a symbol's stored series beside what its source says, and does what an operator decides."""
+"""The command history shows a symbol's stored series beside its source's; accepts or forgets it."""
 
 import logging
 import threading
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-SHOWN = 20  # days that differ, the latest first
+SHOWN = 20  # differing days that are printed, the latest first
 
 
 class Command(BaseCommand):
@@ -83,8 +83,10 @@ class Command(BaseCommand):
 
 
 def read_in_full(fence: str, symbols: Sequence[str], *, accept: bool = False) -> Intake:
-    """What became of these series, read from the first source that answers; raises as
-    ``first_answer`` does."""
+    """Return what became of these series, read from the first source that answers.
+
+    Raises as ``first_answer`` does.
+    """
 
     def read(source: CoreFetch | Follower) -> Intake:
         intake = source.read_in_full(fence, symbols, accept=accept)
@@ -96,9 +98,9 @@ def read_in_full(fence: str, symbols: Sequence[str], *, accept: bool = False) ->
 
 
 def first_answer(ask: Callable[[CoreFetch | Follower], Answer]) -> Answer:
-    """What the first upstream, or core network, says that answers.
+    """Return what the first upstream, or core network, says that answers.
 
-    Raises the last one's UpstreamError or FollowError where none does.
+    Raises the last one's UpstreamError or FollowError if none does.
     """
     *preferred, last = sources()
     for source in preferred:
@@ -110,7 +112,7 @@ def first_answer(ask: Callable[[CoreFetch | Follower], Answer]) -> Answer:
 
 
 def sources() -> Sequence[CoreFetch | Follower]:
-    """What this node's trusted bars come from, the preferred one first."""
+    """Return the sources of this node's trusted bars, the preferred one first."""
     stop, skew = threading.Event(), ClockSkew()
     if settings.IS_PUBLIC_NODE:
         return run_worker.followers(stop, skew)

@@ -1,4 +1,4 @@
-"""The worker's process: fetches (core node) or follows (public node), and delivers."""
+"""The command run_worker fetches (core node) or follows (public node), and delivers."""
 
 import logging
 import signal
@@ -39,8 +39,8 @@ from tickers.vci.request_budget import RequestBudget
 
 logger = logging.getLogger(__name__)
 
-# Seconds that the work in hand may take after SIGTERM. The store's steps are atomic, so what is cut
-# off then is a request that would have been read in vain.
+# Seconds that the current cycle may take after SIGTERM. The store's steps are atomic, so that only
+# a request is cut off then.
 PATIENCE = 4.0
 
 
@@ -174,7 +174,7 @@ def followers(stop: threading.Event, skew: ClockSkew) -> list[Follower]:
 
 
 def peers() -> list[Peer]:
-    """A public node follows and delivers nothing."""
+    """Return the peers of the settings; a public node has none, as it delivers nothing."""
     if settings.IS_PUBLIC_NODE:
         return []
     internal = [
@@ -184,7 +184,7 @@ def peers() -> list[Peer]:
 
 
 def progress_bar() -> Any:
-    """Shows the first load of a history on a terminal."""
+    """Return a function that shows the first load of the histories on a terminal."""
     bar = tqdm(desc="loading history", unit="symbol", leave=False)
 
     def show(done: int, total: int) -> None:

@@ -1,4 +1,7 @@
-"""Forget idle actors, old counts and the history of who is forgotten: once a day is enough."""
+"""The command prune_actors deletes idle actors, old counts and deleted actors' old history.
+
+Once a day is enough.
+"""
 
 import datetime as dt
 from typing import Any

@@ -1,4 +1,4 @@
--- A cycle has spoken of every symbol: the market of this epoch is complete.
+-- This script notes that a cycle has spoken of every symbol: the market of this epoch is complete.
 -- The header: fence, new_epoch, age (of the data, ms; none: no trusted update), ends_public (whether all
 --       public bars end), log_length.
 

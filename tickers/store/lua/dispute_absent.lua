@@ -1,4 +1,4 @@
--- A whole answer has no bar of today for some symbols: an INTERNAL one of today is disputed.
+-- This script disputes the INTERNAL bars of today of symbols for which a whole answer has none.
 -- The header: fence, trading_day. Then the symbols.
 -- Returns how many disputes that opens.
 

@@ -1,14 +1,14 @@
--- Disputes: an INTERNAL bar over, or in the place of, what CORE or FOLLOWED say of that day.
+-- A dispute is about an INTERNAL bar that is stored in place of what CORE or FOLLOWED say of that day.
 --
--- A peer may know the newer bar, so its larger volume stands, for a minute from the first moment on:
--- who sends one share more again and again holds nothing. What CORE or FOLLOWED have said (the
--- displaced bar) then returns by itself, and INTERNAL is refused for that symbol and day until CORE or
--- FOLLOWED reach what was disputed.
+-- A peer may know the newer bar, so its larger volume stays for a minute. The minute counts from the
+-- first such bar, so that sending one share more again and again gains nothing. Then the bar of CORE or
+-- FOLLOWED (the displaced bar) returns by itself, and INTERNAL is refused for that symbol and day until
+-- CORE or FOLLOWED reach the disputed volume.
 --
--- A dispute: day, since, and while it is open ``displaced`` (nil: they have no bar of that day); once
--- the bar has returned ``volume`` and ``span``, which they must reach.
+-- A dispute has day and since. While it is open it has ``displaced`` (nil: they have no bar of that
+-- day); once the bar has returned it has ``volume`` and ``span``, which they must reach.
 
-local MOST_DISPUTE_LATE = 1000 -- ms; as of public bars, all are read once a second at most
+local MOST_DISPUTE_LATE = 1000 -- ms; like public bars, all are read once a second at most
 
 local function read_dispute(text)
   if not text then return nil end
@@ -24,9 +24,9 @@ local function read_dispute(text)
   return dispute
 end
 
-local any_disputes -- nil until somebody asks
+local any_disputes -- nil until it is read
 
--- The symbol's dispute about that day, or nil.
+-- Returns the symbol's dispute about that day, or nil.
 local function dispute_of(symbol, day)
   if any_disputes == nil then any_disputes = redis.call('EXISTS', key('disputed')) == 1 end
   if not any_disputes then return nil end
@@ -54,7 +54,7 @@ local function open_dispute(symbol, day, since, displaced)
   end
 end
 
--- CORE or FOLLOWED stand against an INTERNAL bar of more: its peer is contradicted.
+-- Notes that CORE or FOLLOWED contradict a peer's INTERNAL bar of a larger volume.
 local function contradict(symbol, since, internal)
   redis.call('HSET', key('disputed'), symbol, string.format('%.0f %.0f %.0f %.17g', internal.day,
     since, volume_of(internal), span_of(internal)))
@@ -72,7 +72,7 @@ local function write_returned(symbol, bar, authority)
   if authority == 'CORE' then redis.call('ZADD', key('changed'), revision, symbol) end
 end
 
--- The day that only INTERNAL has goes; the bar before it is the newest again.
+-- Removes the newest day, which only INTERNAL has; the bar before it is the newest again.
 local function take_back(symbol, internal)
   local bars, foreign = key('bars:' .. symbol), key('foreign:' .. symbol)
   redis.call('SREM', foreign, date_of(internal.json, symbol))
@@ -91,20 +91,20 @@ local function take_back(symbol, internal)
   return bar
 end
 
--- An open dispute ends: what CORE or FOLLOWED say counts again. Returns the newest bar then (nil: the
--- symbol has none). Whoever calls it writes the revisions.
+-- Ends an open dispute in favour of CORE or FOLLOWED. Returns the newest bar after that (nil: the symbol
+-- has none). The caller writes the revisions.
 local function give_back(symbol, dispute)
   local internal = read_last(redis.call('HGET', key('last'), symbol))
   contradict(symbol, dispute.since, internal)
   end_public(symbol)
   local displaced = dispute.displaced
   if not displaced then return take_back(symbol, internal) end
-  log_replaced(symbol) -- as followers would keep the larger one
+  log_replaced(symbol) -- followers would keep the larger bar
   write_returned(symbol, displaced, displaced.authority)
   return displaced
 end
 
--- Whoever looks first gives back what was displaced for a minute.
+-- Ends the disputes that have been open for a minute; every script that looks calls it.
 local function expire_disputes()
   local oldest = redis.call('GET', key('oldest_dispute'))
   if not oldest or now - oldest < INTERNAL_STANDS then return end
@@ -126,7 +126,8 @@ local function expire_disputes()
   end
 end
 
--- What a trusted bar of the newest day stored makes of the symbol's dispute, by its verdict.
+-- Opens, changes or ends the symbol's dispute after a trusted bar of the newest stored day, by the
+-- bar's verdict.
 local function settle(bar, stored, authority, verdict, dispute)
   local symbol, is_internal = bar.symbol, stored.authority == 'INTERNAL'
   if authority == 'INTERNAL' then

@@ -1,8 +1,8 @@
--- What a judge of a public bar knows of some symbols, at one moment. Writes nothing.
+-- This script reads the facts by which public bars of some symbols are judged. It writes nothing.
 --
--- The header has nothing. Then the symbols.
--- Returns for each ``last``, ``public``, the bar before the newest, ``loaded`` (false: none), whether it
--- is a suspect (1 or 0), and ``listed`` (false: none).
+-- The header is empty. Then the symbols.
+-- Returns for each ``last``, ``public``, the bar before the newest, ``loaded`` (false: none), whether
+-- it is a suspect (1 or 0), and ``listed`` (false: none).
 
 local found = {}
 for at = 2, #ARGV do

@@ -1,5 +1,5 @@
--- A symbol leaves the market, with all that is known of it.
--- The header: fence (empty: nobody's), new_epoch, symbol, log_length.
+-- This script removes a symbol from the market, with all that is known of it.
+-- The header: fence (empty: no lease is needed), new_epoch, symbol, log_length.
 -- Returns whether it was there, 1 or 0.
 
 local symbol = header.symbol

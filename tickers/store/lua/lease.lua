@@ -1,4 +1,4 @@
--- The leader's time-limited right to fetch and deliver.
+-- This script acquires, renews and releases the lease: the leader's right to fetch and deliver.
 -- The header: action ('acquire', 'renew', 'release'), mine (a nonce to acquire it with, else the
 --       fence), and of the first two lifetime (ms).
 -- Returns the fence, or false when another holds the lease.

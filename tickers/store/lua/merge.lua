@@ -1,4 +1,4 @@
--- merge: decides for each bar by the merge table, stores, and logs what changed, in one step.
+-- This script decides for each bar by the merge table, stores it, and logs what changed, in one step.
 --
 -- The header: authority, fence, latest_day, trading_day, new_epoch, most_symbols, window (the trust
 --       window, ms), age (of the data, ms), log_length, history_start (day); of public bars actor,
@@ -25,7 +25,7 @@ expire_disputes()
 
 local bars_prefix = key('bars:')
 
--- ``last`` of each symbol that is spoken of; what changes is written once, at the end.
+-- ``last`` of each symbol of the bars. Changes are written once, at the end.
 local symbols, last = {}, {}
 for at = FIRST, #ARGV, STRIDE do
   local symbol = ARGV[at]
@@ -53,9 +53,9 @@ local function store_newest(bar, verdict, stored)
   return verdict
 end
 
--- The place of a bar's day in a history, and the bar stored there; else nil, the bar that it comes
--- before (nil: it comes last) and how many come after it. Most are recent, so the steps back from the
--- end are doubled before what remains is halved.
+-- Returns the place of a bar's day in a history, and the bar stored there; else nil, the bar that it
+-- comes before (nil: it comes last) and how many come after it. Most bars are recent, so the search
+-- doubles its steps back from the end, then halves the rest.
 local function find(bars, bar)
   local date, length = date_of(bar.json, bar.symbol), redis.call('LLEN', bars)
   local low, high, step, next_json = 0, length, 1, nil
@@ -77,14 +77,15 @@ local function note_foreign(bar)
   redis.call('SADD', key('foreign:' .. bar.symbol), date_of(bar.json, bar.symbol))
 end
 
--- CORE or FOLLOWED have spoken of an earlier day, by which peers' bars are judged.
+-- Notes that CORE or FOLLOWED have spoken of an earlier day, by which peers' bars are judged.
 local function forget_foreign(bar)
   redis.call('HDEL', key('usual'), bar.symbol)
   redis.call('SREM', key('foreign:' .. bar.symbol), date_of(bar.json, bar.symbol))
 end
 
--- What no market can bring, of a peer's bar: a price this many times its reference, or a part of it; a
--- volume this many times the largest of so many days, of a symbol that has enough of them.
+-- A peer's bar can't be if a price is more than MOST_TIMES the reference or less than that part of it, or
+-- its volume is more than MOST_VOLUMES times the largest of the last VOLUME_DAYS days, where the symbol
+-- has ENOUGH_DAYS of them.
 local MOST_TIMES, MOST_VOLUMES, VOLUME_DAYS, ENOUGH_DAYS = 10, 50, 60, 20
 local ROUNDING = 1e-12 -- of a product of doubles; prices have less than twelve digits
 local MOST_STEPS = 60
@@ -92,7 +93,7 @@ local MOST_STEPS = 60
 local MAX_VOLUME = 9007199254740992
 local OPEN_AT = #'{"symbol":"","time":"2025-08-15T00:00:00Z",'
 
--- ``usual`` of each symbol that a peer's list speaks of.
+-- ``usual`` of each symbol of a peer's list.
 local usual = {}
 if is_internal then
   for i, text in ipairs(redis.call('HMGET', key('usual'), unpack(symbols))) do
@@ -106,7 +107,8 @@ local function note_usual(bar, by)
   redis.call('HSET', key('usual'), bar.symbol, text)
 end
 
--- The figures of the last bar before ``from`` (counted from the end) that not only INTERNAL wrote.
+-- Returns the figures of the last bar before ``from`` (counted from the end) that not only INTERNAL
+-- wrote.
 local function trusted_figures(bar, from)
   local bars, foreign = bars_prefix .. bar.symbol, key('foreign:' .. bar.symbol)
   for at = from, from - MOST_STEPS, -1 do
@@ -118,7 +120,7 @@ local function trusted_figures(bar, from)
   end
 end
 
--- The largest volume of the last days that not only INTERNAL wrote, and how many these are.
+-- Returns the largest volume of the last days that not only INTERNAL wrote, and how many they are.
 local function largest_volume(bar)
   local foreign, most, count = {}, 0, 0
   for _, date in ipairs(redis.call('SMEMBERS', key('foreign:' .. bar.symbol))) do
@@ -138,8 +140,8 @@ local function numbers_by(figures)
   return {close = tonumber(close_of(bar)), volume = volume_of(bar)}
 end
 
--- What peers' bars of the newest day stored are judged by: {close of the reference, a volume}. That
--- volume is the largest once somebody has asked for it, else the last day's, which is less.
+-- Returns what peers' bars of the newest stored day are judged by: the reference's close and a volume.
+-- The volume is the largest once it was read for that day, else the last day's, which isn't more.
 local function judged_by(bar, notes)
   local day, close, volume = string.match(usual[bar.symbol] or '', '^(%S+) (%S+) (%S+)')
   if day == bar.day_text then return {close = tonumber(close), volume = tonumber(volume)} end
@@ -150,9 +152,9 @@ local function judged_by(bar, notes)
   return by
 end
 
--- The verdict on a peer's bar that can't be, else nil. ``from``: the place of the bar before it,
--- counted from the end. ``notes``: whether it may note what it was judged by (a bar that changes
--- nothing writes nothing).
+-- Returns the verdict on a peer's bar that can't be, else nil. ``from`` is the place of the bar before
+-- it, counted from the end. ``notes``: whether to note what it was judged by (a bar that changes nothing
+-- writes nothing).
 local function impossible(bar, stored, from, notes)
   local by
   if bar.day == stored.day then
@@ -210,7 +212,7 @@ local function merge_history(bar, stored)
   return 'replaced'
 end
 
--- A bar of a day after those stored. What stood in dispute until then is given back first.
+-- Adds a bar of a day after those stored. An open dispute about the day before is ended first.
 local function add_newest(bar, stored, dispute)
   local before = stored and dispute_of(bar.symbol, stored.day)
   if is_open(before) then stored = give_back(bar.symbol, before) end
@@ -249,11 +251,11 @@ local function merge_trusted(bar)
   return store_newest(bar, verdict, stored)
 end
 
--- How far two prices may lie apart that speak for each other, how many times the held bar's volume
--- the second's may be, and how many of a symbol are held.
+-- The largest difference of two prices that confirm each other, how many times the held bar's volume
+-- the second bar's may be, and how many bars of a symbol are held.
 local NEAR, MOST_VOLUME, MOST_HELD = 0.005, 2, 16
 
--- "volume high low close open": all that a bar says of its day.
+-- Returns "volume high low close open", all that a bar says of its day.
 local function whole_figures_of(bar)
   return bar.figures .. ' ' .. string.match(bar.json, '"open":([^,]+)')
 end
@@ -264,8 +266,8 @@ local function numbers_of(figures)
   return numbers
 end
 
--- Who speaks for one price of a bar must speak for all that would be served with it: a larger volume
--- alone keeps every bar after it from being served.
+-- Returns whether a bar confirms a held one in all its figures. The volume is among them, as a larger one
+-- alone would keep every later bar from being served.
 local function agrees(figures, held_figures)
   for i = 2, #held_figures do
     if math.abs(figures[i] - held_figures[i]) > NEAR * held_figures[i] then return false end
@@ -273,7 +275,7 @@ local function agrees(figures, held_figures)
   return figures[1] <= MOST_VOLUME * held_figures[1]
 end
 
--- The oldest of the network that has most makes room, so that no network drives out the others'.
+-- Removes the oldest bar of the network that has most, so that no network drives out the others'.
 local function make_room(held)
   if #held < MOST_HELD then return end
   local count, crowded = {[network] = 1}, 1
@@ -284,8 +286,8 @@ local function make_room(held)
   table.remove(held, crowded)
 end
 
--- The actor of another network who has said the same; if there is none, the bar is held until one
--- does, in place of what the same actor had held.
+-- Returns the actor of another network whose held bar agrees. If there is none, the bar is held until
+-- one comes, in place of the same actor's held bar.
 local function corroborator_of(bar)
   local text, kept = whole_figures_of(bar), {}
   local figures = numbers_of(text)
@@ -304,9 +306,10 @@ local function corroborator_of(bar)
   return nil
 end
 
--- How often a symbol's overlay changes, whoever sends and however many they are: else they decide how
--- far back the change log reaches, and a process that it doesn't reach back to must read the whole
--- market. One that is read at all is read every 300 s. In that time 287 symbols have at worst
+-- A symbol's overlay changes only so often, whoever sends and however many they are. Otherwise senders
+-- would decide how far back the change log reaches, and a process that it doesn't reach back to must
+-- read the whole market. A process that is read at all reads the log every 300 s. In that time 287
+-- symbols have at worst
 --   laid       5 * 10 each = 14,350 entries
 --   withdrawn  one more each = 14,637 (each laid one ends, and one that stood before)
 --   trusted    one each cycle of 5 s = 17,220
@@ -316,7 +319,7 @@ local MOST_LAID, LATELY = 10, 60000
 local function laid_lately(symbol)
   local times = {}
   for at in string.gmatch(redis.call('HGET', key('laid'), symbol) or '', '%S+') do
-    -- Times to come are those of a clock that was set back since.
+    -- Times in the future are of a clock that was set back since.
     if math.abs(now - at) < LATELY then times[#times + 1] = at end
   end
   return times

@@ -1,4 +1,4 @@
--- What the leader leaves beside the market for the next cycle, the next leader and /health.
+-- This script keeps a text of the leader beside the market, for the next cycle or leader and /health.
 -- The header: fence, name (the key's). Then the text.
 
 if fenced(header.fence) then return FENCED end

@@ -1,5 +1,5 @@
--- What the leader leaves of single symbols beside the market.
--- The header: fence, name (the hash's). Then symbol and text by turns; an empty text takes it away.
+-- This script keeps texts of the leader about single symbols beside the market.
+-- The header: fence, name (the hash's). Then symbol and text by turns; an empty text deletes it.
 
 if fenced(header.fence) then return FENCED end
 for at = 2, #ARGV, 2 do

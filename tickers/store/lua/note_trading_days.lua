@@ -1,4 +1,4 @@
--- The market has shown these days to be trading days.
+-- This script keeps the days that the market has shown to be trading days.
 -- The header: fence. Then the days, YYYY-MM-DD.
 
 if fenced(header.fence) then return FENCED end

@@ -1,12 +1,12 @@
--- Where the store stands, and what changed since; the market is read by it, so it must answer while
--- the server refuses what would grow it.
+-- This script returns the store's state and what changed since a position. Every read of the market
+-- needs it, so it must answer while the server is out of memory.
 --
 -- The header: new_epoch, trading_day, window (the trust window, ms), log_length; where the log is
 --       asked for too, of_epoch and after: a position.
--- Returns epoch, revision, ms since the last trusted update (-1: never), the epoch that is ready,
--- overlays standing, symbols of which public bars are held, the days that the market has shown to be
--- trading days; then the log's entries after that position,
--- or false when it doesn't tell: it doesn't reach back there, or is of another life.
+-- Returns epoch, revision, ms since the last trusted update (-1: never), the epoch that is ready, the
+-- number of overlays, the number of symbols of which public bars are held, the days that the market has
+-- shown to be trading days; then the log's entries after that position, or false when the log doesn't
+-- reach back there or is of another life.
 
 local epoch = live(header.new_epoch)
 expire_public(header.trading_day, header.window)
@@ -15,8 +15,8 @@ if changes > 0 then write_revisions() end
 trim(header.log_length)
 local reached = revision or tonumber(redis.call('GET', key('revision')) or 0)
 
--- Every revision has entries and is logged whole, so a log that goes on at the next revision has
--- everything.
+-- Every revision has entries and is logged whole, so a log that has the next revision's first entry has
+-- all that follows.
 local function entries_after(of_epoch, after)
   if of_epoch ~= epoch then return false end
   if after == reached then return {} end

@@ -1,12 +1,12 @@
--- What every script of the store shares. KEYS[1] is the root of its keys, "{market}:SCHEMA"; ARGV[1]
--- is the header, a JSON object whose fields each script lists.
+-- The prelude is shared by all scripts of the store and describes its keys. KEYS[1] is the root of the
+-- keys, "{market}:SCHEMA"; ARGV[1] is the header, a JSON object whose fields each script lists.
 --
 -- last    SYMBOL -> "day authority volume high low close stored_at revision json": the newest trusted
 --         bar, and the revision at which it changed last
 -- bars:SYMBOL  the trusted bars before it: a list of encoded bars, one a day, sorted by day; each
 --         names its day at the same place (date_of)
--- public  SYMBOL -> "day laid_at actors volume json": the overlay, and who answers for it: its sender,
---         or SENDER,HOLDER when a held bar spoke for it
+-- public  SYMBOL -> "day laid_at actors volume json": the overlay and its actors: its sender, or
+--         SENDER,HOLDER when the HOLDER's held bar confirmed it
 -- held    SYMBOL -> "network day held_at actor volume high low close open;" each: public bars that
 --         wait for a second, independent actor
 -- laid    SYMBOL -> "at at ...": when an overlay was laid of it lately, also one that has ended
@@ -46,7 +46,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local MAX_UNPACK = 3000 -- values given to one call: Lua's C stack holds 8,000
 
--- A command that takes any number of values, with as many calls as they need.
+-- Calls a command that takes any number of values, as often as these need.
 local function write_all(command, at, values)
   for from = 1, #values, MAX_UNPACK do
     redis.call(command, at, unpack(values, from, math.min(#values, from + MAX_UNPACK - 1)))
@@ -162,7 +162,7 @@ local function write_revisions()
   write_all('HSET', key('revisions'), values)
 end
 
--- Trimmed by count to whole revisions, so that a reader who finds the first entry of the revision
+-- Trims the log by count to whole revisions, so that a reader who finds the first entry of the revision
 -- after its own has found all that followed.
 local function trim(length)
   if changes == 0 or redis.call('XLEN', key('changes')) < length * 1.1 then return end
@@ -180,8 +180,9 @@ end
 -- out before: it is another life, and has another epoch.
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 
--- A server that is out of memory refuses a script's first write, unless it deletes. Where the market
--- is read all the same, that comes first: the little that is written after it takes its place.
+-- Returns the epoch, a new one in a new life. A server that is out of memory refuses a script whose first
+-- write isn't a deletion. A script that reads the market must work even then, so it deletes first; what
+-- it writes after that takes the place of what it deleted.
 local function live(new_epoch)
   if redis.call('GET', key('run_id')) ~= run_id then
     redis.call('DEL', key('run_id'))
@@ -237,7 +238,7 @@ local function write_held(symbol, held)
   redis.call('HSET', key('held'), symbol, table.concat(texts))
 end
 
--- Held bars are served to nobody, so their end is no change of the market. Returns how many ended.
+-- Ends held bars and returns how many. Nobody is served them, so that is no change of the market.
 local function let_go_where(ends)
   local ended = 0
   local found = redis.call('HGETALL', key('held'))
@@ -252,23 +253,22 @@ local function let_go_where(ends)
   return ended
 end
 
--- A trusted source has spoken of the symbol.
+-- Ends the symbol's public bars, as a trusted source has spoken of it.
 local function end_public(symbol)
   withdraw(symbol)
   redis.call('HDEL', key('held'), symbol)
 end
 
--- Every script call asks whether a public bar's time is over, so that is remembered: reading them all,
--- of which senders decide how many they are, took a hundred times as long as the rest of a call. And
--- they are read once a second at most, or senders could decide how often.
+-- Every script call must know whether a public bar's time is over, so the oldest one's time is kept.
+-- Reading all of them took a hundred times as long as the rest of a call, and senders decide how many
+-- they are. They are read once a second at most, or senders would decide how often.
 local MOST_LATE = 1000
 
 local function note_public(day_text)
   redis.call('SET', key('oldest_public'), string.format('%s %.0f', day_text, now), 'NX')
 end
 
--- A public bar ends with its day, and a trust window (at most a second more) after it came, whoever
--- looks first.
+-- Ends the public bars of another day, and those that came a trust window ago (a second later at most).
 local function expire_public(trading_day, window)
   local noted = redis.call('GET', key('oldest_public'))
   if not noted then return end
@@ -289,7 +289,7 @@ local function expire_public(trading_day, window)
   end
 end
 
--- A symbol leaves the market. Whether INTERNAL may speak of a day of it again outlives it.
+-- Removes a symbol from the market. Its dispute stays, which says whether INTERNAL is refused.
 local function remove(symbol)
   end_public(symbol)
   for _, name in ipairs({'last', 'revisions', 'loaded', 'laid', 'senders', 'usual', 'suspects', 'replaced_at',
@@ -302,7 +302,7 @@ local function remove(symbol)
   redis.call('HSET', key('removed'), symbol, string.format('%.0f', revision))
 end
 
--- What is counted of peers: only who has the token can make it more.
+-- Counts of peers are bounded in number, though only senders with the token can add to them.
 local HOUR, HOURS, MOST_COUNTED = 3600000, 24, 2000
 
 local function count_against(peer, what, times)
@@ -319,24 +319,25 @@ local function count_against(peer, what, times)
   redis.call('HINCRBY', counts, string.format('%.0f %s %s', hour, peer, what), times)
 end
 
--- The trust window never moves back. What we fetched ourselves is kept apart: two core nodes that
--- have lost the upstream would hold each other's window open for ever.
+-- Renews the trust window, which never moves back. The time of our own fetch is kept apart: two core
+-- nodes that have lost the upstream would hold each other's window open for ever.
 local function trust(at, authority)
   local trusted_at = tonumber(redis.call('GET', key('trusted_at')) or 0)
   if at > trusted_at then redis.call('SET', key('trusted_at'), string.format('%.0f', at)) end
   if authority == 'CORE' then redis.call('SET', key('fetched_at'), string.format('%.0f', now)) end
 end
 
--- A fence ends with the life of the store that gave it out: what was read in one life (a follower's
--- place, say) must not be written into another, which may lack what was written before.
+-- Returns the life of the store that gave out a fence. The fence is valid in no other: what was read in
+-- one life (a follower's position, say) must not be written into another, which may lack the bars.
 local function life_of(fence) return string.match(fence, '^%d+:%x+:(%x+)$') end
 
 local function fenced(fence)
   return redis.call('GET', key('lease')) ~= fence or life_of(fence) ~= run_id
 end
 
--- Without memory only the first write is refused; all that follow it may grow the store further. This
--- one writes nothing, and is refused: it comes before ``live``, which may write.
+-- Fails if the server is out of memory. Such a server refuses only a script's first write, and all that
+-- follow may grow the store further. This write changes nothing and is refused then, so it must come
+-- before ``live``, which may write.
 local function refuse_without_memory() redis.call('SETRANGE', key('epoch'), 0, '') end
 
 local FENCED = redis.error_reply('FENCED the lease is no longer held by this worker')

@@ -1,7 +1,7 @@
--- Symbols' trusted bars at one moment, as the newest may move to the history between two reads. Writes
--- nothing.
+-- This script reads symbols' trusted bars in one step, as the newest may move to the history between two
+-- reads. It writes nothing.
 --
--- The header: last (so many bars of each; 0: all). Then the symbols.
+-- The header: last (how many of the last bars of each; 0: all). Then the symbols.
 -- Returns for each ``last`` and ``revisions`` (false: none), then its earlier bars.
 
 local found, first = {}, header.last > 0 and -header.last or 0

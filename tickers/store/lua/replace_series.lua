@@ -1,8 +1,9 @@
--- Replaces a symbol's series whole, in one step. Stored bars of days after the answer's last stay, but
--- not those of closed days that only INTERNAL wrote, nor what the core network has replaced.
+-- This script replaces a symbol's whole series in one step. Stored bars of days after the answer's last
+-- stay, but for those that only INTERNAL wrote of days before the trading day, and for all if the core
+-- network has replaced the series.
 --
--- What the operator, or three answers in a row, say is no day of the series goes, and isn't counted as
--- lost; a whole answer that an operator takes may lose what it will.
+-- Days that are ``gone`` are removed and don't count as lost: three answers in a row lacked them, or the
+-- exchanges were closed. An answer that an operator accepts may lose any number of days.
 --
 -- The header: authority, fence, latest_day, trading_day, new_epoch, most_symbols, window (the trust
 --       window, ms), age (of the data, ms), log_length, history_start (day), first_date (the same as
@@ -16,8 +17,8 @@
 local authority, symbol, first_date = header.authority, header.symbol, header.first_date
 local FIRST = 2
 
--- An answer that would lose more of the stored days than this is not a history, unless the core
--- network, which judges by the same rule, has said that it replaced its own.
+-- An answer that would lose more than this part of the stored days is refused, unless the core network,
+-- which has the same rule, has said that it replaced its own series.
 local MOST_LOST = 0.02
 
 if fenced(header.fence) then return FENCED end
@@ -52,7 +53,8 @@ local newest = {symbol = symbol, day = header.day, day_text = string.format('%.0
   figures = header.figures, json = series[answered]}
 local newest_date = date_of(newest.json, symbol)
 
--- What only INTERNAL wrote is no history; of days after the answer's last, today's may be news.
+-- Days that only INTERNAL wrote don't count as history; after the answer's last day, only the trading
+-- day's may be a newer bar.
 local foreign = {}
 for _, date in ipairs(redis.call('SMEMBERS', key('foreign:' .. symbol))) do foreign[date] = true end
 
@@ -61,7 +63,7 @@ local function stays(date)
   return not header.replaces_newest
 end
 
--- What is stored, and what would be lost.
+-- This counts the stored days, and those that would be lost.
 local bars_key = key('bars:' .. symbol)
 local stored = redis.call('LRANGE', bars_key, 0, -1)
 if stored_newest then stored[#stored + 1] = stored_newest.json end
@@ -69,7 +71,7 @@ local stored_days, lost = 0, 0
 for _, json in ipairs(stored) do
   local date = date_of(json, symbol)
   if gone[date] and not has[date] then
-    -- It isn't kept, and isn't lost.
+    -- The day is neither kept nor counted as lost.
   elseif date > newest_date then
     if stays(date) then series[#series + 1] = json end
   elseif date >= first_date and not foreign[date] then
@@ -84,7 +86,7 @@ end
 end_public(symbol)
 trust(now - header.age, authority)
 
--- A newest bar of a day that goes makes room for the answer's.
+-- If the newest stored day is gone, the answer's newest bar takes its place.
 if stored_newest and gone[date_of(stored_newest.json, symbol)] and
     not has[date_of(stored_newest.json, symbol)] then
   stored_newest = nil
@@ -92,7 +94,7 @@ end
 
 local verdict = 'added'
 local dispute = stored_newest and dispute_of(symbol, stored_newest.day)
-local falls_back -- to a bar between the answer's last and the newest stored, which goes
+local falls_back -- the newest bar, if it lies between the answer's last day and a stored one that is gone
 if #series > answered then
   verdict = 'kept'
   if not stored_newest or series[#series] ~= stored_newest.json then

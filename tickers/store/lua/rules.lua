@@ -1,6 +1,6 @@
--- The merge table's row for a bar of the newest day stored, shared by bars and whole series.
--- A bar's figures are one text, as it was sent and is stored, "volume high low close": most bars are
--- decided without most of them.
+-- These rules are the merge table's row for a bar of the newest stored day, shared by bars and whole
+-- series. A bar's figures stay one text, "volume high low close", as most bars are decided without
+-- parsing most of them.
 
 local function read_last(text)
   if not text then return nil end
@@ -12,7 +12,7 @@ end
 
 local now_text = string.format('%.0f', now)
 
--- ``last`` of a bar that this call stores, and has logged; ``stored_at``: now, unless given.
+-- Returns the text in ``last`` of a bar that this call has logged; ``stored_at`` is now unless given.
 local function write_last(bar, authority, stored_at)
   return bar.day_text .. ' ' .. authority .. ' ' .. bar.figures .. ' ' .. (stored_at or now_text) ..
     ' ' .. revision_text .. ' ' .. bar.json
@@ -29,13 +29,13 @@ local function close_of(bar) return string.match(bar.figures, '^%S+ %S+ %S+ (%S+
 
 local BEFORE_SYMBOL, BEFORE_DATE = #'{"symbol":"', #'","time":"'
 
--- The day of an encoded bar as YYYY-MM-DD, which sorts as text.
+-- Returns the day of an encoded bar as YYYY-MM-DD, which sorts as text.
 local function date_of(json, symbol)
   local at = BEFORE_SYMBOL + #symbol + BEFORE_DATE
   return string.sub(json, at + 1, at + 10)
 end
 
--- That date in epoch seconds.
+-- Returns that date in epoch seconds.
 local function day_of(date)
   local year, month, day = string.match(date, '^(%d+)-(%d+)-(%d+)$')
   -- Years begin in March here, so that a leap day is the last one. Days since 1 March of the year 0.
@@ -46,23 +46,24 @@ local function day_of(date)
   return (days - 719468) * 86400
 end
 
--- The figures of an encoded bar.
+-- Returns the figures of an encoded bar.
 local function figures_in(json)
   local high, low, close, volume =
     string.match(json, '"high":([^,]+),"low":([^,]+),"close":([^,]+),"volume":(%d+)}$')
   return volume .. ' ' .. high .. ' ' .. low .. ' ' .. close
 end
 
--- Our own fetch may be the older one: an internal peer's larger volume stands for this long (ms).
+-- An internal peer's larger volume stays this long (ms), as our own fetch may be the older one.
 local INTERNAL_STANDS = 60000
 
--- Late and repeated messages never outgrow what they were late for, in any order.
+-- Returns whether a bar is the later one. Late and repeated messages never are, in any order.
 local function outgrows(bar, stored)
   local volume, stored_volume = volume_of(bar), volume_of(stored)
   return volume > stored_volume or (volume == stored_volume and span_of(bar) > span_of(stored))
 end
 
--- ``since``: when the dispute about the stored bar began (nil: there is none).
+-- Returns the verdict on a bar of the newest stored day; ``since`` is when the dispute about the stored
+-- bar began (nil: there is none).
 local function newest_verdict(bar, stored, authority, since)
   local is_internal = stored.authority == 'INTERNAL'
   if bar.json == stored.json then

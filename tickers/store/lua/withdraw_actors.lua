@@ -1,4 +1,4 @@
--- Ends what the named actors still have standing, or have spoken for.
+-- This script ends the overlays that the named actors sent or confirmed, and their held bars.
 -- The header: log_length. Then an actor each.
 -- Returns how many overlays and held bars ended.
 
