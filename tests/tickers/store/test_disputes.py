@@ -21,6 +21,7 @@ from tests.support.bars import (
 )
 from tickers.bar import MAX_VOLUME, Bar, epoch_of
 from tickers.store.records import Position
+from tickers.store.revisions import Revisions
 from tickers.store.store import ROOT, Store
 from tickers.verdict import Authority, Verdict
 
@@ -207,6 +208,20 @@ class TestADisplacedBar:
         node.say(bar("FPT"), INTERNAL)
         [(_, rows)] = node.store.series(["VCB"])
         assert [encoded for _, encoded in rows] == [TRUTH.encode()]
+
+    def test_returns_as_a_change_of_its_history_when_the_first_look_is_a_refused_series(
+        self, node: Node, ours: Authority
+    ) -> None:
+        node.load([bar(day=day) for day in (MONDAY, THURSDAY)])
+        truth, lie = bar("FPT", volume=1_000), bar("FPT", close=70_000, volume=1_001)
+        node.say(truth, ours)
+        node.say(lie, INTERNAL)
+        node.later(61)
+        assert node.load([]) is Verdict.FUTURE
+        [(_, rows, revisions)] = node.store.series_with_revisions(["FPT"])
+        assert [encoded for _, encoded in rows] == [truth.encode()]
+        reached = node.store.state().position.revision
+        assert revisions == Revisions(reached, [])
 
     def test_ends_what_was_laid_over_the_lie(self, node: Node, ours: Authority) -> None:
         node.say(TRUTH, ours)

@@ -32,16 +32,22 @@ local function current_revision()
   return revision or tonumber(redis.call('GET', key('revision')) or 0)
 end
 
+-- Returns for an answer that changes nothing; what ended by its time has changed all the same.
+local function refused(verdict)
+  if changes > 0 then write_revisions() end
+  return {epoch, current_revision(), verdict}
+end
+
 local gone = {}
 for _, date in ipairs(header.gone) do gone[date] = true end
 
 local stored_newest = read_last(redis.call('HGET', key('last'), symbol))
 if not stored_newest and authority ~= 'CORE' and
     redis.call('HLEN', key('last')) >= header.most_symbols then
-  return {epoch, current_revision(), 'full'}
+  return refused('full')
 end
 
-if #ARGV < FIRST then return {epoch, current_revision(), 'future'} end
+if #ARGV < FIRST then return refused('future') end
 
 local series, has = {}, {}
 for at = FIRST, #ARGV do
@@ -80,7 +86,7 @@ for _, json in ipairs(stored) do
   end
 end
 if not header.replaces_newest and not header.may_lose and lost > stored_days * MOST_LOST then
-  return {epoch, current_revision(), 'loses_days'}
+  return refused('loses_days')
 end
 
 end_public(symbol)
