@@ -1,6 +1,5 @@
 """A real web process: its limit holds what it takes from the system."""
 
-import datetime as dt
 import hashlib
 import json
 import platform
@@ -18,7 +17,7 @@ import requests
 from django.conf import settings
 
 from proxy_site.local.processes import Processes
-from tests.support.bars import FRIDAY, a_store, bar, lead
+from tests.support.bars import FRIDAY, a_store, bar, lead, trading_days_before
 from tests.support.environment import clean
 from tests.support.nodes import PRIMARY, ROOT, SECONDARY, free_port, wait_for
 from tickers.bar import epoch_of
@@ -104,7 +103,7 @@ def market(clean_server: redis.Redis) -> str:
     """15 MB of bars; the address of the store that has them."""
     store = a_store(clean_server)
     fence = lead(store)
-    days = [FRIDAY - dt.timedelta(days=ago) for ago in range(BARS)][::-1]
+    days = [*trading_days_before(FRIDAY, BARS - 1), FRIDAY]
     for number in range(SYMBOLS):
         bars = [bar(f"S{number:03}", day, volume=number * 1_000 + day.day) for day in days]
         store.replace_series(
