@@ -34,6 +34,8 @@ from tests.support.proxies import (
 from tests.support.yard import PRIMARY, SECONDARY, Node, Yard
 from tickers.universe import Universe
 
+pytestmark = pytest.mark.slow
+
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
 HISTORY_START = dt.date(2025, 8, 1)
 UNIVERSE = Universe.read().only(Universe.read().symbols[:12])
@@ -152,7 +154,6 @@ def test_each_of_them_was_called(scene: Scene) -> None:
     assert all(door.seen for door in scene.redirecting)
 
 
-@pytest.mark.slow
 def test_each_of_them_is_told_to_be_failing(scene: Scene) -> None:
     """Three answers in a row, each of which may take its time, open a circuit."""
 

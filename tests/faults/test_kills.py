@@ -23,6 +23,8 @@ from tests.support.nodes import wait_for
 from tests.support.yard import Node, Yard
 from tickers.universe import Universe
 
+pytestmark = pytest.mark.slow
+
 ZONE = dt.timezone(dt.timedelta(hours=7))
 OPENING = dt.datetime(2025, 8, 15, 9, 30, tzinfo=ZONE)
 CLOSING = dt.datetime(2025, 8, 15, 14, 45, tzinfo=ZONE)
@@ -181,7 +183,6 @@ def test_a_day_of_6_kills_ends_with_the_truth_at_every_node(day: Day) -> None:
     survive(day, kills=6, seed=12)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("day", [300], indirect=True)
 @pytest.mark.parametrize("seed", [2, 3])

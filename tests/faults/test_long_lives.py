@@ -25,6 +25,8 @@ from tests.support.nodes import wait_for
 from tests.support.yard import PRIMARY, Yard
 from tickers.universe import Universe
 
+pytestmark = pytest.mark.slow
+
 MORNING = dt.datetime(2025, 8, 15, 9, 30, tzinfo=dt.timezone(dt.timedelta(hours=7)))
 HISTORY_START = dt.date(2025, 7, 1)
 SYMBOLS = Universe.read().symbols[:20]
@@ -212,7 +214,6 @@ def test_the_workers_log_is_plain_lines(short_life: Life) -> None:
     assert [line for line in short_life.log.split("\n")[:-1] if not plain.fullmatch(line)] == []
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(3_600)
 def test_both_keep_their_size_over_10_000_cycles(yard: Yard) -> None:
     life = live(yard, cycles=A_LONG_LIFE)

@@ -24,6 +24,8 @@ from tickers.market_clock import MarketClock
 from tickers.store.store import ROOT, Store
 from tickers.universe import Universe
 
+pytestmark = pytest.mark.slow
+
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
 HISTORY_START = dt.date(2025, 7, 1)
 UNIVERSE = Universe.read().only(("VCB", "FPT", "HPG", "VNINDEX"))
@@ -215,14 +217,12 @@ def number_of(fence: bytes) -> int:
     return int(fence.split(b":")[0])
 
 
-@pytest.mark.slow
 def test_a_leader_paused_in_an_update_writes_nothing_when_it_wakes(pair: Pair) -> None:
     pause_in_an_update(pair)
     it_stands_by_and_changes_nothing(pair)
     assert pair.leader.says("ends: another worker leads"), "nothing was to be written to a ledger"
 
 
-@pytest.mark.slow
 def test_a_leader_paused_in_its_first_load_writes_nothing_when_its_successor_has_died(
     pair: Pair,
 ) -> None:

@@ -23,6 +23,8 @@ from tests.support.yard import Node, Yard
 from tickers.store.store import ROOT
 from tickers.universe import Universe
 
+pytestmark = pytest.mark.slow
+
 NOON = dt.datetime(2025, 8, 15, 11, 0, tzinfo=dt.timezone(dt.timedelta(hours=7)))
 HISTORY_START = dt.date(2025, 8, 1)
 UNIVERSE = Universe.read().only(Universe.read().symbols[:16])
@@ -285,7 +287,6 @@ def test_nothing_of_the_sender_grows_while_its_peers_are_down(outage: Outage) ->
     assert_nothing_grew(outage)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nothing_of_the_sender_grows_in_a_long_outage(network: Network) -> None:
     assert_nothing_grew(live_through(network, MANY_ROUNDS))

@@ -244,6 +244,7 @@ def has_market(seen: Failover) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_reads_and_merges_go_on_at_the_promoted_replica(failover: Failover) -> None:
     info = failover.cluster.info(failover.cluster.replica)
     assert info["role"] == "master"
@@ -252,6 +253,7 @@ def test_reads_and_merges_go_on_at_the_promoted_replica(failover: Failover) -> N
     assert failover.served("VCB") == failover.lost.json()["VCB"][-1]
 
 
+@pytest.mark.slow
 def test_reads_never_stop_and_writes_are_refused_with_503_at_most(failover: Failover) -> None:
     assert failover.clients is not None
     seen = failover.clients.seen
@@ -260,10 +262,12 @@ def test_reads_never_stop_and_writes_are_refused_with_503_at_most(failover: Fail
     assert failover.clients.retry_after <= {"1", "2", "3", "4", "5"}
 
 
+@pytest.mark.slow
 def test_the_promoted_replica_is_another_life_of_the_store(failover: Failover) -> None:
     assert failover.health()["epoch"] != failover.epoch
 
 
+@pytest.mark.slow
 def test_no_304_for_a_market_that_was_lost(failover: Failover) -> None:
     """The revisions are counted again by now, the client's among them."""
     etag = failover.lost.headers["ETag"]
@@ -274,11 +278,13 @@ def test_no_304_for_a_market_that_was_lost(failover: Failover) -> None:
     assert failover.get(f"/tickers/changes?since={etag[3:-1]}").status_code == 410
 
 
+@pytest.mark.slow
 def test_the_lease_moves_on(failover: Failover) -> None:
     fence = wait_for(lambda: failover.lease(failover.cluster.replica), "a leader")
     assert fence != failover.fence
 
 
+@pytest.mark.slow
 def test_the_cache_follows_to_the_promoted_replica(failover: Failover) -> None:
     """The public door counts its rate limit there."""
     bar = failover.served("FPT")

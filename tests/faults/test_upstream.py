@@ -217,7 +217,9 @@ def bench(
     bench = Bench(exchange, limit=getattr(request, "param", LIMIT))
     try:
         wait_for(bench.is_right, "the market")
-        wait_for(lambda: bench.health()["worker"]["cycle"]["errors"] == [], "a whole cycle")
+        wait_for(
+            lambda: bench.health()["worker"].get("cycle", {}).get("errors") == [], "a whole cycle"
+        )
         yield bench
     finally:
         bench.close()

@@ -131,6 +131,7 @@ def test_a_signal_ends_the_worker_within_5_s_even_while_the_upstream_hangs(
     assert says(log, "the worker has left")
 
 
+@pytest.mark.slow
 def test_a_killed_leader_is_replaced_within_10_s(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -163,6 +164,7 @@ def test_a_node_in_one_command_serves_and_leaves_nothing_behind(
         requests.get(f"{url}/health", timeout=2)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_followed_by_another_that_leads(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -188,6 +190,7 @@ def test_a_worker_that_is_killed_is_followed_by_another_that_leads(
         assert process.wait(15) == 0
 
 
+@pytest.mark.slow
 def test_an_api_that_is_killed_is_followed_by_another_on_its_port(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

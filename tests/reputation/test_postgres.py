@@ -11,6 +11,8 @@ import pytest
 from tests.support import postgres
 from tests.support.environment import ON_DATABASE, clean
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__)
 ROOT = HERE.parents[2]
 

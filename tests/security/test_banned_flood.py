@@ -10,8 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.front import needs_nginx, nginx
 from tests.support.target import Target, a_bar, connect, read_answer, request, send, target
+
+pytestmark = pytest.mark.slow
 
 # None is 127.0.0.1, the node's own machine, which nginx doesn't limit.
 LIAR, INNOCENT, UNKNOWN = "127.0.0.66", "127.0.0.7", "127.0.0.99"

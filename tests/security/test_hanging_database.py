@@ -22,6 +22,8 @@ from tests.support import postgres
 from tests.support.nodes import wait_for
 from tests.support.target import Target, a_bar, request, target
 
+pytestmark = pytest.mark.slow
+
 POSTERS = 12
 # By itself a post takes some milliseconds. A turn at the door while the database is found to hang
 # may cost each thread the quarter of a second for which one waits to be let in.

@@ -28,6 +28,8 @@ from proxy_site.local.processes import Processes
 from tests.support.nodes import ROOT, answers, wait_for
 from tests.support.target import UNLIMITED, WORKERS, Target, a_bar, target
 
+pytestmark = pytest.mark.slow
+
 CLIENTS = 4
 LIE = json.dumps(a_bar(open=99_000, high=99_000, low=99_000, close=99_000))
 
@@ -94,7 +96,6 @@ def test_no_answered_failure_or_ban_is_lost(tmp_path: Path) -> None:
     kill_while_they_lie(4, tmp_path)
 
 
-@pytest.mark.slow
 def test_no_answered_failure_or_ban_is_lost_by_many_kills(tmp_path: Path) -> None:
     kill_while_they_lie(30, tmp_path)
 

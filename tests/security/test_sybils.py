@@ -51,6 +51,7 @@ def late_market(market: Store, clean_server: redis.Redis) -> Store:
 
 @pytest.mark.django_db
 class TestTenThousandAddresses:
+    @pytest.mark.slow
     def test_that_say_something_plausible_take_a_look_up_each_and_little_else(
         self, late_market: Store, clean_server: redis.Redis, settings: Any
     ) -> None:
