@@ -82,7 +82,11 @@ def test_slow_tests_are_marked_slow_and_no_others(document: Path, named: list[st
 def is_slow(test: str) -> bool:
     file, *names = test.split("::")
     tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
-    return any(
+    of_file = any(
+        isinstance(node, ast.Assign) and ast.unparse(node) == "pytestmark = pytest.mark.slow"
+        for node in tree.body
+    )
+    return of_file or any(
         isinstance(node, ast.FunctionDef)
         and node.name == names[-1]
         and any("mark.slow" in ast.unparse(mark) for mark in node.decorator_list)

@@ -303,7 +303,9 @@ def assert_nothing_grew(outage: Outage) -> None:
         return int(min(getattr(footprint, name) for footprint in outage.after))
 
     assert lightest("threads") <= heaviest("threads")
-    assert lightest("files") <= heaviest("files")
+    # The store's pool opens another connection whenever more threads ask at once than ever before,
+    # and keeps it: the worker has a few threads. A file a round would be many times as many.
+    assert lightest("files") - heaviest("files") < lightest("threads") <= MANY_ROUNDS / 4
     assert lightest("ledgered") == heaviest("ledgered")
     # A bar kept for later, of each symbol and round, would take several times as much.
     assert lightest("stored") - heaviest("stored") < 4_000
