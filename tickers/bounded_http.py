@@ -188,16 +188,8 @@ class _Connection(HTTPConnection):
         super().request(*args, **options)
 
 
-class _SecureConnection(HTTPSConnection):
-    def _new_conn(self) -> Any:
-        connection = super()._new_conn()
-        show(connection)
-        return connection
-
-    def request(self, *args: Any, **options: Any) -> None:
-        if self.sock is not None:
-            show(self.sock)
-        super().request(*args, **options)
+class _SecureConnection(_Connection, HTTPSConnection):
+    pass
 
 
 class _Pool(HTTPConnectionPool):
