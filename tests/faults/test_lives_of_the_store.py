@@ -411,7 +411,7 @@ def test_an_older_store_has_an_older_trust_window(bench: Bench) -> None:
     client = bench.server.client
     client.decrby(f"{ROOT}:trusted_at", 400_000)
     kept = bench.server.keep_state()
-    bench.merge(bar(volume=1_001))
+    bench.merge_and_serve(bar(volume=1_001))
     assert bench.post("/public/gossip", bar(volume=1_100)).status_code == 200
     bench.server.go_back(kept)
     assert bench.post("/public/gossip", bar(volume=1_100)).status_code == 503
