@@ -20,6 +20,21 @@ def market_clock() -> MarketClock:
     )
 
 
+# The first cycle of the office hours is done by then.
+LATE_AFTER = 60.0
+
+
+def source_late_after() -> float:
+    """Return how long (seconds) our own source may be silent before it is late.
+
+    That is two cycles of the worker at its present pace, and ``LATE_AFTER`` at least: what is
+    fetched every 300 s at night isn't late after 60.
+    """
+    clock = market_clock()
+    fast = clock.in_office_hours() and clock.in_office_hours(ago=LATE_AFTER)
+    return max(LATE_AFTER, 2 * (settings.CYCLE if fast else settings.CYCLE_OUTSIDE_HOURS))
+
+
 @functools.cache
 def store() -> Store:
     return Store(
@@ -28,6 +43,7 @@ def store() -> Store:
         trust_window=settings.TRUST_WINDOW,
         max_symbols=settings.MAX_SYMBOLS,
         history_start=settings.HISTORY_START,
+        silent_after=source_late_after,
     )
 
 

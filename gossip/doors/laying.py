@@ -12,10 +12,6 @@ from reputation.address import network_of
 from tickers import wiring
 from tickers.verdict import Verdict
 
-# Seconds after which a trusted bar is late at the earliest (PUBLIC_BARS=when_late). The first cycle
-# of the office hours is done by then.
-LATE_AFTER = 60.0
-
 
 def lay(judged: Sequence[Judged], *, actor: str, trusted: bool) -> list[BarResult]:
     """Lay or hold the candidates as PUBLIC_BARS says, and note their claims; returns the result of
@@ -82,14 +78,10 @@ def claim_of(candidate: Candidate, actor: str) -> Claim:
 def late_after() -> float | None:
     """Return how late (seconds) a trusted bar must be before a public one is served; None: never.
 
-    That is two cycles of the worker at its present pace, and ``LATE_AFTER`` at least: what is
-    fetched every 300 s at night isn't late after 60. If two cycles are as long as the trust window,
-    the door closes before any bar is late.
+    If two cycles are as long as the trust window, the door closes before any bar is late.
     """
     if settings.PUBLIC_BARS == "never":
         return None
     if settings.PUBLIC_BARS == "immediate":
         return 0.0
-    clock = wiring.market_clock()
-    fast = clock.in_office_hours() and clock.in_office_hours(ago=LATE_AFTER)
-    return max(LATE_AFTER, 2 * (settings.CYCLE if fast else settings.CYCLE_OUTSIDE_HOURS))
+    return wiring.source_late_after()

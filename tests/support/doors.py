@@ -69,6 +69,12 @@ def lead(store: Store) -> Iterator[str]:
         store.release_lease(fence)
 
 
+def complete_cycle() -> None:
+    store = wiring.store()
+    with lead(store) as fence:
+        store.complete_cycle(fence=fence)
+
+
 def merge_core(*bars: Bar) -> Merged:
     """Merge as a worker's own fetch."""
     store = wiring.store()

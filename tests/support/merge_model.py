@@ -13,6 +13,7 @@ from tickers.store.revisions import Revisions
 from tickers.verdict import Authority, Verdict
 
 INTERNAL_STANDS = 60.0  # seconds
+SILENT_AFTER = 60.0  # seconds without a complete cycle
 LONG_AGO = float("-inf")
 MOST_LAID = 10  # of a symbol in a minute
 
@@ -55,6 +56,7 @@ class MergeModel:
     trust_window: float
     history_start: dt.date = dt.date.min
     now: float = 0.0
+    cycle_at: float | None = None
     revision: int = 0
     series: dict[str, dict[dt.date, Bar]] = field(default_factory=dict)
     newest: dict[str, Newest] = field(default_factory=dict)
@@ -110,6 +112,7 @@ class MergeModel:
         self._begin()
         for symbol in list(self.overlays) if ends_overlays else ():
             self._withdraw(symbol)
+        self.cycle_at = self.now
         self._end()
 
     def withdraw_actors(self, actors: Iterable[str]) -> int:
@@ -159,7 +162,8 @@ class MergeModel:
         if bar.day < self.history_start and authority is not Authority.CORE:
             return Verdict.TOO_OLD
         newest, dispute = self.newest.get(bar.symbol), self._dispute(bar.symbol, bar.day)
-        if authority is Authority.INTERNAL and dispute and dispute.refused:
+        refused = dispute is not None and dispute.refused is not None
+        if authority is Authority.INTERNAL and refused and not self._is_source_silent():
             return Verdict.UNCHANGED if newest and newest.bar == bar else Verdict.DISPUTED
         if newest is None:
             if self._is_full(authority):
@@ -207,6 +211,9 @@ class MergeModel:
         return self._take(bar, authority, Verdict.ADDED)
 
     # --- Disputes -------------------------------------------------------------------------------
+
+    def _is_source_silent(self) -> bool:
+        return self.cycle_at is None or self.now - self.cycle_at > SILENT_AFTER
 
     def _dispute(self, symbol: str, day: dt.date) -> Dispute | None:
         dispute = self.disputes.get(symbol)
@@ -411,6 +418,8 @@ class MergeModel:
             old = self.now - laid.laid_at >= self.trust_window
             if old or laid.bar.day != self.trading_day:
                 self._withdraw(symbol)
+        if self._is_source_silent():
+            return
         for symbol, dispute in list(self.disputes.items()):
             if dispute.refused is None and self.now - dispute.since >= INTERNAL_STANDS:
                 self._give_back(symbol)

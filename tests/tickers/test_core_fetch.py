@@ -320,6 +320,7 @@ def test_a_peers_bar_of_today_goes_when_a_whole_answer_has_none(
     bench.fetch.cycle(bench.fence)
     assert bench.series("VCB") == [*whole[:-1], lie]
     let_time_pass(bench.store.client, seconds=61)
+    bench.fetch.cycle(bench.fence)
     bench.store.state()
     assert bench.series("VCB") == whole[:-1]
     assert bench.store.counted_against() == {"198.51.100.7": {"contradicted": 1}}

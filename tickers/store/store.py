@@ -12,7 +12,7 @@ leader, and the new one's worker fills its own; only the upstream's request budg
 import datetime as dt
 import json
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -73,6 +73,7 @@ class Store:
 
     ``history_start`` is the first day of which others' bars are merged; callers cut CORE bars and
     whole series themselves. ``trust_window`` is in seconds, ``log_length`` in entries of the log.
+    ``silent_after`` returns after how long (seconds) a silent source contradicts no peer any more.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Store:
         max_symbols: int = 3_000,
         history_start: dt.date = dt.date.min,
         log_length: int = 50_000,
+        silent_after: Callable[[], float] = lambda: 60.0,
     ) -> None:
         self.client = client
         # redis-py types answers as bytes or str, and can't know that this client returns bytes.
@@ -93,6 +95,7 @@ class Store:
         self._max_symbols = max_symbols
         self._history_start = epoch_of(history_start)
         self._log_length = log_length
+        self._silent_after = silent_after
         self._merging = _own_script(client, "rules", "disputes", "merge")
         self._replacing_series = _own_script(client, "rules", "disputes", "replace_series")
         self._disputing_absent = _own_script(client, "rules", "disputes", "dispute_absent")
@@ -319,6 +322,7 @@ class Store:
             "window": self._window,
             "age": round(age * 1000),
             "log_length": self._log_length,
+            "silent_after": round(self._silent_after() * 1000),
         }
 
     # --- The lease ----------------------------------------------------------------------------
@@ -373,6 +377,7 @@ class Store:
             "trading_day": epoch_of(self.clock.trading_day()),
             "window": self._window,
             "log_length": self._log_length,
+            "silent_after": round(self._silent_after() * 1000),
         }
 
     def symbols(self) -> list[str]:

@@ -27,6 +27,7 @@ from tests.support.doors import (
     a_bar,
     bodies,
     cache_away,
+    complete_cycle,
     database_away,
     fill_market,
     footprint,
@@ -388,6 +389,7 @@ class TestWhatIsntBelieved:
         assert send_trusted(lie).json()["verdict"] == "replaced"
         assert served()["close"] == 70_000
         let_time_pass(clean_server, seconds=61)
+        complete_cycle()
         assert served()["close"] == ANCHORS["VCB"]
         before = footprint()
         answer = send_trusted(lie)

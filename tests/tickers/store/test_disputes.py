@@ -46,6 +46,11 @@ class Node:
         return self.store.merge([said], authority, fence=fence, peer=peer).verdicts[0]
 
     def later(self, seconds: float) -> None:
+        """Let time pass, in which our source completes cycles that bring nothing new."""
+        self.let_source_be_silent(seconds)
+        self.store.complete_cycle(fence=self.fence)
+
+    def let_source_be_silent(self, seconds: float) -> None:
         let_time_pass(self.client, seconds=seconds)
 
     def served(self, symbol: str = "VCB") -> list[bytes]:
@@ -113,6 +118,37 @@ class TestADisplacedBar:
         node.store.clock = a_store(store_client, at=exchange_time(NEXT_MONDAY, 10)).clock
         assert node.say(bar(day=NEXT_MONDAY, volume=1), INTERNAL) is Verdict.ADDED
         assert node.served()[0] == TRUTH.encode()
+
+    def test_stays_displaced_while_our_source_is_silent(self, node: Node, ours: Authority) -> None:
+        """A node that has lost its upstream lives on what its peers send."""
+        node.say(TRUTH, ours)
+        node.later(0)
+        for volume in range(2_000, 12_000, 1_000):
+            assert node.say(bar(volume=volume), INTERNAL) is Verdict.REPLACED
+            node.let_source_be_silent(30)
+            assert node.served() == [bar(volume=volume).encode()]
+        assert node.store.counted_against() == {}
+
+    def test_returns_when_our_source_speaks_again_and_still_contradicts(
+        self, node: Node, ours: Authority
+    ) -> None:
+        node.say(TRUTH, ours)
+        node.later(0)
+        node.say(LIE, INTERNAL)
+        node.let_source_be_silent(600)
+        assert node.served() == [LIE.encode()]
+        node.later(0)
+        assert node.served() == [TRUTH.encode()]
+
+    def test_keeps_no_peer_out_while_our_source_is_silent(
+        self, node: Node, ours: Authority
+    ) -> None:
+        node.say(TRUTH, ours)
+        node.say(bar(close=70_000, volume=1_500), INTERNAL)
+        node.later(61)
+        assert node.say(bar(volume=9_000), INTERNAL) is Verdict.DISPUTED
+        node.let_source_be_silent(61)
+        assert node.say(bar(volume=9_000), INTERNAL) is Verdict.REPLACED
 
     def test_returns_as_our_source_last_said_it(self, node: Node, ours: Authority) -> None:
         node.say(TRUTH, ours)

@@ -94,12 +94,13 @@ class TestCoreOverABarOfTheSameDay:
         assert store.newest()["VCB"].authority is CORE
 
     def test_spares_an_internal_bar_of_larger_volume_for_a_minute(
-        self, store: Store, store_client: redis.Redis, send: Send
+        self, store: Store, store_client: redis.Redis, send: Send, fence: str
     ) -> None:
         internal, fetched = bar(volume=1_001), bar(volume=1_000)
         send(internal, INTERNAL)
         let_time_pass(store_client, seconds=58)
         assert send(fetched, CORE) is Verdict.KEPT
+        store.complete_cycle(fence=fence)
         assert stored(store) == [internal.encode()]
         let_time_pass(store_client, seconds=3)
         store.state()

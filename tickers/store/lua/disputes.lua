@@ -5,6 +5,9 @@
 -- FOLLOWED (the displaced bar) returns by itself, and INTERNAL is refused for that symbol and day until
 -- CORE or FOLLOWED reach the disputed volume.
 --
+-- While our own source is silent, what it said before contradicts nobody: no bar returns, and INTERNAL is
+-- refused nothing. A node that has lost its upstream lives on what its peers send.
+--
 -- A dispute has day and since. While it is open it has ``displaced`` (nil: they have no bar of that
 -- day); once the bar has returned it has ``volume`` and ``span``, which they must reach.
 
@@ -104,10 +107,17 @@ local function give_back(symbol, dispute)
   return displaced
 end
 
+-- Returns whether CORE or FOLLOWED have completed no cycle for so long (ms) that they count as silent.
+local function is_source_silent(silent_after)
+  local spoke_at = redis.call('GET', key('cycle_at'))
+  return not spoke_at or now - spoke_at > silent_after
+end
+
 -- Ends the disputes that have been open for a minute; every script that looks calls it.
-local function expire_disputes()
+local function expire_disputes(silent_after)
   local oldest = redis.call('GET', key('oldest_dispute'))
   if not oldest or now - oldest < INTERNAL_STANDS then return end
+  if is_source_silent(silent_after) then return end
   redis.call('DEL', key('oldest_dispute')) -- first: see live
   local found, later = redis.call('HGETALL', key('disputed')), nil
   for i = 1, #found, 2 do
