@@ -58,6 +58,8 @@ def lying(node: Target, told: Told) -> Iterator[None]:
                 )
             except requests.RequestException:
                 continue  # killed under it: nothing was promised
+            if answer.status_code == 503:
+                continue  # the machine is so busy that SQL took over 0.5 s: nothing was promised
             detail = answer.json()["detail"]
             if detail == "Implausible price change":
                 told.failures[address] += 1
@@ -96,6 +98,7 @@ def test_no_answered_failure_or_ban_is_lost(tmp_path: Path) -> None:
     kill_while_they_lie(4, tmp_path)
 
 
+@pytest.mark.timeout(400)
 def test_no_answered_failure_or_ban_is_lost_by_many_kills(tmp_path: Path) -> None:
     kill_while_they_lie(30, tmp_path)
 
