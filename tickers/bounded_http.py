@@ -2,8 +2,8 @@
 
 It uses requests. The whole exchange has a deadline and can be stopped (tickers.bounded_exchange),
 and the body is decoded within limits (tickers.bounded_body). No redirect is followed, no cookie
-kept, and ~/.netrc isn't opened. Peers are sent to by tickers.bounded_connection, within the same
-limits.
+kept, and ~/.netrc isn't opened. An outbound proxy (tickers.outbound_proxy) is within the same
+limits. Peers are sent to by tickers.bounded_connection.
 """
 
 import contextlib
@@ -32,6 +32,7 @@ from tickers.bounded_exchange import (
     UnreachableError,
     show,
 )
+from tickers.outbound_proxy import OutboundProxy
 
 __all__ = [
     "EncodingError",
@@ -46,6 +47,8 @@ __all__ = [
     "ask",
     "new_session",
 ]
+
+PROXY_WANTS_LOGIN = 407  # a status of proxies only
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +72,9 @@ class Reply:
     body: bytes = b""
 
 
-def new_session(*, trust_env: bool = True) -> requests.Session:
-    """Make a session for ``ask``; ``trust_env``: it uses the proxies that the environment names."""
+def new_session() -> requests.Session:
+    """Make a session for ``ask``."""
     session = _Session()
-    session.trust_env = trust_env
     session.headers["Accept-Encoding"] = ACCEPT_ENCODING
     return session
 
@@ -108,6 +110,8 @@ def ask(
             stream=True,
         ) as response:
             reply = Reply(response.status_code, response.headers)
+            if reply.status == PROXY_WANTS_LOGIN and (proxy := OutboundProxy.to(url)):
+                raise UnreachableError(f"gave no answer ({proxy.refusal(reply.status)})")
             if reply.status == 200:
                 body = read_body(response.raw, max_body=limits.max_body, examine=examine)
                 return Reply(200, response.headers, body)
@@ -119,7 +123,7 @@ def ask(
         try:
             return work(exchange)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise _translated(error, limits) from None
+            raise _translated(error, limits, OutboundProxy.to(url)) from None
 
     return Exchange(bounded).wait(limits.total_timeout, stop=stop, grace=limits.stop_grace)
 
@@ -134,14 +138,15 @@ def _drain(response: requests.Response) -> None:
         response.raw.read(SHORT_BODY, decode_content=False)
 
 
-def _translated(error: Exception, limits: Limits) -> HttpError:
+def _translated(error: Exception, limits: Limits, proxy: OutboundProxy | None) -> HttpError:
     if isinstance(error, requests.ConnectTimeout):
         return TimedOutError(f"gave no connection within {limits.connect_timeout:g} s")
     if isinstance(error, requests.Timeout | urllib3.exceptions.ReadTimeoutError):
         return TimedOutError(f"sent nothing for {limits.read_timeout:g} s")
     if isinstance(error, urllib3.exceptions.HTTPError):  # from the body, which requests didn't read
         return TruncatedError(f"broke its answer off ({_cause(error)})")
-    return UnreachableError(f"gave no answer ({_cause(error)})")
+    cause = proxy.explain(error, _cause(error)) if proxy else _cause(error)
+    return UnreachableError(f"gave no answer ({cause})")
 
 
 def _cause(error: BaseException) -> str:
@@ -182,6 +187,10 @@ class _Connection(HTTPConnection):
         show(connection)
         return connection
 
+    def _tunnel(self) -> None:
+        super()._tunnel()
+        show(self.sock)  # a tunnel that was cut looks like one that is open
+
     def request(self, *args: Any, **options: Any) -> None:
         if self.sock is not None:
             show(self.sock)
@@ -200,7 +209,15 @@ class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
+_POOLS = {"http": _Pool, "https": _SecurePool}
+
+
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager

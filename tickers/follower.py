@@ -89,7 +89,7 @@ class Follower:
         self._stop = stop
         self._limits = Limits(*timeout, total_timeout, stop_grace=0)
         self._monotonic = monotonic
-        self._session = new_session(trust_env=False)
+        self._session = new_session()
         self._whole_at: float | None = None
         self._whole_epoch = ""
         self._clock_skew = clock_skew or ClockSkew()

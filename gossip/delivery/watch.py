@@ -48,7 +48,7 @@ class Watch:
         self._notes = Notes(client, peer_id=peer.id, fence=fence)
         self._stop = stop
         self._monotonic = monotonic
-        self._session = new_session(trust_env=False)
+        self._session = new_session()
         self._is_restored = False
 
     def restore(self) -> None:

@@ -44,6 +44,7 @@ SYMBOLS_A_REQUEST = 100
 
 def main() -> None:
     stop = stop_on_signals()
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # it asks this machine only
     shutil.rmtree(DATA, ignore_errors=True)
     DATA.mkdir(parents=True)
     opening = session_start(dt.datetime.now(dt.UTC))

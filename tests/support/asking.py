@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -30,10 +31,11 @@ def ask_upstream(url: str, seconds: float) -> str:
         total_timeout=seconds,
         max_attempts=1,
     )
-    try:
-        client.history(["VCB"], interval="1D", count_back=5, to=dt.datetime.now(dt.UTC))
-    except UpstreamError as error:
-        return str(error)
+    with closing(client):
+        try:
+            client.history(["VCB"], interval="1D", count_back=5, to=dt.datetime.now(dt.UTC))
+        except UpstreamError as error:
+            return str(error)
     return "an answer"
 
 
@@ -59,8 +61,8 @@ def ask_peer(url: str, seconds: float) -> str:
     from gossip.delivery.connection import Connection
     from gossip.delivery.peer import Peer, PeerKind
 
-    connection = Connection(Peer(url, PeerKind.PUBLIC), answer_within=seconds)
-    return connection.post(b"{}").reason
+    with closing(Connection(Peer(url, PeerKind.PUBLIC), answer_within=seconds)) as connection:
+        return connection.post(b"{}").reason
 
 
 USERS: dict[str, Callable[[str, float], str]] = {

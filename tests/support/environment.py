@@ -32,6 +32,9 @@ def clean(**variables: str) -> dict[str, str]:
 os.environ.update(VARIABLES)
 for name in ("REDIS_URL", "CACHE_URL", "DATABASE_URL", "TICKERS", "CORE_NETWORK_URL"):
     os.environ.pop(name, None)
+for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+    os.environ.pop(name, None)
+    os.environ.pop(name.lower(), None)
 
 # Set by tests/reputation/test_postgres.py for the process that it starts.
 ON_DATABASE = "TESTS_ON_DATABASE_URL"

@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -117,14 +118,22 @@ def pass_on_to(url: str) -> Answer:
 
 
 class Door(Started):
-    """Notes every request (``seen``, with its reply) and answers it; a context manager."""
+    """Notes every request (``seen``, with its reply) and answers it; a context manager.
 
-    def __init__(self, answer: Answer = take) -> None:
+    With ``tls`` it speaks HTTPS.
+    """
+
+    def __init__(self, answer: Answer = take, *, tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
+        self.tls = tls
         self._seen: list[tuple[Request, Reply]] = []
         self._noted = threading.Condition()
         self._port = 0
         self._server: _Server | None = None
+
+    @property
+    def port(self) -> int:
+        return self._port
 
     @property
     def url(self) -> str:
@@ -172,6 +181,10 @@ class _Server(LoopbackServer):
     def __init__(self, door: Door, port: int) -> None:
         self.door = door
         super().__init__(_Handler, port=port)
+        if door.tls:
+            self.socket = door.tls.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
 
 
 class _Handler(BaseHTTPRequestHandler):

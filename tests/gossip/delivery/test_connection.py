@@ -12,6 +12,7 @@ from gossip.delivery.connection import CONNECT_WITHIN, MAX_ANSWER, Connection
 from gossip.delivery.peer import Peer, PeerKind
 from tests.support.core import Core, until
 from tests.support.doors import a_bar
+from tests.support.forward_proxy import ForwardProxy, tls
 from tests.support.peers import (
     PATIENCE,
     TOKEN,
@@ -23,6 +24,7 @@ from tests.support.peers import (
     public,
     take,
 )
+from tests.support.proxies import Door
 
 
 class TestToken:
@@ -41,11 +43,29 @@ class TestToken:
         assert "authorization" not in {name.lower() for name in request.headers}
         assert TOKEN not in str(request.headers)
 
-    def test_no_proxy_of_the_environment_sees_the_token(
+    def test_a_proxy_doesnt_see_the_token_of_a_peer_that_speaks_https(
+        self, core: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        context, authority = tls("node-b.test", tmp_path)
+        with Door(tls=context) as door, ForwardProxy({"node-b.test": door.port}) as proxy:
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+            monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+            monkeypatch.setenv("HTTP_PROXY", proxy.url)
+            core.deliver(Peer("https://node-b.test", PeerKind.INTERNAL, TOKEN))
+            for symbol in ("VCB", "FPT", "ACB"):
+                door.forget()
+                core.fetch(a_bar(symbol))
+                door.wait_for(lambda: door.taken, "a bar")
+                assert door.taken[-1].authorization == f"Bearer {TOKEN}"
+            assert proxy.seen == [("CONNECT", "node-b.test:443")], "the tunnel is kept"
+            assert TOKEN not in str(proxy.headers)
+
+    def test_a_peer_that_no_proxy_names_gets_it_directly(
         self, core: Core, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         proxy, node = nodes(), nodes()
         monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
         core.deliver(internal(node))
         core.fetch(a_bar("VCB"))
         node.wait_for(1)
