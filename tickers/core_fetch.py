@@ -41,6 +41,12 @@ ADJUSTED = 0.001
 # countBack counts bars, so asking for each calendar day and some more reaches the history's start.
 MARGIN = 10
 
+# Errors of an address that isn't the chart API's.
+WRONG_ADDRESS = ("status 404", "status 405", "html")
+
+# Symbols that an error names.
+NAMED = 3
+
 # Symbols of a contact. They are more than one, so that a single absent symbol doesn't fail it.
 A_FEW = 3
 
@@ -352,10 +358,15 @@ class CoreFetch:
             yield answer
 
     def _note_failure(self, failure: Failure, cycle: CycleReport) -> None:
-        if len(failure.symbols) == 1 and isinstance(failure.error, RefusedError):
-            cycle.symbol_errors[failure.symbols[0]] = str(failure.error)
+        symbols, error = failure.symbols, failure.error
+        reason = f"{error} ({self._client.url})"
+        if error.kind in WRONG_ADDRESS:
+            reason += "; is VCI_BASE_URL right? The broker's ends in /api/"
+        if len(symbols) == 1 and isinstance(error, RefusedError):
+            cycle.symbol_errors[symbols[0]] = reason
             return
-        cycle.errors.append(f"{len(failure.symbols)} symbols weren't fetched: {failure.error}")
+        named = ", ".join(symbols[:NAMED]) + (", ..." if len(symbols) > NAMED else "")
+        cycle.errors.append(f"{len(symbols)} symbols ({named}) weren't fetched: {reason}")
 
     def _note_symbols(self, answer: Answer[Bar], cycle: CycleReport) -> None:
         """Note which symbols an answer lacks or has wrong.

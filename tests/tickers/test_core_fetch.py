@@ -102,6 +102,20 @@ def test_the_first_cycle_loads_every_history_whole(bench: Bench) -> None:
     assert bench.store.state().ready_epoch == bench.store.state().position.epoch
 
 
+@pytest.mark.parametrize("status", [404, 405])
+def test_an_address_that_isnt_the_chart_apis_is_named_with_symbols_and_the_setting(
+    bench: Bench, status: int
+) -> None:
+    bench.exchange.fail_with_status(status)
+    cycle = bench.fetch.cycle(bench.fence)
+    told = [*cycle.errors, *cycle.symbol_errors.values()]
+    assert told
+    address = f"{bench.exchange.url.rstrip('/')}/chart/OHLCChart/gap-chart"
+    for line in told:
+        assert f"the upstream answered {status} ({address}); is VCI_BASE_URL right?" in line
+    assert any(symbol in line for line in cycle.errors for symbol in SYMBOLS)
+
+
 def test_later_cycles_ask_only_for_an_overlap_and_change_nothing_by_themselves(
     bench: Bench,
 ) -> None:

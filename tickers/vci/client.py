@@ -86,6 +86,11 @@ class VciClient:
         self.source = source_name(base_url)
 
     @property
+    def url(self) -> str:
+        """The address of every request."""
+        return self._upstream.url
+
+    @property
     def counters(self) -> UpstreamCounters:
         return self._upstream.counters
 

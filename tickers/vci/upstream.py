@@ -106,7 +106,7 @@ class Retries:
 
 
 class Upstream:
-    """One upstream at ``base_url``.
+    """One upstream at ``base_url``, asked at ``url``.
 
     ``session`` is for callers with connections of their own; only the default one can be cut in the
     middle of a read.
@@ -124,7 +124,7 @@ class Upstream:
         clock_skew: ClockSkew | None = None,
     ) -> None:
         self.counters = UpstreamCounters()
-        self._url = f"{base_url.rstrip('/')}/{PATH}"
+        self.url = f"{base_url.rstrip('/')}/{PATH}"
         self._budget = budget
         self._stop = stop
         self._limits = limits
@@ -175,7 +175,7 @@ class Upstream:
             return bounded_http.ask(
                 self._session,
                 "POST",
-                self._url,
+                self.url,
                 json=order,
                 headers={**_HEADERS, "User-Agent": next(self._agents)},
                 limits=self._limits,
