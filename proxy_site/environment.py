@@ -19,19 +19,23 @@ import environ
 import psutil
 import redis
 
+from proxy_site.env_file import EnvFile
+from proxy_site.env_file import read as read_env_file
 from tickers.store.redis_client import Sentinels, at_database, uses_sentinels
 from tickers.vci.client import source_name
+from tickers.vci.upstream import PATH, SITE
 
 PLACEHOLDER = "change-me"
+ENCODED = "p%40ss%2Fw%23rd"  # p@ss/w#rd, as it is in a URL
 MINIMUM_SECRET = 16
 MOST_UPSTREAMS = 8
 _RATE = re.compile(r"([1-9][0-9]*)/([1-9][0-9]*)?[smhd]")
 _POSTGRES = ("postgres", "postgresql", "psql", "pgsql")
-_ENV_LINE = re.compile(r"(export )?[A-Za-z_0-9]+=.*")
 
 
 # The API and the files have these paths; the admin's must not begin with one.
 TAKEN_PATHS = ("tickers", "gossip", "public", "health", "static")
+_HOST = re.compile(r"[\w.-]+")
 _PATH = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
@@ -58,32 +62,21 @@ class Environment:
     """
 
     def __init__(self, variables: Mapping[str, str], env_file: Path | None = None) -> None:
-        self._env = environ.Env()
-        self._env.ENVIRON = dict(variables)
-        if env_file is not None and env_file.is_file():
-            self._fill_in(env_file)
+        self._file = EnvFile(Path()) if env_file is None else read_env_file(env_file)
+        self._values = {**self._file.values, **variables}
+        self._read: set[str] = set()
         self.kind = self.choice(
             "ENVIRONMENT", "development", ("development", "staging", "production")
         )
 
-    def _fill_in(self, env_file: Path) -> None:
-        try:
-            lines = env_file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SystemExit(f"aipriceaction-proxy: {env_file} can't be read: {error}") from None
-        for number, line in enumerate(lines, start=1):
-            # read_env would log such a line, with the secret in it, and ignore it.
-            if line and not line.startswith("#") and not _ENV_LINE.fullmatch(line):
-                raise SystemExit(
-                    f"aipriceaction-proxy: line {number} of {env_file} isn't NAME=value (no spaces "
-                    "around the name, comments on lines of their own). Example: PORT=3000"
-                )
+    @property
+    def remarks(self) -> list[str]:
+        """Lines about the file for the operator; complete once all settings are read."""
+        return [*self._file.remarks, *self._file.misspelt(self._read)]
 
-        class FromFile(environ.Env):  # type: ignore[misc]  # django-environ ships no types
-            ENVIRON: dict[str, str] = {}  # without it read_env would write to os.environ
-
-        FromFile.read_env(str(env_file))
-        self._env.ENVIRON = {**FromFile.ENVIRON, **self._env.ENVIRON}
+    def missing(self, name: str, problem: str, example: str) -> SettingsError:
+        """Return the refusal of a variable that isn't set."""
+        return SettingsError(name, problem + self._file.alike(name, self._read), example)
 
     @property
     def development(self) -> bool:
@@ -94,11 +87,26 @@ class Environment:
         return self.kind == "production"
 
     def is_set(self, name: str) -> bool:
-        return name in self._env
+        return name in self._values
 
     def text(self, name: str, default: str = "") -> str:
-        # Env.str takes a value that begins with $ for another variable's name; a secret may do so.
-        return str(self._env.ENVIRON.get(name, default)).strip()
+        self._read.add(name)
+        value = str(self._values.get(name, default)).strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            # Programs that pass a file on (docker --env-file) leave its quotes on the values.
+            raise SettingsError(name, "has quotes around its value, which belong to it", "value")
+        return value
+
+    def either_case(self, name: str) -> str:
+        """Read a variable that other programs write in lower case too, which goes first."""
+        value = self.text(name)
+        return self._values.get(name.lower(), "").strip() or value
+
+    def _wrong(self, name: str, problem: str, default: str) -> SettingsError:
+        """Return the refusal of a value; of an empty one, it says what may have been meant."""
+        if not self.text(name, default):
+            problem = f"is empty: it {problem}, and has its default when the line is left out"
+        return SettingsError(name, problem, default)
 
     def flag(self, name: str, *, default: bool) -> bool:
         value = self.text(name, str(default)).lower()
@@ -106,19 +114,19 @@ class Environment:
             return True
         if value in ("0", "false", "no", "off"):
             return False
-        raise SettingsError(name, "must be true or false", str(default).lower())
+        raise self._wrong(name, "must be true or false", str(default).lower())
 
     def choice(self, name: str, default: str, choices: Sequence[str]) -> str:
         value = self.text(name, default)
         if value not in choices:
-            raise SettingsError(name, f"must be one of {', '.join(choices)}", default)
+            raise self._wrong(name, f"must be one of {', '.join(choices)}", default)
         return value
 
     def integer(self, name: str, default: int, *, low: int, high: int) -> int:
         try:
             value = int(self.text(name, str(default)))
         except ValueError:
-            raise SettingsError(name, "must be a whole number", str(default)) from None
+            raise self._wrong(name, "must be a whole number", str(default)) from None
         if not low <= value <= high:
             raise SettingsError(name, f"must be from {low} to {high}", str(default))
         return value
@@ -127,7 +135,7 @@ class Environment:
         try:
             value = float(self.text(name, f"{default:g}"))
         except ValueError:
-            raise SettingsError(name, "must be a number", f"{default:g}") from None
+            raise self._wrong(name, "must be a number", f"{default:g}") from None
         if not low <= value <= high:  # refuses NaN and infinity too
             raise SettingsError(name, f"must be from {low:g} to {high:g}", f"{default:g}")
         return value
@@ -135,7 +143,7 @@ class Environment:
     def rate(self, name: str, default: str) -> str:
         value = self.text(name, default)
         if not _RATE.fullmatch(value):
-            raise SettingsError(
+            raise self._wrong(
                 name, "must be REQUESTS/PERIOD, the period in s, m, h or d, as in 20/2s", default
             )
         return value
@@ -144,7 +152,7 @@ class Environment:
         try:
             return dt.date.fromisoformat(self.text(name, default))
         except ValueError:
-            raise SettingsError(name, "must be a date, YYYY-MM-DD", default) from None
+            raise self._wrong(name, "must be a date, YYYY-MM-DD", default) from None
 
     def dates(self, name: str) -> frozenset[dt.date]:
         """Read comma-separated dates."""
@@ -175,7 +183,7 @@ class Environment:
         try:
             time = dt.time(int(value)) if value.isdigit() else dt.time.fromisoformat(value)
         except (ValueError, OverflowError):
-            raise SettingsError(name, "must be a time of day, HH:MM", default) from None
+            raise self._wrong(name, "must be a time of day, HH:MM", default) from None
         if time.tzinfo is not None:
             raise SettingsError(name, "must be a time of day without an offset, HH:MM", default)
         return time
@@ -184,7 +192,7 @@ class Environment:
         try:
             return ZoneInfo(self.text(name, default))
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise SettingsError(name, "must be a time zone of the tz database", default) from None
+            raise self._wrong(name, "must be a time zone of the tz database", default) from None
 
     def path(self, name: str, default: str) -> str:
         """Read a path below the node's address, which ends in a slash: ``admin/``."""
@@ -203,15 +211,19 @@ class Environment:
         example = "$(openssl rand -hex 32)"
         value = self.text(name)
         if not value:
-            raise SettingsError(name, "is missing: peers prove themselves with it", example)
+            raise self.missing(name, "is missing: peers prove themselves with it", example)
         if not value.isascii() or not value.isprintable() or " " in value:
             raise SettingsError(name, "must be printable ASCII without spaces", example)
         if self.development:
             return Secret(value)
         if len(value) < MINIMUM_SECRET:
             raise SettingsError(name, f"is shorter than {MINIMUM_SECRET} characters", example)
-        if value.startswith(PLACEHOLDER):
+        if value.lower().startswith(PLACEHOLDER):
             raise SettingsError(name, "still has the value of the example file", example)
+        if is_weak(value):
+            raise SettingsError(
+                name, "repeats a word or a few characters: it can be guessed", example
+            )
         return Secret(value)
 
     def secret_key(self, name: str) -> str:
@@ -220,24 +232,52 @@ class Environment:
         if not value and self.development:
             return Secret("development-only-not-a-secret")
         if not value:
-            raise SettingsError(name, "is missing: it signs the admin's sessions", example)
+            raise self.missing(name, "is missing: it signs the admin's sessions", example)
         if not self.development and value.startswith((PLACEHOLDER, "django-insecure")):
             raise SettingsError(name, "still has the value of an example", example)
-        if not self.development and (len(value) < 50 or len(set(value)) < 5):
-            raise SettingsError(name, "must be at least 50 characters, not all alike", example)
+        if not self.development and (len(value) < 50 or is_weak(value)):
+            raise SettingsError(
+                name, "must be at least 50 characters, not all alike and no word repeated", example
+            )
         return Secret(value)
 
-    def url(self, name: str, default: str = "", *, example: str) -> str:
-        """Read an http or https URL; ``default`` when unset or empty."""
-        value = self.text(name) or default
-        return check_url(name, value, example) if value else ""
-
-    def urls(self, name: str, default: str = "", *, example: str) -> list[str]:
+    def urls(
+        self, name: str, default: str = "", *, example: str, with_path: bool = False
+    ) -> list[str]:
         """Read comma-separated http or https URLs; trailing slashes and repeats are dropped."""
-        parts = [part.strip() for part in self.text(name, default).split(",")]
-        return list(
-            dict.fromkeys(check_url(name, part, example).rstrip("/") for part in parts if part)
-        )
+        urls = [check_url(name, word, example).rstrip("/") for word in self.words(name, default)]
+        if not with_path and any(urlsplit(url).path for url in urls):
+            raise SettingsError(
+                name, "must end after the host and port: the node adds its paths itself", example
+            )
+        return list(dict.fromkeys(urls))
+
+    def proxy(self, name: str) -> str:
+        """Read the http URL of an outbound proxy; "" for none. ``http://`` may be left out."""
+        value = self.either_case(name)
+        if not value:
+            return ""
+        example = "http://USER:PASSWORD@proxy.example.com:3128"
+        url = value if "://" in value else f"http://{value}"
+        refuse_bare_password(name, url, example)
+        try:
+            parts = urlsplit(url)
+            valid = parts.scheme == "http" and _is_host(parts) and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid or parts.path.strip("/") or parts.query or parts.fragment or _has_space(url):
+            raise SettingsError(name, "must be the http:// URL of a proxy, without a path", example)
+        return Secret(value)
+
+    def location(self, name: str, default: Path) -> Path:
+        """Read the path of a file or folder; ``~`` is the home of the user that runs the node."""
+        value = self.text(name)
+        if "$" in value:
+            raise SettingsError(name, "has a $, which stands for no variable here", "/srv/node")
+        try:
+            return Path(value or default).expanduser()
+        except RuntimeError:
+            raise SettingsError(name, "names the home of no user", "/srv/node") from None
 
     def words(self, name: str, default: str = "") -> list[str]:
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
@@ -255,6 +295,8 @@ class Environment:
         value = self.text(name) or default
         if uses_sentinels(value):
             return _sentinel_url(name, value)
+        if not value.startswith("unix:"):
+            refuse_bare_password(name, value, f"redis://:{ENCODED}@127.0.0.1:6379/0")
         example = "redis://127.0.0.1:6379/0"
         try:
             parts = urlsplit(value)
@@ -265,6 +307,8 @@ class Environment:
             _redis_options(value)
         except ValueError:
             valid = False
+        except TypeError:
+            raise SettingsError(name, "has an option that no client knows", example) from None
         if not valid or _has_space(value):
             raise SettingsError(
                 name, "must be a redis://, rediss://, unix:// or redis+sentinel:// URL", example
@@ -275,6 +319,8 @@ class Environment:
         """Read the URL of a PostgreSQL or SQLite database; returns Django's settings of it."""
         example = "postgres://node:PASSWORD@127.0.0.1:5432/node"
         value = self.text(name) or default
+        if not value.startswith("sqlite:"):
+            refuse_bare_password(name, value, example.replace("PASSWORD", ENCODED))
         try:
             parts = urlsplit(value)
             known = parts.scheme in _POSTGRES or (parts.scheme == "sqlite" and not parts.netloc)
@@ -293,19 +339,51 @@ class Environment:
         return config
 
 
+def is_weak(secret: str) -> bool:
+    """Tell whether a secret has less than five different characters, or is a word that is repeated.
+
+    What stands between the words, and whether they are in capitals, makes no difference.
+    """
+    word = re.sub(r"[^a-z0-9]", "", secret.lower())
+    repeats = any(
+        word == (word[:length] * len(word))[: len(word)] for length in range(1, len(word) // 2 + 1)
+    )
+    return len(set(secret)) < 5 or repeats
+
+
 def _sentinel_url(name: str, value: str) -> str:
+    example = f"redis+sentinel://:{ENCODED}@10.0.0.1:26379,10.0.0.2:26379/mymaster/0"
+    refuse_bare_password(name, value, example, ends="@/?#[] ")
     try:
         Sentinels.parse(value)
         valid = not _has_space(value)
     except ValueError:
         valid = False
     if not valid:
+        raise SettingsError(name, "must name sentinels, the service and a database", example)
+    return value
+
+
+def refuse_bare_password(name: str, url: str, example: str, *, ends: str = "/?#[] ") -> None:
+    """Refuse a user or password with characters that end it, as its rest would name another host.
+
+    The last @ ends it too; one before that does only where ``ends`` has it.
+    """
+    address, _, query = url.partition("://")[2].partition("?")
+    options = re.match("[A-Za-z_]+=", query)
+    user, _, _ = (address if options else f"{address}?{query}").rpartition("@")
+    if not set(user).isdisjoint(ends):
         raise SettingsError(
             name,
-            "must name sentinels, the service and a database",
-            "redis+sentinel://:PASSWORD@10.0.0.1:26379,10.0.0.2:26379/mymaster/0",
+            "has a password with characters that must be percent-encoded: @ as %40, / as %2F, "
+            "# as %23, ? as %3F, [ as %5B, a space as %20",
+            example,
         )
-    return value
+
+
+def _is_host(parts: SplitResult) -> bool:
+    host = parts.hostname or ""
+    return bool(_HOST.fullmatch(host)) or f"[{host}]" in parts.netloc.lower()
 
 
 def _has_space(value: str) -> bool:
@@ -313,20 +391,25 @@ def _has_space(value: str) -> bool:
 
 
 def check_url(name: str, value: str, example: str) -> str:
+    if "@" in value:
+        raise SettingsError(name, "must not carry a user or password", example)
     try:
         parts = urlsplit(value)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in ("http", "https") and _is_host(parts) and parts.port != 0
     except ValueError:
         valid = False
     if not valid or parts.query or parts.fragment or _has_space(value):
-        raise SettingsError(name, "must be an http:// or https:// URL", example)
-    if parts.username or parts.password:
-        raise SettingsError(name, "must not carry a user or password", example)
+        raise SettingsError(
+            name, "must be an http:// or https:// URL, or several with commas between them", example
+        )
     return value
 
 
 def check_upstreams(name: str, urls: Sequence[str]) -> None:
-    """Refuse more upstreams than MOST_UPSTREAMS, and two of one host: each has its own budget."""
+    """Refuse more upstreams than MOST_UPSTREAMS, and two of one host: each has its own budget.
+
+    Refuse a URL whose path can't be right, too.
+    """
     example = "https://trading.vietcap.com.vn/api/,https://node-b.example.com/api/"
     if len(urls) > MOST_UPSTREAMS:
         raise SettingsError(name, f"must name at most {MOST_UPSTREAMS} upstreams", example)
@@ -334,6 +417,11 @@ def check_upstreams(name: str, urls: Sequence[str]) -> None:
         raise SettingsError(
             name, "names a host twice: it would be asked twice as often as it may be", example
         )
+    for parts in map(urlsplit, urls):
+        if parts.path.rstrip("/").endswith(f"/{PATH}"):
+            raise SettingsError(name, f"must end before {PATH}: the node adds it itself", example)
+        if parts.hostname == urlsplit(SITE).hostname and parts.path.strip("/") != "api":
+            raise SettingsError(name, "lacks the path of the broker's API, /api/", example)
 
 
 def refuse_self(name: str, urls: Sequence[str], *, port: int, own_hosts: Sequence[str]) -> None:
@@ -380,14 +468,21 @@ def same_database(one: str, other: str) -> bool:
 
 
 def _redis_options(redis_url: str) -> dict[str, Any]:
-    """Return the connection options that the client reads from the URL, without connecting."""
-    return dict(redis.ConnectionPool.from_url(redis_url).connection_kwargs)
+    """Return the connection options that the client reads from the URL, without connecting.
+
+    Raises TypeError for an option that it doesn't know.
+    """
+    pool = redis.ConnectionPool.from_url(redis_url)
+    pool.connection_class(**pool.connection_kwargs)
+    return dict(pool.connection_kwargs)
 
 
 def _database_of(redis_url: str) -> tuple[object, ...]:
     options = _redis_options(redis_url)
     path = options.get("path")
-    place = (path,) if path else (options.get("host", "").lower(), options.get("port", 6379))
+    host = str(options.get("host", "")).lower()
+    host = "localhost" if host in ("127.0.0.1", "::1") else host
+    place = (path,) if path else (host, options.get("port", 6379))
     return *place, int(options.get("db", 0))
 
 

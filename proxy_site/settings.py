@@ -5,10 +5,11 @@
 
 import datetime as dt
 import os
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
-from proxy_site import file_modes
+from proxy_site import env_file, file_modes
 from proxy_site.cache_settings import cache
 from proxy_site.environment import (
     Environment,
@@ -25,7 +26,7 @@ from tickers.universe import DEFAULT_FILE, Universe, UniverseError
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 ENV_FILE = Path(os.environ.get("ENV_FILE") or BASE_DIR / ".env")
-if os.environ.get("ENV_FILE") and not ENV_FILE.exists():
+if os.environ.get("ENV_FILE") and not env_file.is_there(ENV_FILE):
     raise SettingsError("ENV_FILE", "names no file", str(BASE_DIR / ".env"))
 env = Environment(os.environ, ENV_FILE)
 
@@ -36,7 +37,7 @@ BUILD_DATE = env.text("BUILD_DATE")
 GIT_COMMIT = env.text("GIT_COMMIT")
 PORT = env.integer("PORT", 3000, low=1, high=65_535)
 THREADS = 4  # of a web process: gunicorn.conf.py says why
-DATA_DIR = Path(env.text("DATA_DIR") or BASE_DIR / "var").resolve()
+DATA_DIR = env.location("DATA_DIR", BASE_DIR / "var").resolve()
 
 SECRET_KEY = env.secret_key("SECRET_KEY")
 PRIMARY_TOKEN = env.token("PRIMARY_TOKEN")
@@ -58,7 +59,7 @@ DEFAULT_PUBLIC_PEER = "https://api.aipriceaction.com"
 CORE_NETWORK_URLS = env.urls("CORE_NETWORK_URL", example="https://core.example.com")
 IS_PUBLIC_NODE = bool(CORE_NETWORK_URLS)
 if env.production and not IS_PUBLIC_NODE and not env.is_set("INTERNAL_PEER_URLS"):
-    raise SettingsError(
+    raise env.missing(
         "INTERNAL_PEER_URLS",
         "must be set for a core node in production; set it empty for none",
         "https://node-b.example.com,https://node-c.example.com",
@@ -75,9 +76,21 @@ for _name, _urls in (
 ):
     refuse_self(_name, _urls, port=PORT, own_hosts=ALLOWED_HOSTS)
 
+HTTPS_PROXY = env.proxy("HTTPS_PROXY")
+HTTP_PROXY = env.proxy("HTTP_PROXY")
+NO_PROXY = env.either_case("NO_PROXY")
+# requests and tickers.outbound_proxy read them there, so those of the file are put there.
+for _name, _value in (
+    ("HTTPS_PROXY", HTTPS_PROXY),
+    ("HTTP_PROXY", HTTP_PROXY),
+    ("NO_PROXY", NO_PROXY),
+):
+    if _value:
+        os.environ[_name] = _value
+
 # --- The market -------------------------------------------------------------------------------
 try:
-    UNIVERSE_FILE = Path(env.text("UNIVERSE_FILE") or DEFAULT_FILE)
+    UNIVERSE_FILE = env.location("UNIVERSE_FILE", Path(DEFAULT_FILE))
     UNIVERSE = Universe.read(UNIVERSE_FILE)
 except UniverseError as error:
     raise SettingsError("UNIVERSE_FILE", str(error), "/etc/aipriceaction/universe.csv") from None
@@ -94,6 +107,7 @@ VCI_BASE_URLS = [
         "VCI_BASE_URL",
         DEFAULT_UPSTREAM,
         example=f"{DEFAULT_UPSTREAM},https://node-b.example.com/api/",
+        with_path=True,
     )
     or [DEFAULT_UPSTREAM.rstrip("/")]
 ]
@@ -157,7 +171,7 @@ TOKEN_FAILURE_RATE = env.rate("TOKEN_FAILURE_RATE", "10/1m")
 
 # --- Storage ----------------------------------------------------------------------------------
 if env.production and not env.text("REDIS_URL"):
-    raise SettingsError(
+    raise env.missing(
         "REDIS_URL", "is missing: production needs a server", "redis://127.0.0.1:6379/0"
     )
 USES_EMBEDDED_SERVER = not env.text("REDIS_URL")
@@ -193,6 +207,10 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
             f"names a folder that can't be made: {error.strerror}",
             "sqlite:////srv/node/reputation.sqlite3" if env.text("DATABASE_URL") else "/srv/node",
         ) from None
+    if Path(_database["NAME"]).is_dir():
+        raise SettingsError(
+            "DATABASE_URL", "names a folder, not a file", "sqlite:////srv/node/reputation.sqlite3"
+        )
     # With FULL an answered write survives a power cut too. Writes are few: failures, bans, batches.
     _database["OPTIONS"] = {
         "timeout": 5,
@@ -369,3 +387,19 @@ LOGGING = {
         "django.security": {"level": "CRITICAL"},
     },
 }
+
+# --- Remarks for the operator -------------------------------------------------------------------
+_remarks = env.remarks
+if IS_PUBLIC_NODE and (INTERNAL_PEER_URLS or env.text("PUBLIC_PEER_URLS")):
+    _remarks.append(
+        "INTERNAL_PEER_URLS and PUBLIC_PEER_URLS have no effect: CORE_NETWORK_URL makes this a "
+        "public node, which sends to nobody"
+    )
+if set(INTERNAL_PEER_URLS) & set(PUBLIC_PEER_URLS):
+    _remarks.append(
+        "PUBLIC_PEER_URLS names a node of INTERNAL_PEER_URLS, which gets every bar twice"
+    )
+if env.production and env.text("DEBUG_SYSTEM_TIME"):
+    _remarks.append("DEBUG_SYSTEM_TIME has no effect in production")
+for _remark in _remarks:
+    sys.stderr.write(f"aipriceaction-proxy: {_remark}\n")

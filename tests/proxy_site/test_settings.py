@@ -7,7 +7,9 @@ hold of a process that starts (one line, no traceback, an exit status) starts on
 import ast
 import contextlib
 import datetime as dt
+import difflib
 import os
+import random
 import re
 import runpy
 import socket
@@ -17,6 +19,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import psutil
@@ -24,7 +27,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy_site.environment import Environment, SettingsError, next_database, same_database
+from proxy_site.env_file import PROXY_NAMES, VERY_ALIKE
+from proxy_site.environment import (
+    Environment,
+    SettingsError,
+    is_weak,
+    next_database,
+    same_database,
+)
 from tests.support.environment import clean
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -289,6 +299,8 @@ class TestEnvironmentFile:
 
 
 LONG = "x7" * 20
+HEX = "9f86d081884c7d659a2feaa0c55ad015"
+BARE = ["p@ss/w#rd", "p#ss", "p/ss", "p?ss", "p[ss", "p ss"]
 BAD_URLS = [
     "core.test",
     "ftp://core.test",
@@ -393,6 +405,54 @@ REFUSALS: list[tuple[dict[str, str], str, str]] = [
     ({"PUBLIC_RATE": "20"}, "PUBLIC_RATE", "REQUESTS/PERIOD"),
     ({"PUBLIC_RATE": "0/2s"}, "PUBLIC_RATE", "REQUESTS/PERIOD"),
     ({"TRUSTED_RATE": "10/2w"}, "TRUSTED_RATE", "REQUESTS/PERIOD"),
+    *(
+        ({name: url}, name, "must end after the host and port")
+        for name in (
+            "CORE_NETWORK_URL",
+            "INTERNAL_PEER_URLS",
+            "PUBLIC_PEER_URLS",
+            "CSRF_TRUSTED_ORIGINS",
+        )
+        for url in ("https://a.test/gossip", "https://b.test,https://a.test/x/")
+    ),
+    ({"VCI_BASE_URL": "https://trading.vietcap.com.vn"}, "VCI_BASE_URL", "lacks the path"),
+    ({"VCI_BASE_URL": "https://trading.vietcap.com.vn/ap/"}, "VCI_BASE_URL", "lacks the path"),
+    (
+        {"VCI_BASE_URL": "https://a.test/api/chart/OHLCChart/gap-chart/"},
+        "VCI_BASE_URL",
+        "must end before chart/OHLCChart/gap-chart",
+    ),
+    ({"INTERNAL_PEER_URLS": "https://a.test;https://b.test"}, "INTERNAL_PEER_URLS", "commas"),
+    ({"INTERNAL_PEER_URLS": "https://<node>"}, "INTERNAL_PEER_URLS", "must be an http"),
+    *(
+        ({name: url}, name, "must be the http:// URL of a proxy")
+        for name in ("HTTPS_PROXY", "HTTP_PROXY")
+        for url in (
+            "https://proxy.test:3128",
+            "socks5://proxy.test",
+            "http://",
+            "proxy.test:port",
+            "proxy test:3128",
+            "http://proxy.test/x",
+            "http://[::1",
+        )
+    ),
+    (STAGING | {"PRIMARY_TOKEN": "Change-Me-Primary-Token"}, "PRIMARY_TOKEN", "example"),
+    (STAGING | {"SECRET_KEY": "correct-horse" * 6}, "SECRET_KEY", "no word repeated"),
+    (STAGING | {"PRIMARY_TOKEN": "'x7Qa-91kd-Lw2m-55tz'"}, "PRIMARY_TOKEN", "quotes"),
+    ({"DATA_DIR": "$HOME/node"}, "DATA_DIR", "has a $"),
+    ({"DATA_DIR": "~nobody-of-this-name/node"}, "DATA_DIR", "home of no user"),
+    ({"DATABASE_URL": "sqlite:////tmp"}, "DATABASE_URL", "names a folder"),
+    ({"REDIS_URL": "redis://h:6379/0?timeout=5"}, "REDIS_URL", "an option that no client knows"),
+    (
+        {"REDIS_URL": "redis://127.0.0.1:6379", "CACHE_URL": "redis://localhost/0"},
+        "CACHE_URL",
+        "of REDIS_URL",
+    ),
+    *(
+        ({name: ""}, name, "is empty: it must be")
+        for name in ("PORT", "LOG_LEVEL", "TRUST_WINDOW", "PUBLIC_RATE", "ENABLE_OFFICE_HOURS")
+    ),
     ({"TRUSTED_PROXIES": "nginx"}, "TRUSTED_PROXIES", "addresses or networks"),
     ({"TRUSTED_PROXIES": "10.0.0.1/8"}, "TRUSTED_PROXIES", "addresses or networks"),
     ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL", "one of DEBUG"),
@@ -464,6 +524,67 @@ class TestRefusals:
     )
     def test_a_password_in_a_url_is_never_shown(self, name: str, url: str) -> None:
         assert "hunter2" not in refusal({name: url})
+
+    @pytest.mark.parametrize("password", BARE)
+    @pytest.mark.parametrize(
+        ("name", "url"),
+        [
+            ("REDIS_URL", "redis://:{}@127.0.0.1:6379/0"),
+            ("REDIS_URL", "rediss://me:{}@cache.test/0?ssl_cert_reqs=none"),
+            ("REDIS_URL", "redis+sentinel://:{}@a.test:1,b.test/main/0"),
+            ("CACHE_URL", "redis://me:{}@127.0.0.1:6379/1"),
+            ("DATABASE_URL", "postgres://node:{}@127.0.0.1:5432/node"),
+            ("HTTPS_PROXY", "http://me:{}@proxy.test:3128"),
+            ("HTTP_PROXY", "me:{}@proxy.test:3128"),
+        ],
+    )
+    def test_a_password_that_must_be_encoded_is_named_and_never_shown(
+        self, name: str, url: str, password: str
+    ) -> None:
+        variables = {name: url.format(password)}
+        assert_refused(variables, name, "percent-encoded: @ as %40, / as %2F, # as %23")
+        assert password not in refusal(variables)
+        assert load({name: url.format(quote(password, safe=""))})
+
+    @pytest.mark.parametrize(
+        ("name", "url"),
+        [
+            ("REDIS_URL", "redis://:p@ss@127.0.0.1:6379/0"),
+            ("REDIS_URL", "redis://h:6379/0?password=p@s/s"),
+            ("REDIS_URL", "unix:///run/a@b/valkey.sock"),
+            ("DATABASE_URL", "postgres://node:p@ss@127.0.0.1:5432/node"),
+            ("HTTPS_PROXY", "http://me:p@ss@proxy.test:3128"),
+        ],
+    )
+    def test_an_at_sign_that_leaves_no_doubt_is_taken(self, name: str, url: str) -> None:
+        assert load({name: url})
+
+    @pytest.mark.parametrize("name", ["INTERNAL_PEER_URLS", "CORE_NETWORK_URL", "VCI_BASE_URL"])
+    def test_a_url_that_takes_no_password_says_so_whatever_is_in_it(self, name: str) -> None:
+        assert_refused({name: "https://me:p@ss/w#rd@core.test"}, name, "user or password")
+
+    @pytest.mark.parametrize(
+        "token",
+        [
+            "secretsecretsecret",
+            "hunter2-hunter2-hunter2",
+            "correct-horse-battery-correct-horse-battery",
+            "Secret_Token.secret_token",
+            "aaaaaaaaaaaaaaaaaaaa",
+            "1212121212121212",
+            f"{HEX}{HEX}",
+        ],
+    )
+    def test_a_token_that_repeats_itself_is_refused(self, token: str) -> None:
+        for name in ("PRIMARY_TOKEN", "SECONDARY_TOKEN"):
+            assert_refused(STAGING | {name: token}, name, "repeats")
+            assert token not in refusal(PRODUCTION | {name: token})
+        assert load({"PRIMARY_TOKEN": token})["PRIMARY_TOKEN"] == token
+
+    @pytest.mark.parametrize("length", [8, 12, 32])
+    def test_no_random_token_repeats_itself(self, length: int) -> None:
+        throw = random.Random(12)
+        assert not any(is_weak(throw.randbytes(length).hex()) for _ in range(1_000))
 
     @pytest.mark.parametrize("name", ["PRIMARY_TOKEN", "SECONDARY_TOKEN"])
     def test_sixteen_characters_are_enough(self, name: str) -> None:
@@ -585,7 +706,119 @@ class TestItself:
         assert load(itself | {"PUBLIC_PEER_URLS": ""})["PUBLIC_PEER_URLS"] == []
 
 
+class TestOutboundProxy:
+    def test_there_is_none_by_default(self) -> None:
+        settings = load()
+        assert (settings["HTTPS_PROXY"], settings["HTTP_PROXY"], settings["NO_PROXY"]) == ("",) * 3
+
+    @pytest.mark.parametrize("in_file", [False, True])
+    @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
+    def test_what_is_asked_is_asked_through_the_one_that_is_named(
+        self, name: str, in_file: bool, tmp_path: Path
+    ) -> None:
+        lines = {name: "http://me:secret@proxy.test:3128", "NO_PROXY": "b.test"}
+        file = tmp_path / "node.env"
+        file.write_text("\n".join(f"{key}={value}" for key, value in lines.items()))
+        variables = TOKENS | ({"ENV_FILE": str(file)} if in_file else lines)
+        done = run(
+            "-c",
+            "import proxy_site.settings\n"
+            "from tickers.outbound_proxy import OutboundProxy as Proxy\n"
+            "for url in ('https://a.test', 'http://a.test', 'https://b.test'):\n"
+            "    proxy = Proxy.to(url)\n"
+            "    print(proxy and proxy.name)",
+            **variables,
+        )
+        assert done.stdout.split() == ["proxy.test:3128", "None", "None"]
+        assert done.stderr == ""
+
+    def test_the_environment_beats_the_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "node.env"
+        file.write_text("HTTPS_PROXY=http://file.test\nhttp_proxy=http://file.test\n")
+        settings = load({"ENV_FILE": str(file), "https_proxy": "http://environment.test"})
+        assert settings["HTTPS_PROXY"] == "http://environment.test"
+        assert settings["HTTP_PROXY"] == "http://file.test"
+        assert load({"ENV_FILE": str(file), "HTTPS_PROXY": ""})["HTTPS_PROXY"] == ""
+
+    def test_its_password_doesnt_show_itself(self) -> None:
+        settings = load({"HTTP_PROXY": "http://me:secret@proxy.test"})
+        assert "secret" not in repr(settings["HTTP_PROXY"])
+
+
+class TestRemarks:
+    """What doesn't end the start, and is told in a line."""
+
+    @pytest.mark.parametrize(
+        ("variables", "remark"),
+        [
+            (
+                {"CORE_NETWORK_URL": "https://a.test", "INTERNAL_PEER_URLS": "https://b.test"},
+                "INTERNAL_PEER_URLS and PUBLIC_PEER_URLS have no effect: CORE_NETWORK_URL",
+            ),
+            (
+                {"PUBLIC_PEER_URLS": "https://b.test", "INTERNAL_PEER_URLS": "https://b.test/"},
+                "PUBLIC_PEER_URLS names a node of INTERNAL_PEER_URLS",
+            ),
+            (
+                PRODUCTION | {"DEBUG_SYSTEM_TIME": "2025-08-15T10:00:00+07:00"},
+                "DEBUG_SYSTEM_TIME has no effect in production",
+            ),
+        ],
+    )
+    def test_settings_without_effect(
+        self, variables: dict[str, str], remark: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        load(variables)
+        line, nothing = capsys.readouterr().err.split("\n")
+        assert line.startswith(f"aipriceaction-proxy: {remark}")
+        assert nothing == ""
+
+    def test_a_name_that_looks_like_a_setting(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "node.env"
+        file.write_text("TRUSTED_PROXY=hunter2\nLOGLEVEL=hunter2\nPOSTGRES_PASSWORD=hunter2\n")
+        load({"ENV_FILE": str(file)})
+        told = capsys.readouterr().err
+        assert [line.partition(", ")[2] for line in told.splitlines()] == [
+            "which is no setting; TRUSTED_PROXIES may have been meant",
+            "which is no setting; LOG_LEVEL may have been meant",
+        ]
+        assert "hunter2" not in told
+
+    def test_a_node_that_is_set_up_well_is_told_nothing(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        load()
+        load(PRODUCTION)
+        load({"ENV_FILE": str(CORE_EXAMPLE)})
+        load({"ENV_FILE": str(PUBLIC_EXAMPLE)})
+        assert capsys.readouterr().err == ""
+
+    def test_a_misspelt_name_that_leaves_a_setting_missing_is_in_its_refusal(
+        self, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "node.env"
+        file.write_text(f"REDIS_URI=redis://127.0.0.1:6379/0\nSECRETKEY={SECRET_KEY}\n")
+        variables = PRODUCTION | {"ENV_FILE": str(file)}
+        line = refusal(variables, without="REDIS_URL")
+        assert f"production needs a server; line 1 of {file} sets REDIS_URI" in line
+        line = refusal(variables, without="SECRET_KEY")
+        assert f"line 2 of {file} sets SECRETKEY" in line
+        assert SECRET_KEY not in line
+
+    def test_no_setting_looks_like_another_that_is_missing(self) -> None:
+        names = variables_read() - set(PROXY_NAMES)
+        for name in names:
+            others = difflib.get_close_matches(name, names - {name}, n=1, cutoff=VERY_ALIKE)
+            assert others == [], name
+
+
 class TestValues:
+    def test_a_tilde_is_the_home_of_the_user(self, tmp_path: Path) -> None:
+        with mock.patch.dict(os.environ, {"HOME": str(tmp_path)}):
+            assert load({"DATA_DIR": "~/node"})["DATA_DIR"] == tmp_path / "node"
+
     @pytest.mark.parametrize("word", ["1", "true", "TRUE", "yes", "on"])
     def test_words_for_true(self, word: str) -> None:
         assert load({"ENABLE_OFFICE_HOURS": word})["OFFICE_HOURS"].enabled is True
