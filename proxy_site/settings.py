@@ -8,18 +8,13 @@ import os
 import sys
 from pathlib import Path
 from urllib.parse import quote
+from urllib.request import getproxies
 
 from proxy_site import env_file, file_modes
 from proxy_site.cache_settings import cache
-from proxy_site.environment import (
-    Environment,
-    SettingsError,
-    check_upstreams,
-    next_database,
-    refuse_self,
-    same_database,
-)
+from proxy_site.environment import Environment, SettingsError, next_database, same_database
 from proxy_site.local import embedded_redis
+from proxy_site.web_urls import check_proxy, check_upstreams, refuse_self
 from tickers.market_clock import MarketClock, OfficeHours
 from tickers.universe import DEFAULT_FILE, Universe, UniverseError
 
@@ -79,7 +74,10 @@ for _name, _urls in (
 HTTPS_PROXY = env.proxy("HTTPS_PROXY")
 HTTP_PROXY = env.proxy("HTTP_PROXY")
 NO_PROXY = env.either_case("NO_PROXY")
-# requests and tickers.outbound_proxy read them there, so those of the file are put there.
+# requests takes this one, of the environment only, where neither of the two is set.
+if "all" in (_proxies := getproxies()):
+    check_proxy("ALL_PROXY", _proxies["all"])
+# requests and tickers.outbound_proxy read the environment, so those of the file are put there.
 for _name, _value in (
     ("HTTPS_PROXY", HTTPS_PROXY),
     ("HTTP_PROXY", HTTP_PROXY),
@@ -401,5 +399,9 @@ if set(INTERNAL_PEER_URLS) & set(PUBLIC_PEER_URLS):
     )
 if env.production and env.text("DEBUG_SYSTEM_TIME"):
     _remarks.append("DEBUG_SYSTEM_TIME has no effect in production")
+if any("://" in word or word.startswith("*.") for word in NO_PROXY.replace(" ", "").split(",")):
+    _remarks.append(
+        "NO_PROXY takes hosts (and all below them), addresses and networks, and neither URLs nor *."
+    )
 for _remark in _remarks:
     sys.stderr.write(f"aipriceaction-proxy: {_remark}\n")

@@ -426,7 +426,7 @@ REFUSALS: list[tuple[dict[str, str], str, str]] = [
     ({"INTERNAL_PEER_URLS": "https://<node>"}, "INTERNAL_PEER_URLS", "must be an http"),
     *(
         ({name: url}, name, "must be the http:// URL of a proxy")
-        for name in ("HTTPS_PROXY", "HTTP_PROXY")
+        for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
         for url in (
             "https://proxy.test:3128",
             "socks5://proxy.test",
@@ -763,6 +763,8 @@ class TestRemarks:
                 PRODUCTION | {"DEBUG_SYSTEM_TIME": "2025-08-15T10:00:00+07:00"},
                 "DEBUG_SYSTEM_TIME has no effect in production",
             ),
+            ({"NO_PROXY": "a.test, https://b.test"}, "NO_PROXY takes hosts"),
+            ({"no_proxy": "*.b.test"}, "NO_PROXY takes hosts"),
         ],
     )
     def test_settings_without_effect(
