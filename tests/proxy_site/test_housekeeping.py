@@ -146,6 +146,7 @@ def test_a_peer_that_is_contradicted_is_said_once_for_each_time(
         store.merge([bar(volume=times * 1_000)], Authority.CORE, fence=fence)
         store.merge([bar(volume=times * 1_000 + 1)], Authority.INTERNAL, peer="198.51.100.7")
         let_time_pass(clean_server, seconds=61)
+        store.complete_cycle(fence=fence)
         store.state()
         for _ in range(3):
             peers.tell()
