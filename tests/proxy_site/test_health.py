@@ -22,6 +22,7 @@ from tests.support.doors import (
     YESTERDAY,
     a_bar,
     cache_away,
+    complete_cycle,
     database_away,
     fill_market,
     forget,
@@ -299,6 +300,7 @@ class TestContradictedPeers:
         send_trusted(wire(price=70_000, volume=2 * USUAL_VOLUME), address="198.51.100.7")
         assert health()["contradicted_peers"] == []
         let_time_pass(clean_server, seconds=61)
+        complete_cycle()
         tell(healthy)
         body = health()
         assert body["contradicted_peers"] == [
