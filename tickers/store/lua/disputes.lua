@@ -12,45 +12,70 @@
 -- day); once the bar has returned it has ``volume`` and ``span``, which they must reach.
 
 local MOST_DISPUTE_LATE = 1000 -- ms; like public bars, all are read once a second at most
+local OPEN = ' - -' -- in the text of an open dispute only
 
+-- Most disputes are only looked at, so ``displaced`` is read from the rest of the text when it is needed.
 local function read_dispute(text)
-  if not text then return nil end
   local day, since, volume, span, at = string.match(text, '^(%S+) (%S+) (%S+) (%S+) ?()')
-  local dispute = {day = tonumber(day), since = tonumber(since), volume = tonumber(volume),
-    span = tonumber(span)}
-  local authority, figures, stored_at, json_at =
-    string.match(text, '^(%S+) (%S+ %S+ %S+ %S+) (%S+) ()', at)
-  if authority then
-    dispute.displaced = {day = dispute.day, day_text = day, authority = authority,
-      figures = figures, stored_at = stored_at, json = string.sub(text, json_at)}
-  end
-  return dispute
+  return {day = tonumber(day), since = tonumber(since), volume = tonumber(volume),
+    span = tonumber(span), text = text, displaced_at = at}
 end
 
-local any_disputes -- nil until it is read
+local function displaced_of(dispute)
+  local authority, figures, stored_at, json_at =
+    string.match(dispute.text, '^(%S+) (%S+ %S+ %S+ %S+) (%S+) ()', dispute.displaced_at)
+  return authority and {day = dispute.day, day_text = string.format('%.0f', dispute.day),
+    authority = authority, figures = figures, stored_at = stored_at,
+    json = string.sub(dispute.text, json_at)}
+end
+
+-- The texts in ``disputed`` by symbol (false: none), as far as this call has read them.
+local dispute_texts, any_disputes = {}, redis.call('EXISTS', key('disputed')) == 1
+
+-- Reads those of all symbols that a call is about to ask for.
+local function read_disputes_of(symbols)
+  if not any_disputes then return end
+  for i, text in ipairs(redis.call('HMGET', key('disputed'), unpack(symbols))) do
+    dispute_texts[symbols[i]] = text
+  end
+end
 
 -- Returns the symbol's dispute about that day, or nil.
 local function dispute_of(symbol, day)
-  if any_disputes == nil then any_disputes = redis.call('EXISTS', key('disputed')) == 1 end
   if not any_disputes then return nil end
-  local dispute = read_dispute(redis.call('HGET', key('disputed'), symbol))
+  local text = dispute_texts[symbol]
+  if text == nil then text = redis.call('HGET', key('disputed'), symbol) end
+  local dispute = text and read_dispute(text)
   return dispute and dispute.day == day and dispute or nil
+end
+
+-- Returns whether INTERNAL is refused for that symbol and day, as long as our source isn't silent.
+local function is_settled(symbol, day)
+  local text = any_disputes and dispute_texts[symbol]
+  if not text or string.find(text, OPEN, 1, true) then return false end
+  return dispute_of(symbol, day) ~= nil
 end
 
 local function is_open(dispute) return dispute ~= nil and dispute.volume == nil end
 
+local function write_dispute(symbol, text)
+  redis.call('HSET', key('disputed'), symbol, text)
+  dispute_texts[symbol], any_disputes = text, true
+end
+
 local function end_dispute(symbol)
-  if any_disputes ~= false then redis.call('HDEL', key('disputed'), symbol) end
+  if not any_disputes or dispute_texts[symbol] == false then return end
+  redis.call('HDEL', key('disputed'), symbol)
+  dispute_texts[symbol] = false
 end
 
 local function open_dispute(symbol, day, since, displaced)
-  local text = string.format('%.0f %.0f - -', day, since)
+  local text = string.format('%.0f %.0f', day, since) .. OPEN
   if displaced then
     text = string.format('%s %s %s %s %s', text, displaced.authority, displaced.figures,
       displaced.stored_at, displaced.json)
   end
-  redis.call('HSET', key('disputed'), symbol, text)
-  any_disputes = true
+  write_dispute(symbol, text)
   local oldest = tonumber(redis.call('GET', key('oldest_dispute')))
   if not oldest or since < oldest then
     redis.call('SET', key('oldest_dispute'), string.format('%.0f', since))
@@ -59,9 +84,8 @@ end
 
 -- Notes that CORE or FOLLOWED contradict a peer's INTERNAL bar of a larger volume.
 local function contradict(symbol, since, internal)
-  redis.call('HSET', key('disputed'), symbol, string.format('%.0f %.0f %.0f %.17g', internal.day,
-    since, volume_of(internal), span_of(internal)))
-  any_disputes = true
+  write_dispute(symbol, string.format('%.0f %.0f %.0f %.17g', internal.day, since,
+    volume_of(internal), span_of(internal)))
   count_against(redis.call('HGET', key('senders'), symbol), 'contradicted', 1)
 end
 
@@ -100,7 +124,7 @@ local function give_back(symbol, dispute)
   local internal = read_last(redis.call('HGET', key('last'), symbol))
   contradict(symbol, dispute.since, internal)
   end_public(symbol)
-  local displaced = dispute.displaced
+  local displaced = displaced_of(dispute)
   if not displaced then return take_back(symbol, internal) end
   log_replaced(symbol) -- followers would keep the larger bar
   write_returned(symbol, displaced, displaced.authority)
@@ -150,7 +174,7 @@ local function settle(bar, stored, authority, verdict, dispute)
     redis.call('SREM', key('foreign:' .. symbol), date_of(bar.json, symbol))
     local since = dispute and dispute.since or tonumber(stored.stored_at)
     if verdict == 'kept' then
-      local displaced = dispute and dispute.displaced
+      local displaced = dispute and displaced_of(dispute)
       local newer = displaced and newest_verdict(bar, displaced, authority)
       if not displaced or newer == 'replaced' or newer == 'confirmed' then
         open_dispute(symbol, bar.day, since, {authority = authority, figures = bar.figures,

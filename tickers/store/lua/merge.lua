@@ -39,6 +39,7 @@ local found = redis.call('HMGET', key('last'), unpack(symbols))
 for i, symbol in ipairs(symbols) do
   last[symbol] = read_last(found[i])
 end
+read_disputes_of(symbols)
 local known = redis.call('HLEN', key('last'))
 local public_bars = redis.call('HLEN', key('public')) + redis.call('HLEN', key('held')) > 0
 
@@ -92,7 +93,7 @@ local ROUNDING = 1e-12 -- of a product of doubles; prices have less than twelve 
 local MOST_STEPS = 60
 
 local MAX_VOLUME = 9007199254740992
-local OPEN_AT = #'{"symbol":"","time":"2025-08-15T00:00:00Z",'
+local OPEN_AT = #'{"symbol":"","time":"2025-08-15T00:00:00Z","open":' + 1 -- but for the symbol
 
 -- ``usual`` of each symbol of a peer's list.
 local usual = {}
@@ -102,8 +103,8 @@ if is_internal then
   end
 end
 
-local function note_usual(bar, by)
-  local text = string.format('%s %.17g %.0f', bar.day_text, by.close, by.volume)
+local function note_usual(bar, close, volume)
+  local text = string.format('%s %.17g %.0f', bar.day_text, close, volume)
   usual[bar.symbol] = text
   redis.call('HSET', key('usual'), bar.symbol, text)
 end
@@ -136,51 +137,52 @@ local function largest_volume(bar)
   return most, count
 end
 
-local function numbers_by(figures)
-  local bar = {figures = figures}
-  return {close = tonumber(close_of(bar)), volume = volume_of(bar)}
+-- Returns the close and the volume of a bar's figures.
+local function close_and_volume(figures)
+  local volume, close = string.match(figures, '^(%S+) %S+ %S+ (%S+)')
+  return tonumber(close), tonumber(volume)
 end
 
 -- Returns what peers' bars of the newest stored day are judged by: the reference's close and a volume.
 -- The volume is the largest once it was read for that day, else the last day's, which isn't more.
 local function judged_by(bar, notes)
   local day, close, volume = string.match(usual[bar.symbol] or '', '^(%S+) (%S+) (%S+)')
-  if day == bar.day_text then return {close = tonumber(close), volume = tonumber(volume)} end
+  if day == bar.day_text then return tonumber(close), tonumber(volume) end
   local figures = trusted_figures(bar, -1)
   if not figures then return nil end
-  local by = numbers_by(figures)
-  if notes then note_usual(bar, by) end
-  return by
+  close, volume = close_and_volume(figures)
+  if notes then note_usual(bar, close, volume) end
+  return close, volume
 end
 
 -- Returns the verdict on a peer's bar that can't be, else nil. ``from`` is the place of the bar before
 -- it, counted from the end. ``notes``: whether to note what it was judged by (a bar that changes nothing
 -- writes nothing).
 local function impossible(bar, stored, from, notes)
-  local by
+  local reference, usual_volume
   if bar.day == stored.day then
-    by = judged_by(bar, notes)
+    reference, usual_volume = judged_by(bar, notes)
   else
     local figures = bar.day > stored.day and stored.authority ~= 'INTERNAL' and stored.figures
       or trusted_figures(bar, from)
-    by = figures and numbers_by(figures)
+    if figures then reference, usual_volume = close_and_volume(figures) end
   end
+  reference = reference or tonumber(close_of(stored))
   local volume, high, low = string.match(bar.figures, '^(%S+) (%S+) (%S+)')
-  local opened = tonumber(string.match(bar.json, '"open":([^,]+)', OPEN_AT))
-  local reference = by and by.close or tonumber(close_of(stored))
-  if math.max(tonumber(high), opened) > reference * MOST_TIMES * (1 + ROUNDING)
-      or math.min(tonumber(low), opened) < reference / MOST_TIMES * (1 - ROUNDING) then
+  local opened = tonumber(string.match(bar.json, '^([^,]+)', OPEN_AT + #bar.symbol))
+  local most, least = reference * MOST_TIMES * (1 + ROUNDING), reference / MOST_TIMES * (1 - ROUNDING)
+  if tonumber(high) > most or opened > most or tonumber(low) < least or opened < least then
     return 'impossible_price'
   end
   volume = tonumber(volume)
-  if not by or volume <= MOST_VOLUMES * by.volume then return nil end
+  if not usual_volume or volume <= MOST_VOLUMES * usual_volume then return nil end
   local dispute = dispute_of(bar.symbol, stored.day)
-  local ours = stored.authority ~= 'INTERNAL' and stored or dispute and dispute.displaced
+  local ours = stored.authority ~= 'INTERNAL' and stored or is_open(dispute) and displaced_of(dispute)
   if ours and volume <= MOST_VOLUMES * volume_of(ours) then return nil end
   local most, count = largest_volume(bar)
   if bar.day > stored.day and ours then most, count = math.max(most, volume_of(ours)), count + 1 end
   if count < ENOUGH_DAYS then most = MAX_VOLUME end
-  if notes then note_usual(bar, {close = by.close, volume = most}) end
+  if notes then note_usual(bar, reference, most) end
   return volume > MOST_VOLUMES * most and 'impossible_volume' or nil
 end
 
@@ -214,7 +216,8 @@ local function merge_history(bar, stored)
 end
 
 -- Adds a bar of a day after those stored. An open dispute about the day before is ended first.
-local function add_newest(bar, stored, dispute)
+local function add_newest(bar, stored)
+  local dispute = dispute_of(bar.symbol, bar.day)
   local before = stored and dispute_of(bar.symbol, stored.day)
   if is_open(before) then stored = give_back(bar.symbol, before) end
   if stored then redis.call('RPUSH', bars_prefix .. bar.symbol, stored.json) end
@@ -226,13 +229,15 @@ end
 local function merge_trusted(bar)
   if bar.day > latest_day then return 'future' end
   if authority ~= 'CORE' and bar.day < history_start then return 'too_old' end
-  local stored, dispute = last[bar.symbol], dispute_of(bar.symbol, bar.day)
-  if is_internal and dispute and not is_open(dispute)
+  local stored = last[bar.symbol]
+  if is_internal and is_settled(bar.symbol, bar.day)
       and not is_source_silent(header.silent_after) then
     return stored and stored.json == bar.json and 'unchanged' or 'disputed'
   end
-  local verdict
+  local verdict, dispute
   if stored and bar.day == stored.day then
+    -- What an INTERNAL bar of that day opens or changes needs no earlier dispute.
+    dispute = not is_internal and dispute_of(bar.symbol, bar.day) or nil
     verdict = newest_verdict(bar, stored, authority, dispute and dispute.since)
   end
   if is_internal and stored and bar.day >= stored.day and verdict ~= 'unchanged' then
@@ -242,11 +247,11 @@ local function merge_trusted(bar)
   if not stored then
     if authority ~= 'CORE' and known >= most_symbols then return 'full' end
     known = known + 1
-    return add_newest(bar, nil, dispute)
+    return add_newest(bar, nil)
   end
   if bar.day < stored.day then return merge_history(bar, stored) end
   if public_bars then end_public(bar.symbol) end
-  if bar.day > stored.day then return add_newest(bar, stored, dispute) end
+  if bar.day > stored.day then return add_newest(bar, stored) end
   settle(bar, stored, authority, verdict, dispute)
   if verdict == 'unchanged' or verdict == 'kept' then return verdict end
   bar.shrinks = not outgrows(bar, stored)
@@ -364,12 +369,15 @@ end
 
 local function write_newest()
   local texts, revisions, senders = {}, {}, {}
-  for _, symbol in ipairs(symbols) do
+  local senders_before = is_internal and redis.call('HMGET', key('senders'), unpack(symbols)) or {}
+  for i, symbol in ipairs(symbols) do
     local bar = last[symbol]
     if bar and bar.is_new then
       texts[#texts + 1], texts[#texts + 2] = symbol, write_last(bar, authority)
       revisions[#revisions + 1], revisions[#revisions + 2] = revision, symbol
-      senders[#senders + 1], senders[#senders + 2] = symbol, actor
+      if senders_before[i] ~= actor then
+        senders[#senders + 1], senders[#senders + 2] = symbol, actor
+      end
     end
   end
   write_all('HSET', key('last'), texts)
