@@ -38,6 +38,7 @@ class UnknownClientError(Exception):
     """A request doesn't say which client it is from; it can't be judged, so it is refused."""
 
 
+@functools.lru_cache(maxsize=1024)
 def actor_of(ip: str) -> str:
     """Return the actor that a client at ``ip`` is, in canonical form.
 
@@ -161,6 +162,7 @@ def _hop(text: str) -> Address:
         ) from error
 
 
+@functools.lru_cache(maxsize=1024)
 def _parse(text: str) -> Address:
     try:
         address = ipaddress.ip_address(text)

@@ -83,7 +83,7 @@ def let_time_pass(client: redis.Redis, *, seconds: float) -> None:
         reads.set(f"{ROOT}:oldest_dispute", earlier(began, dated=0))
     if noted := reads.get(f"{ROOT}:oldest_public"):
         reads.set(f"{ROOT}:oldest_public", earlier(noted, dated=1))
-    for name in ("trusted_at", "cycle_at"):
+    for name in ("trusted_at", "cycle_at", "silent_at"):
         if reads.exists(f"{ROOT}:{name}"):
             reads.decrby(f"{ROOT}:{name}", milliseconds)
 

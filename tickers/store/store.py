@@ -73,7 +73,8 @@ class Store:
 
     ``history_start`` is the first day of which others' bars are merged; callers cut CORE bars and
     whole series themselves. ``trust_window`` is in seconds, ``log_length`` in entries of the log.
-    ``silent_after`` returns after how long (seconds) a silent source contradicts no peer any more.
+    ``silent_after`` returns how long (seconds) after a complete cycle our own source, if none
+    follows, contradicts no peer any more.
     """
 
     def __init__(
@@ -277,6 +278,7 @@ class Store:
             "new_epoch": _new_epoch(),
             "ends_public": ends_overlays,
             "log_length": self._log_length,
+            "silent_after": round(self._silent_after() * 1000),
         }
         if age is not None:
             header["age"] = round(age * 1000)
@@ -322,7 +324,6 @@ class Store:
             "window": self._window,
             "age": round(age * 1000),
             "log_length": self._log_length,
-            "silent_after": round(self._silent_after() * 1000),
         }
 
     # --- The lease ----------------------------------------------------------------------------
@@ -377,7 +378,6 @@ class Store:
             "trading_day": epoch_of(self.clock.trading_day()),
             "window": self._window,
             "log_length": self._log_length,
-            "silent_after": round(self._silent_after() * 1000),
         }
 
     def symbols(self) -> list[str]:

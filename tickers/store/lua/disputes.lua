@@ -131,17 +131,17 @@ local function give_back(symbol, dispute)
   return displaced
 end
 
--- Returns whether CORE or FOLLOWED have completed no cycle for so long (ms) that they count as silent.
-local function is_source_silent(silent_after)
-  local spoke_at = redis.call('GET', key('cycle_at'))
-  return not spoke_at or now - spoke_at > silent_after
+-- Returns whether CORE or FOLLOWED have completed no cycle for so long that they count as silent.
+local function is_source_silent()
+  local silent_at = redis.call('GET', key('silent_at'))
+  return not silent_at or now > tonumber(silent_at)
 end
 
 -- Ends the disputes that have been open for a minute; every script that looks calls it.
-local function expire_disputes(silent_after)
+local function expire_disputes()
   local oldest = redis.call('GET', key('oldest_dispute'))
   if not oldest or now - oldest < INTERNAL_STANDS then return end
-  if is_source_silent(silent_after) then return end
+  if is_source_silent() then return end
   redis.call('DEL', key('oldest_dispute')) -- first: see live
   local found, later = redis.call('HGETALL', key('disputed')), nil
   for i = 1, #found, 2 do

@@ -1,8 +1,7 @@
 -- This script decides for each bar by the merge table, stores it, and logs what changed, in one step.
 --
 -- The header: authority, fence, latest_day, trading_day, new_epoch, most_symbols, window (the trust
---       window, ms), age (of the data, ms), log_length, history_start (day), silent_after (ms, of our
---       own source); of public bars actor,
+--       window, ms), age (of the data, ms), log_length, history_start (day); of public bars actor,
 --       late_after (ms until a trusted bar is late; none: never served) and network (the actor's; empty:
 --       its bars need no second actor); of INTERNAL ones actor: the peer, as far as it is known.
 -- Then a bar each: symbol, day, figures, json; a public one also what it was judged by: its anchor (a
@@ -22,7 +21,7 @@ refuse_without_memory()
 local epoch = live(header.new_epoch)
 
 expire_public(trading_day, window)
-expire_disputes(header.silent_after)
+expire_disputes()
 
 local bars_prefix = key('bars:')
 
@@ -231,7 +230,7 @@ local function merge_trusted(bar)
   if authority ~= 'CORE' and bar.day < history_start then return 'too_old' end
   local stored = last[bar.symbol]
   if is_internal and is_settled(bar.symbol, bar.day)
-      and not is_source_silent(header.silent_after) then
+      and not is_source_silent() then
     return stored and stored.json == bar.json and 'unchanged' or 'disputed'
   end
   local verdict, dispute

@@ -1,7 +1,7 @@
 -- This script returns the store's state and what changed since a position. Every read of the market
 -- needs it, so it must answer while the server is out of memory.
 --
--- The header: new_epoch, trading_day, window (the trust window, ms), log_length, silent_after (ms, of our own source); where the log is
+-- The header: new_epoch, trading_day, window (the trust window, ms), log_length; where the log is
 --       asked for too, of_epoch and after: a position.
 -- Returns epoch, revision, ms since the last trusted update (-1: never), the epoch that is ready, the
 -- number of overlays, the number of symbols of which public bars are held, the days that the market has
@@ -10,7 +10,7 @@
 
 local epoch = live(header.new_epoch)
 expire_public(header.trading_day, header.window)
-expire_disputes(header.silent_after)
+expire_disputes()
 if changes > 0 then write_revisions() end
 trim(header.log_length)
 local reached = revision or tonumber(redis.call('GET', key('revision')) or 0)

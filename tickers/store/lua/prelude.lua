@@ -31,6 +31,7 @@
 -- foreign:SYMBOL  the set of days (YYYY-MM-DD) that only INTERNAL wrote
 -- against  "hour peer what" -> how often within that hour (of the Unix epoch) a peer was 'contradicted',
 --         or sent what is 'impossible'
+-- cycle_at, silent_at: when a cycle last spoke of every symbol, and from when on its source is silent
 -- trusted_at, fetched_at: when a trusted source, and our own fetch, last brought a valid bar
 -- changes the change log: one entry a change, ids REVISION-N, one field: the authority of a changed
 --         bar -> the bar, or 'withdrawn' (an overlay's end) -> symbol, or 'replaced' (read the whole

@@ -6,7 +6,7 @@
 -- exchanges were closed. An answer that an operator accepts may lose any number of days.
 --
 -- The header: authority, fence, latest_day, trading_day, new_epoch, most_symbols, window (the trust
---       window, ms), age (of the data, ms), log_length, silent_after (ms, of our own source), history_start (day), first_date (the same as
+--       window, ms), age (of the data, ms), log_length, history_start (day), first_date (the same as
 --       YYYY-MM-DD), replaces_newest (false: the newest day is decided by the merge table; true: the
 --       core network has said 'series replaced'), may_lose (whether it may lose days), gone (stored
 --       days, YYYY-MM-DD each, that go), trading_date (the trading day as YYYY-MM-DD), symbol, and where
@@ -26,7 +26,7 @@ refuse_without_memory()
 local epoch = live(header.new_epoch)
 
 expire_public(header.trading_day, header.window)
-expire_disputes(header.silent_after)
+expire_disputes()
 
 local function current_revision()
   return revision or tonumber(redis.call('GET', key('revision')) or 0)
