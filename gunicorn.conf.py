@@ -1,14 +1,21 @@
-"""The settings of gunicorn; benchmarks/README.md has what each alternative was measured to do."""
+"""The settings of gunicorn; benchmarks/README.md has what each alternative was measured to do.
+
+This file runs in the master, at the start and at each HUP. It may import nothing that reads the
+node's settings (proxy_site/serving/reload.py says why).
+"""
 
 import logging
 import multiprocessing
 from typing import Any
 
+from proxy_site.serving import THREADS
 from proxy_site.serving.log_filters import is_no_refusal
-from proxy_site.settings import PORT, THREADS, TRUSTED_PROXIES
+from proxy_site.serving.reload import check_before_reload, listening
 
 wsgi_app = "proxy_site.wsgi:application"
-bind = f"0.0.0.0:{PORT}"
+bind = listening()
+# A unix socket is for the user and the group that the node runs as.
+umask = 0o007
 # One worker a core: each keeps the market in its own memory, and one more made reads no faster.
 workers = multiprocessing.cpu_count()
 # Reads come from memory, and a thread waits for Redis, SQL or a slow client while others answer.
@@ -19,8 +26,8 @@ worker_class = "proxy_site.serving.gunicorn_worker.GunicornWorker"
 # More threads cost reads some percent; with fewer, two slow clients make others wait.
 threads = THREADS
 # preload_app stays off: the market, which takes the memory, is read after the fork, and a reload
-# (HUP) picks up new code only without it. http_parser stays "auto": the C parser comes as source
-# only, and a node installs without a compiler.
+# (HUP) picks up new settings only without it. http_parser stays "auto": the C parser comes as
+# source only, and a node installs without a compiler.
 keepalive = 30  # seconds: peers and proxies reuse their connections
 timeout = 30
 graceful_timeout = 5
@@ -32,11 +39,16 @@ errorlog = "-"
 logging.getLogger("gunicorn.error").addFilter(is_no_refusal)
 # The control socket's path is the user's, not the node's: two nodes of one user would share it.
 control_socket_disable = True
-# Only these may say that a request came by HTTPS. By default gunicorn believes any local client,
-# and any of three headers, of which a proxy may pass on those that it doesn't set itself.
-forwarded_allow_ips = ",".join(TRUSTED_PROXIES)
+# Who may say that a request came by HTTPS: nobody here; each worker adds TRUSTED_PROXIES. By itself
+# gunicorn believes any local client, and any of three headers, of which a proxy may pass on those
+# that it doesn't set.
+forwarded_allow_ips = ""
 secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
 forwarder_headers = ""  # nor may a request name another path than its own
+
+
+def when_ready(arbiter: Any) -> None:
+    check_before_reload(arbiter)
 
 
 def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:

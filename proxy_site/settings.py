@@ -13,7 +13,9 @@ from urllib.request import getproxies
 from proxy_site import env_file, file_modes
 from proxy_site.cache_settings import cache
 from proxy_site.environment import Environment, SettingsError, next_database, same_database
+from proxy_site.listening import listening
 from proxy_site.local import embedded_redis
+from proxy_site.serving import THREADS
 from proxy_site.web_urls import check_proxy, check_upstreams, refuse_self
 from tickers.market_clock import MarketClock, OfficeHours
 from tickers.universe import DEFAULT_FILE, Universe, UniverseError
@@ -31,7 +33,7 @@ NODE_NAME = env.text("NODE_NAME") or "aipriceaction-proxy"
 BUILD_DATE = env.text("BUILD_DATE")
 GIT_COMMIT = env.text("GIT_COMMIT")
 PORT = env.integer("PORT", 3000, low=1, high=65_535)
-THREADS = 4  # of a web process: gunicorn.conf.py says why
+BIND = listening("BIND", env.words("BIND") or ["127.0.0.1"], port=PORT)
 DATA_DIR = env.location("DATA_DIR", BASE_DIR / "var").resolve()
 
 SECRET_KEY = env.secret_key("SECRET_KEY")
@@ -353,8 +355,12 @@ if env.production:
     SECURE_SSL_REDIRECT = env.flag("SECURE_SSL_REDIRECT", default=True)
     SECURE_REDIRECT_EXEMPT = [rf"^(?!{ADMIN_PATH.rstrip('/')})"]
     SECURE_HSTS_SECONDS = env.integer("SECURE_HSTS_SECONDS", 31_536_000, low=0, high=63_072_000)
-    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
-    SECURE_HSTS_PRELOAD = True
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = env.flag("SECURE_HSTS_INCLUDE_SUBDOMAINS", default=False)
+    SECURE_HSTS_PRELOAD = env.flag("SECURE_HSTS_PRELOAD", default=False)
+    if SECURE_HSTS_PRELOAD and not SECURE_HSTS_INCLUDE_SUBDOMAINS:
+        raise SettingsError(
+            "SECURE_HSTS_PRELOAD", "needs SECURE_HSTS_INCLUDE_SUBDOMAINS=true", "false"
+        )
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
 # SECURE_PROXY_SSL_HEADER would believe any client; gunicorn.conf.py believes TRUSTED_PROXIES only.

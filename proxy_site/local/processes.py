@@ -151,19 +151,21 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
-def is_free(port: int, host: str = "0.0.0.0") -> bool:  # noqa: S104 - where a node listens
-    with socket.socket() as probe:
+def why_not_listen(host: str, port: int) -> OSError | None:
+    """Return what the system says against listening there; None when it is possible."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-        return True
+        except OSError as error:
+            return error
+        return None
 
 
 def free_port(wanted: int, taken: set[int]) -> int:
     """Return ``wanted``, or the next port that is free and not ``taken``."""
+    everywhere = "0.0.0.0"  # noqa: S104 - asked for a moment, not listened on
     for port in range(wanted, wanted + 200):
-        if port not in taken and is_free(port):
+        if port not in taken and why_not_listen(everywhere, port) is None:
             return port
     raise SystemExit(f"aipriceaction-proxy: no port from {wanted} to {wanted + 199} is free")

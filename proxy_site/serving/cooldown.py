@@ -10,11 +10,11 @@ its own.
 
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from proxy_site.serving.timeouts import TimeoutWorker
-from proxy_site.settings import TRUSTED_PROXIES
 from reputation.address import AddressError, actor_of, may_be_proxy
 
 COOLDOWN = 0.25  # seconds
@@ -23,6 +23,8 @@ REFUSED = frozenset({403, 429})
 
 
 class CooldownWorker(TimeoutWorker):
+    trusted_proxies: Sequence[str] = ()
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._cooldown_ends: dict[str, float] = {}  # actor → monotonic seconds
@@ -36,7 +38,7 @@ class CooldownWorker(TimeoutWorker):
         request had X-Forwarded-For.
         """
         if status in REFUSED and not may_be_proxy(
-            peer=address, forwards=forwards, trusted_proxies=TRUSTED_PROXIES
+            peer=address, forwards=forwards, trusted_proxies=self.trusted_proxies
         ):
             self._cooldown_ends[_actor(address)] = time.monotonic() + COOLDOWN
 
@@ -72,7 +74,7 @@ class CooldownWorker(TimeoutWorker):
 
 
 def _actor_of(conn: Any) -> str:
-    return _actor(str(conn.client[0])) if isinstance(conn.client, tuple) else ""
+    return _actor(str(conn.client[0]))
 
 
 @lru_cache(maxsize=4_096)

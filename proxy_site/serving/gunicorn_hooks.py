@@ -16,6 +16,9 @@ SUPPORTED = "27"
 
 # Dotted path of a class → method → its signature as inspect.signature shows it.
 HOOKS: Mapping[str, Mapping[str, str]] = {
+    "gunicorn.arbiter.Arbiter": {
+        "reload": "(self)",
+    },
     "gunicorn.workers.gthread.ThreadWorker": {
         "_keepalive_after": "(self, conn, keepalive)",
         "accept": "(self, listener)",

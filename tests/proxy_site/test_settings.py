@@ -106,6 +106,7 @@ class TestDefaults:
             ("ENVIRONMENT", "development"),
             ("NODE_NAME", "aipriceaction-proxy"),
             ("PORT", 3000),
+            ("BIND", ["127.0.0.1:3000"]),
             ("ALLOWED_HOSTS", ["*"]),
             ("CORE_NETWORK_URLS", []),
             ("IS_PUBLIC_NODE", False),
@@ -168,6 +169,19 @@ class TestDefaults:
         assert settings["CACHE_URL"] == settings["REDIS_URL"].replace("db=0", "db=1")
         assert settings["CACHES"]["default"]["LOCATION"] == settings["CACHE_URL"]
 
+    @pytest.mark.parametrize(
+        ("bind", "expected"),
+        [
+            ("0.0.0.0", ["0.0.0.0:4000"]),
+            ("::", ["[::]:4000"]),
+            ("[::1], 127.0.0.1,::1", ["[::1]:4000", "127.0.0.1:4000"]),
+            ("unix:/run/a node/api.sock", ["unix:/run/a node/api.sock"]),
+            ("/run/api.sock,127.0.0.1", ["unix:/run/api.sock", "127.0.0.1:4000"]),
+        ],
+    )
+    def test_bind_goes_with_the_port(self, bind: str, expected: list[str]) -> None:
+        assert load({"BIND": bind, "PORT": "4000"})["BIND"] == expected
+
     def test_reputation_is_in_a_sqlite_file_in_the_data_folder(self, tmp_path: Path) -> None:
         folder = tmp_path / "c++ & 100%"
         database = load({"DATA_DIR": str(folder)})["DATABASES"]["default"]
@@ -188,6 +202,8 @@ class TestDefaults:
             ("USES_EMBEDDED_SERVER", False),
             ("SECURE_SSL_REDIRECT", True),
             ("SECURE_HSTS_SECONDS", 31_536_000),
+            ("SECURE_HSTS_INCLUDE_SUBDOMAINS", False),
+            ("SECURE_HSTS_PRELOAD", False),
             ("SESSION_COOKIE_SECURE", True),
             ("DEBUG", False),
         ],
@@ -208,6 +224,7 @@ class TestDefaults:
             "DEBUG_SYSTEM_TIME",
             "CORE_NETWORK_URL",
             "TRUSTED_PROXIES",
+            "BIND",
         ],
     )
     def test_empty_is_as_good_as_unset(self, name: str) -> None:
@@ -363,6 +380,15 @@ REFUSALS: list[tuple[dict[str, str], str, str]] = [
     ({"PORT": "http"}, "PORT", "whole number"),
     ({"PORT": "3000.5"}, "PORT", "whole number"),
     ({"PORT": ""}, "PORT", "whole number"),
+    ({"BIND": "localhost"}, "BIND", "must be IP addresses"),
+    ({"BIND": "127.0.0.1:3000"}, "BIND", "the port is PORT's"),
+    ({"BIND": "127.0.0.1,*"}, "BIND", "must be IP addresses"),
+    ({"BIND": "[::1"}, "BIND", "must be IP addresses"),
+    ({"BIND": "10.0.0.0/8"}, "BIND", "must be IP addresses"),
+    ({"BIND": "fe80::1%eth0"}, "BIND", "without a scope"),
+    ({"BIND": "unix:api.sock"}, "BIND", "whole path"),
+    ({"BIND": "unix:/run/node/"}, "BIND", "whole path"),
+    ({"BIND": f"unix:/{'x' * 107}"}, "BIND", "more than 107 bytes"),
     ({"MAX_SYMBOLS": "3001"}, "MAX_SYMBOLS", "from 1 to 3000"),
     ({"SNAPSHOT_MEMORY": "0"}, "SNAPSHOT_MEMORY", "from 1 to"),
     ({"SNAPSHOT_MEMORY": "512 MB"}, "SNAPSHOT_MEMORY", "whole number"),
@@ -386,6 +412,7 @@ REFUSALS: list[tuple[dict[str, str], str, str]] = [
     ({"NON_OFFICE_HOURS_INTERVAL": "inf"}, "NON_OFFICE_HOURS_INTERVAL", "from 0.1 to"),
     ({"PUBLIC_REFRESH_INTERVAL": "5m"}, "PUBLIC_REFRESH_INTERVAL", "must be a number"),
     (PRODUCTION | {"SECURE_HSTS_SECONDS": "-1"}, "SECURE_HSTS_SECONDS", "from 0 to"),
+    (PRODUCTION | {"SECURE_HSTS_PRELOAD": "true"}, "SECURE_HSTS_PRELOAD", "needs SECURE_HSTS_IN"),
     (PRODUCTION | {"SECURE_SSL_REDIRECT": "maybe"}, "SECURE_SSL_REDIRECT", "true or false"),
     ({"ENABLE_OFFICE_HOURS": "2"}, "ENABLE_OFFICE_HOURS", "true or false"),
     ({"OFFICE_HOURS_START": "9h"}, "OFFICE_HOURS_START", "time of day"),
@@ -1036,7 +1063,13 @@ class TestExampleFiles:
         self, example: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(ROOT)  # the files name folders of the checkout
-        in_production = {"PUBLIC_PEER_URLS", "SECURE_SSL_REDIRECT", "SECURE_HSTS_SECONDS"}
+        in_production = {
+            "PUBLIC_PEER_URLS",
+            "SECURE_SSL_REDIRECT",
+            "SECURE_HSTS_SECONDS",
+            "SECURE_HSTS_INCLUDE_SUBDOMAINS",
+            "SECURE_HSTS_PRELOAD",
+        }
         for commented, name, value in lines_of(example):
             if not commented:
                 continue
