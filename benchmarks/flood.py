@@ -2,8 +2,8 @@
 
 A peer posts a changed bar to the token door every 10 ms, over one kept-alive connection, first
 alone and then while wrk sends a banned actor's bars to the public door over 16 connections, without
-pause. Both go straight to the node, then both through deploy/nginx.conf with its limits, from which
-the flood's address isn't exempt. Data: 287 symbols x 100 bars.
+pause. Both go straight to the node, then both through deploy/nginx-site.conf with its limits, from
+which the flood's address isn't exempt. Data: 287 symbols x 100 bars.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""nginx in front of a node, as deploy/nginx.conf has it, on a port of the benchmark's own."""
+"""nginx in front of a node, as deploy/nginx-site.conf has it, on a port of the benchmark's own."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ import requests
 from benchmarks.harness import ROOT, Bench
 from benchmarks.servers import free_port, running
 
-CONFIGURATION = ROOT / "deploy" / "nginx.conf"
+CONFIGURATION = ROOT / "deploy" / "nginx-site.conf"
 
 
 @contextlib.contextmanager
@@ -25,7 +25,7 @@ def nginx(bench: Bench, *, exempt: bool = True) -> Iterator[int | None]:
     """
     binary = shutil.which("nginx")
     if binary is None or not CONFIGURATION.exists():
-        print("nginx or deploy/nginx.conf isn't there: gunicorn alone is measured.")
+        print("nginx or deploy/nginx-site.conf isn't there: gunicorn alone is measured.")
         yield None
         return
     port = free_port()
@@ -37,7 +37,7 @@ def nginx(bench: Bench, *, exempt: bool = True) -> Iterator[int | None]:
     command = [binary, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(path)]
     check = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
     if check.returncode:
-        print(f"nginx refuses deploy/nginx.conf, gunicorn alone is measured: {check.stderr}")
+        print(f"nginx refuses deploy/nginx-site.conf, gunicorn alone is measured: {check.stderr}")
         yield None
         return
     url = f"http://127.0.0.1:{port}"
@@ -47,24 +47,32 @@ def nginx(bench: Bench, *, exempt: bool = True) -> Iterator[int | None]:
 
 
 def adapt(configuration: str, folder: Path, port: int, inner_port: int, node_port: int) -> str:
-    """Return the file with other addresses, folders and another user."""
+    """Return a configuration around the site, with other addresses and folders, without TLS."""
     text = configuration
     for pattern, instead in (
-        (r"\n *listen \[::\]:80;", r"\n"),
-        (r"\n *listen 80;", rf"\nlisten 127.0.0.1:{port};"),
+        (r"\n *listen \[::\]:(443 ssl http2|80);", r"\n"),
+        (r"\n *listen 80;", rf"\nlisten 127.0.0.1:{free_port()};"),
+        (r"\n *listen 443 ssl http2;", rf"\nlisten 127.0.0.1:{port};"),
+        (r"\n *ssl_certificate(_key)? [^;]*;", r"\n"),
         (r"127\.0\.0\.1:3080", f"127.0.0.1:{inner_port}"),
         (r"127\.0\.0\.1:3000", f"127.0.0.1:{node_port}"),
         (r"proxy_cache_path \S+", f"proxy_cache_path {folder / 'cache'}"),
-        (r"\nuser [^;]*;", "\nuser root;" if os.geteuid() == 0 else "\n"),
-        (r"\npid [^;]*;", f"\ndaemon off;\npid {folder / 'nginx.pid'};"),
-        (r"\nerror_log \S+", f"\nerror_log {folder / 'error.log'}"),
         (r"\n *access_log /\S+", f"\naccess_log {folder / 'access.log'}"),
-        (r"\nhttp \{", f"\nhttp {{\n{_temporary(folder)}"),
     ):
         text, count = re.subn(pattern, instead, text)
         if not count:
-            raise SystemExit(f"deploy/nginx.conf has no {pattern!r}: front.py must follow it")
-    return text
+            raise SystemExit(f"deploy/nginx-site.conf has no {pattern!r}: front.py must follow it")
+    return "\n".join(
+        (
+            "user root;" if os.geteuid() == 0 else "",
+            "daemon off;",
+            "worker_processes auto;",
+            f"pid {folder / 'nginx.pid'};",
+            f"error_log {folder / 'error.log'};",
+            "events { worker_connections 4096; }",
+            f"http {{ {_temporary(folder)} include /etc/nginx/mime.types; sendfile on; {text} }}",
+        )
+    )
 
 
 def _temporary(folder: Path) -> str:

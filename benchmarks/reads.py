@@ -1,7 +1,7 @@
 """The rate of reads from a node, as a ratio to the same bytes from a bare WSGI function.
 
-Data: 287 symbols x 100 bars. If nginx is installed, reads behind deploy/nginx.conf are measured
-too.
+Data: 287 symbols x 100 bars. If nginx is installed, reads behind deploy/nginx-site.conf are
+measured too.
 """
 
 import contextlib

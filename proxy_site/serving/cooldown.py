@@ -4,8 +4,8 @@ A refusal takes half a millisecond, and yet a flood of them kept all threads bus
 so that a peer's bars waited. After a 403 or 429 the requests of that actor (an IPv4 address, an
 IPv6 /64) stay in their sockets for ``COOLDOWN`` seconds, which makes sixteen connections at full
 speed some sixty requests a second. When ``MOST_WAITING`` connections of an actor wait, further ones
-are closed. A proxy has no cooldown, since others call through it; deploy/nginx.conf has a limit of
-its own.
+are closed. A proxy has no cooldown, since others call through it; deploy/nginx-site.conf has a
+limit of its own.
 """
 
 import time

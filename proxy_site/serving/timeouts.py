@@ -21,7 +21,7 @@ workers with four threads for good. This worker adds:
 - Such a worker accepts a connection after ``TURNS`` requests all the same: beside 16 connections
   that kept all threads busy, a new one got no answer in 10 s without this, and in 66 ms with it.
 
-Behind a proxy that reads requests whole (deploy/nginx.conf) a node sees no slow client.
+Behind a proxy that reads requests whole (deploy/nginx-site.conf) a node sees no slow client.
 """
 
 import contextlib

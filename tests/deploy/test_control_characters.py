@@ -100,7 +100,7 @@ def is_read(path: bytes) -> bool:
 
 
 def is_small(seen: Seen) -> bool:
-    """As deploy/nginx.conf has it: symbols by name, at most 99 bars each, or the newest only."""
+    """As deploy/nginx-site.conf has it: symbols by name, at most 99 bars each, or newest bars."""
     query = seen.path.partition("?")[2]
     return bool(re.search(r"&symbol=\w|&limit=\d{1,2}(&|\Z)|^&all=(false|0)\Z", query))
 

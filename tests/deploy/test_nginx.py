@@ -1,4 +1,4 @@
-"""What deploy/nginx.conf promises, kept by the real nginx before a stub that counts requests."""
+"""What deploy/nginx-site.conf promises, kept by the real nginx before a stub that counts."""
 
 import gzip
 import itertools

@@ -1,5 +1,5 @@
-"""A real node behind deploy/nginx.conf: the same answers, the true client, and what goes on without
-it."""
+"""A real node behind deploy/nginx-site.conf: the same answers, the true client, and what goes on
+without it."""
 
 import contextlib
 import json

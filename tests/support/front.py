@@ -1,4 +1,4 @@
-"""deploy/nginx.conf under the real nginx, on loopback: before a node, or before a stub of one."""
+"""deploy/nginx-site.conf under the real nginx, on loopback: before a node, or a stub of one."""
 
 import gzip
 import http.server
@@ -26,7 +26,7 @@ NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/loca
 needs_nginx = pytest.mark.skipif(
     NGINX is None, reason="nginx isn't installed: apt-get install nginx-light"
 )
-CONF = ROOT / "deploy" / "nginx.conf"
+SITE = ROOT / "deploy" / "nginx-site.conf"
 # Believed when it says whom it forwards for, so that a test may come from any address.
 FORWARDER = "127.0.0.3"
 # Read once, when nginx starts: what a key is like that was left alone for a while.
@@ -50,10 +50,14 @@ class _From(HTTPAdapter):
 
 @dataclass
 class Front:
-    """A running nginx; ``get`` and ``post`` are relative to its address."""
+    """A running nginx; ``get`` and ``request`` are relative to its address.
+
+    ``plain_port`` is the one for who comes without TLS.
+    """
 
     port: int
     folder: Path
+    plain_port: int = 0
     began: float = field(default_factory=time.time)
 
     @property
@@ -84,46 +88,95 @@ class Front:
         return (self.folder / "nginx.log").read_text(errors="replace")
 
 
-def render(folder: Path, *, port: int, inner_port: int, node_port: int) -> str:
-    """The documented configuration with the places that its comments offer to change, changed."""
-    for name in ("temp", "cache"):
-        (folder / name).mkdir(parents=True)
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = "\n".join(f"    {kind}_temp_path {folder}/temp/{kind};" for kind in kinds)
-    # Started by root, nginx would leave to a user that may not read the tests' folders.
-    user = "user root;" if os.geteuid() == 0 else ""
-    text = CONF.read_text(encoding="utf-8")
+# What the machine's own nginx.conf says around the site, as Debian's does.
+MACHINE = """{user}
+worker_processes auto;
+pid {folder}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 4096; }}
+http {{
+    sendfile on;
+    tcp_nopush on;
+    include /etc/nginx/mime.types;
+    default_type application/octet-stream;
+    access_log off;
+    gzip on;
+{temporary}
+    set_real_ip_from {forwarder};
+    include {folder}/site.conf;
+}}
+"""
+
+
+def render_site(
+    folder: Path,
+    *,
+    port: int,
+    plain_port: int,
+    inner_port: int,
+    node_port: int,
+    certificate: Path | None,
+) -> str:
+    """The documented site with the places that its comments offer to change, changed.
+
+    ``certificate`` is a folder with fullchain.pem and privkey.pem; without one it speaks HTTP.
+    """
+    tls = " ssl http2" if certificate else ""
+    text = SITE.read_text(encoding="utf-8")
     for pattern, replacement, times in (
-        (r"^user .*;", user, 1),
-        (r"^pid .*;", f"pid {folder}/nginx.pid;", 1),
-        (r"^error_log .*;", "error_log stderr warn;", 1),
         (r"access_log /var/[^;]*;", "access_log off;", 1),
-        (r"^http \{$", f"http {{\n{temporary}\nset_real_ip_from {FORWARDER};", 1),
         (r"/var/cache/nginx-aipriceaction", f"{folder}/cache", 1),
-        (r"root /opt/aipriceaction-proxy/var;", f"root {folder};", 1),
-        (r"127\.0\.0\.1:3000", f"127.0.0.1:{node_port}", 2),
+        (r"root /var/lib/aipriceaction;", f"root {folder};", 1),
+        (r"root /var/www/html;", f"root {folder}/acme;", 1),
+        (r"127\.0\.0\.1:3000", f"127.0.0.1:{node_port}", 3),
         (r"127\.0\.0\.1:3080", f"127.0.0.1:{inner_port}", 2),
-        (r"^ +listen 80;", f"listen 127.0.0.1:{port};", 1),
-        (r"^ +listen \[::\]:80;", "", 1),
+        (r"^ +listen 443 ssl http2;", f"    listen 127.0.0.1:{port}{tls};", 1),
+        (r"^ +listen 80;", f"    listen 127.0.0.1:{plain_port};", 1),
+        (r"^ +listen \[::\]:(443 ssl http2|80);", "", 2),
+        (r"/etc/letsencrypt/live/api\.example\.com", str(certificate), 2),
+        (r"^ +ssl_certificate\w* .*;", r"\g<0>" if certificate else "", 2),
     ):
         text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
-        assert count == times, f"deploy/nginx.conf has {count} of {pattern!r}"
+        assert count == times, f"{SITE.name} has {count} of {pattern!r}"
     return text
 
 
+def render_machine(folder: Path) -> str:
+    for name in ("temp", "cache"):
+        (folder / name).mkdir(parents=True)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    return MACHINE.format(
+        folder=folder,
+        temporary="\n".join(f"    {kind}_temp_path {folder}/temp/{kind};" for kind in kinds),
+        forwarder=FORWARDER,
+        # Started by root, nginx would leave to a user that may not read the tests' folders.
+        user="user root;" if os.geteuid() == 0 else "",
+    )
+
+
 @contextmanager
-def nginx(folder: Path, node_port: int, *, limits: bool = True) -> Iterator[Front]:
-    """nginx with the rendered configuration in front of ``node_port``; without ``limits`` every
-    client is one of those that it doesn't limit."""
+def nginx(
+    folder: Path, node_port: int, *, limits: bool = True, certificate: Path | None = None
+) -> Iterator[Front]:
+    """nginx with the rendered site in front of ``node_port``; without ``limits`` every client is
+    one of those that it doesn't limit."""
     assert NGINX is not None, "a test that uses this is marked needs_nginx"
     folder.mkdir(parents=True, exist_ok=True)
-    front = Front(free_port(), folder)
-    conf = folder / "nginx.conf"
-    text = render(folder, port=front.port, inner_port=free_port(), node_port=node_port)
+    front = Front(free_port(), folder, plain_port=free_port())
+    text = render_site(
+        folder,
+        port=front.port,
+        plain_port=front.plain_port,
+        inner_port=free_port(),
+        node_port=node_port,
+        certificate=certificate,
+    )
     if not limits:
         text, count = re.subn(r"default +0;", "default 1;", text)
         assert count == 1
-    conf.write_text(text, encoding="utf-8")
+    (folder / "site.conf").write_text(text, encoding="utf-8")
+    conf = folder / "nginx.conf"
+    conf.write_text(render_machine(folder), encoding="utf-8")
     with Processes() as processes:
         processes.start(
             "nginx",
