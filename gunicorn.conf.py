@@ -10,7 +10,7 @@ from typing import Any
 
 from proxy_site.serving import THREADS
 from proxy_site.serving.log_filters import is_no_refusal
-from proxy_site.serving.reload import check_before_reload, listening
+from proxy_site.serving.reload import check_before_reload, listening, place_sockets, take_over
 
 wsgi_app = "proxy_site.wsgi:application"
 bind = listening()
@@ -49,6 +49,14 @@ forwarder_headers = ""  # nor may a request name another path than its own
 
 def when_ready(arbiter: Any) -> None:
     check_before_reload(arbiter)
+
+
+def pre_exec(arbiter: Any) -> None:
+    place_sockets(arbiter)
+
+
+def post_worker_init(worker: Any) -> None:
+    take_over(worker)
 
 
 def post_request(worker: Any, req: Any, environ: Any, resp: Any) -> None:

@@ -1,17 +1,25 @@
-"""A reload (HUP) gives the workers new settings, and is refused while a setting is wrong.
+"""A reload (HUP) gives the workers new settings; a release (USR2) replaces the master as well.
 
 Workers are forked from gunicorn's master, and have what it imported as it was when the master
 started. So the master imports neither the settings nor Django: it asks a process of its own where
 to listen, and each worker reads the settings after the fork. A test lists the master's modules
 (tests/proxy_site/serving/test_reload.py).
 
-HUP is for settings. A release is a restart: modules that the master has imported stay the old ones.
+HUP is for settings: modules that the master has imported stay the old ones. At USR2 gunicorn starts
+a new master on the same sockets, beside the old one, which goes on when the new one can't start.
 """
 
+import contextlib
+import fcntl
 import functools
+import os
+import signal
 import subprocess
 import sys
 from typing import Any
+
+import psutil
+from gunicorn import systemd
 
 # Seconds in which a process must have read the settings, and imported all that a worker imports.
 PATIENCE = 60.0
@@ -50,6 +58,34 @@ def check_before_reload(arbiter: Any) -> None:
             reload()
 
     arbiter.reload = reload_if_workers_can_start
+
+
+def place_sockets(arbiter: Any) -> None:
+    """Put systemd's sockets where the master that USR2 starts looks for them (sd_listen_fds(3)).
+
+    gunicorn 27 tells it that they are there, but has moved them when it started itself.
+    """
+    if not arbiter.systemd:
+        return
+    first, count = systemd.SD_LISTEN_FDS_START, len(arbiter.LISTENERS)
+    copies = [fcntl.fcntl(one.fileno(), fcntl.F_DUPFD, first + count) for one in arbiter.LISTENERS]
+    for place, copy in enumerate(copies, start=first):
+        os.dup2(copy, place)
+        os.close(copy)
+
+
+def take_over(worker: Any) -> None:
+    """End the master that got USR2, if this worker is ready as one of the master that it started.
+
+    gunicorn leaves that to the operator. systemd is told which process is the service's main one
+    from now on (sd_notify(3)); it would otherwise end the service with the old master.
+    """
+    old_master = int(os.environ.get("GUNICORN_PID", 0))
+    # When another worker was ready before, it has ended, and its number may be another process's.
+    if old_master and psutil.Process(worker.ppid).ppid() == old_master:
+        systemd.sd_notify(f"MAINPID={worker.ppid}", worker.log)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(old_master, signal.SIGTERM)
 
 
 def _run(code: str) -> "subprocess.CompletedProcess[str]":
