@@ -112,8 +112,13 @@ class TestThePage:
 
     def test_links_to_addresses_of_the_node_that_exist(self, page: Page, client: Client) -> None:
         links = set(page.values("a", "href"))
-        assert {"/tickers?limit=1", "/tickers/group", "/health", "/admin/"} <= links
+        assert {"/tickers?limit=1", "/tickers/group", "/health"} <= links
         assert client.get("/tickers/group").status_code == 200
+
+    def test_does_not_say_where_the_admin_is(self, client: Client) -> None:
+        """It may have a path that nobody guesses."""
+        html = client.get("/").content.decode()
+        assert settings.ADMIN_PATH.strip("/") not in html.lower()
 
     def test_is_served_to_an_operators_session_while_redis_and_the_database_are_away(
         self, client: Client, monkeypatch: pytest.MonkeyPatch
