@@ -27,6 +27,8 @@ __all__ = ["Environment", "SettingsError", "is_weak", "next_database", "same_dat
 
 PLACEHOLDER = "change-me"
 MINIMUM_SECRET = 16
+# As Django compares them with the Host header, of which it takes the name only.
+_HOST = re.compile(r"\*|\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*|\[[0-9A-Fa-f:.]+\]")
 _RATE = re.compile(r"([1-9][0-9]*)/([1-9][0-9]*)?[smhd]")
 _POSTGRES = ("postgres", "postgresql", "psql", "pgsql")
 
@@ -252,6 +254,18 @@ class Environment:
 
     def words(self, name: str, default: str = "") -> list[str]:
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]
+
+    def hosts(self, name: str, default: str = "") -> list[str]:
+        """Read comma-separated host names and addresses; ``.example.com`` is a whole domain."""
+        words = self.words(name, default)
+        if not all(_HOST.fullmatch(word) for word in words):
+            raise SettingsError(
+                name,
+                "must be names without https://, port and path (a whole domain is .example.com, "
+                "any name *, an IPv6 address in brackets)",
+                "api.example.com,10.0.0.5",
+            )
+        return words
 
     def networks(self, name: str) -> list[str]:
         """Read comma-separated IP addresses and networks; returns them in canonical form."""

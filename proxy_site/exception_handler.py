@@ -1,35 +1,34 @@
 """The answer to an error: {"detail", "code"}, and a status that tells the client what to do."""
 
 import logging
-import time
 from typing import Any
 
 import redis
-from django.core.exceptions import SuspiciousOperation
+from django.conf import settings
+from django.core.exceptions import DisallowedHost, SuspiciousOperation
 from django.db import Error
 from django.http import HttpRequest, JsonResponse
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
+from proxy_site import seldom
 from tickers.snapshot.snapshot import StaleError
 
 logger = logging.getLogger(__name__)
 
 UNREADABLE, UNREADABLE_CODE = "The request can't be read.", "unreadable_request"
 RETRY_AFTER = "2"  # seconds; a store fails over or restarts within a few
-LOG_EVERY = 1.0  # seconds; a flood must not fill the log while something is away
-
-_logged_at: dict[str, float] = {}  # what is away → monotonic seconds
+LOG_EVERY = 1.0  # seconds between two lines while something is away
+LOG_HOSTS_EVERY = 60.0  # seconds between two lines about wrong Host headers
+LONGEST_HOST = 100  # characters of a Host header that are shown
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     """Answer for DRF: when the store or the database can't be reached it is a 503, never a 500."""
     unreachable = _unreachable(error)
     if unreachable:
-        now = time.monotonic()
-        if now - _logged_at.get(unreachable, -LOG_EVERY) >= LOG_EVERY:
-            _logged_at[unreachable] = now
+        if seldom.is_due(unreachable, every=LOG_EVERY):
             logger.error("answering 503: %s can't be reached (%s)", unreachable, error)
         detail = f"The node's {unreachable} can't be reached; try again soon."
         body = {"detail": detail, "code": f"{unreachable}_unavailable"}
@@ -67,7 +66,21 @@ def server_error(request: HttpRequest) -> JsonResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
-    return _answer(UNREADABLE, UNREADABLE_CODE, 400)
+    detail = UNREADABLE
+    if isinstance(exception, DisallowedHost):
+        # The operator's own mistake, as often as not: the log always says what it is.
+        told = f"the Host header names {_host(request)}, which ALLOWED_HOSTS doesn't"
+        if seldom.is_due("host", every=LOG_HOSTS_EVERY):
+            logger.warning("answering 400: %s", told)
+        if settings.ENVIRONMENT != "production":
+            detail = f"{told[0].upper()}{told[1:]}: use one of the node's names, or add this one."
+    return _answer(detail, UNREADABLE_CODE, 400)
+
+
+def _host(request: HttpRequest) -> str:
+    """Return the host that a request asks for, in quotes and printable ASCII."""
+    host = request.META.get("HTTP_HOST") or request.META.get("SERVER_NAME", "")
+    return ascii(str(host)[:LONGEST_HOST])
 
 
 def _answer(detail: str, code: str, status: int) -> JsonResponse:

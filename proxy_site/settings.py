@@ -44,7 +44,7 @@ if PRIMARY_TOKEN == SECONDARY_TOKEN:
         "SECONDARY_TOKEN", "equals PRIMARY_TOKEN: a rotation needs two", "$(openssl rand -hex 32)"
     )
 
-ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "*" if env.development else "")
+ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "*" if env.development else "")
 if not ALLOWED_HOSTS:
     raise SettingsError(
         "ALLOWED_HOSTS", "is missing: the names that clients reach this node by", "api.example.com"

@@ -47,6 +47,22 @@ def read_body(
     return body.getvalue()
 
 
+def read_short(response: BaseHTTPResponse) -> bytes:
+    """Return the start of an unwanted body, decoded, and of at most SHORT_BODY bytes.
+
+    It is empty where the body can't be decoded. Raises urllib3's errors.
+    """
+    body: bytes = response.read(SHORT_BODY, decode_content=False)
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    try:
+        decoded = next(_gunzip(iter([body])), b"") if encoding in ("gzip", "x-gzip") else b""
+    except TruncatedError:
+        return b""
+    return decoded[:SHORT_BODY]
+
+
 def _raw(response: BaseHTTPResponse) -> Iterator[bytes]:
     while piece := response.read(_PIECE, decode_content=False):
         yield piece

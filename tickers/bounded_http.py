@@ -6,7 +6,6 @@ kept, and ~/.netrc isn't opened. An outbound proxy (tickers.outbound_proxy) is w
 limits. Peers are sent to by tickers.bounded_connection.
 """
 
-import contextlib
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from tickers.bounded_body import ACCEPT_ENCODING, SHORT_BODY, Examine, read_body
+from tickers.bounded_body import ACCEPT_ENCODING, Examine, read_body, read_short
 from tickers.bounded_exchange import (
     EncodingError,
     Exchange,
@@ -65,7 +64,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer; its ``body`` is decoded, and empty unless the status is 200."""
+    """The answer; its ``body`` is decoded, and a short start of it unless the status is 200."""
 
     status: int
     headers: Mapping[str, str]
@@ -116,8 +115,7 @@ def ask(
                 body = read_body(response.raw, max_body=limits.max_body, examine=examine)
                 return Reply(200, response.headers, body)
             exchange.settle(reply)
-            _drain(response)
-            return reply
+            return Reply(reply.status, reply.headers, _start_of(response))
 
     def bounded(exchange: Exchange[Reply]) -> Reply:
         try:
@@ -128,14 +126,15 @@ def ask(
     return Exchange(bounded).wait(limits.total_timeout, stop=stop, grace=limits.stop_grace)
 
 
-def _drain(response: requests.Response) -> None:
-    """Read and drop a short body, so that the connection can be used again.
+def _start_of(response: requests.Response) -> bytes:
+    """Read a short body, so that the connection can be used again, and return it.
 
-    After the start of a longer body the connection is closed.
+    After the start of a longer body the connection is closed. It is empty if it breaks off.
     """
-    # Nothing was wanted of a body that breaks off, and urllib3 has closed the connection.
-    with contextlib.suppress(urllib3.exceptions.HTTPError):
-        response.raw.read(SHORT_BODY, decode_content=False)
+    try:
+        return read_short(response.raw)
+    except urllib3.exceptions.HTTPError:
+        return b""
 
 
 def _translated(error: Exception, limits: Limits, proxy: OutboundProxy | None) -> HttpError:

@@ -11,13 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tickers import bounded_json
 from tickers.bar import Bar, BarError, parse
+from tickers.bounded_json import JsonError
 from tickers.store.records import MAX_SERIES, Position
 from tickers.universe import looks_like_symbol
 
 MAX_SYMBOLS = 10_000  # of a market; three times as many as a node holds
 MAX_POSITION = 64  # characters, also as an ETag; it has to fit into a request
 MAX_REVISION = 2**53  # Lua and JSON readers hold smaller integers exactly
+MAX_DETAIL = 300  # characters of an error that are shown
 MAX_AGE_DIGITS = 9  # of X-Data-Age, in seconds: 31 years
 
 
@@ -68,6 +71,19 @@ def read_age(header: str) -> float:
     """Read the seconds of an X-Data-Age header; 0 when there are none."""
     text = header.strip()
     return float(text[:MAX_AGE_DIGITS]) if text.isascii() and text.isdigit() else 0.0
+
+
+def read_detail(body: bytes) -> str:
+    """Read what the JSON of an error says, in one line of printable characters; maybe nothing."""
+    try:
+        answer = bounded_json.loads(body)
+    except JsonError:
+        return ""
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    if not isinstance(detail, str):
+        return ""
+    shown = "".join(sign if sign.isprintable() else " " for sign in detail[:MAX_DETAIL])
+    return " ".join(shown.split())
 
 
 def read_market(body: Any) -> Market:

@@ -29,6 +29,7 @@ from tickers.core_answers import (
     first_of_each_day,
     read_age,
     read_changes,
+    read_detail,
     read_market,
     read_position,
 )
@@ -60,6 +61,11 @@ class CoreResponse:
     body: Any
     etag: str
     age: float  # seconds; 0 when the node doesn't say
+    detail: str = ""  # what it says of an error
+
+    def refusal(self, path: str) -> FollowError:
+        says = f": {self.detail}" if self.detail else ""
+        return FollowError(f"the core network answered {self.status} to {path}{says}")
 
 
 class Follower:
@@ -136,7 +142,7 @@ class Follower:
         query = {"symbol": [symbol], "authority": "trusted", "all": "true"}
         answer = self._get("/tickers", query, CycleReport())
         if answer.status != 200:
-            raise FollowError(f"the core network answered {answer.status} to /tickers")
+            raise answer.refusal("/tickers")
         try:
             return read_market(answer.body).series.get(symbol, [])
         except CoreAnswerError as error:
@@ -180,7 +186,7 @@ class Follower:
             self._forget(fence)
             return None
         if answer.status != 200:
-            raise FollowError(f"the core network answered {answer.status} to /tickers/changes")
+            raise answer.refusal("/tickers/changes")
         return answer
 
     def _merge_changes(self, answer: CoreResponse, fence: str, intake: Intake) -> None:
@@ -206,7 +212,7 @@ class Follower:
         query = {"symbol": list(symbols), "authority": "trusted", "all": "true"}
         answer = self._get("/tickers", query, intake.cycle)
         if answer.status != 200:
-            raise FollowError(f"the core network answered {answer.status} to /tickers")
+            raise answer.refusal("/tickers")
         if position is not None:
             current = read_position(answer.etag)
             if current.epoch != position.epoch or current < position:
@@ -241,7 +247,7 @@ class Follower:
     ) -> None:
         answer = self._get("/tickers", {"authority": "trusted", "all": "true"}, intake.cycle)
         if answer.status != 200:
-            raise FollowError(f"the core network answered {answer.status} to /tickers")
+            raise answer.refusal("/tickers")
         market = read_market(answer.body)
         if not market.series:
             raise FollowError("the core network has no market yet")
@@ -273,7 +279,7 @@ class Follower:
         query = {"authority": "trusted", "all": "true", "start_date": since.isoformat()}
         answer = self._get("/tickers", query, intake.cycle)
         if answer.status != 200:
-            raise FollowError(f"the core network answered {answer.status} to /tickers")
+            raise answer.refusal("/tickers")
         market = read_market(answer.body)
         latest = []
         for bars in market.series.values():
@@ -396,6 +402,7 @@ class Follower:
                 bounded_json.build(reply.body) if reply.status == 200 else None,
                 reply.headers.get("ETag", ""),
                 read_age(reply.headers.get("X-Data-Age", "")),
+                "" if reply.status == 200 else read_detail(reply.body),
             )
         except bounded_http.StoppedError:
             raise FollowError("stopped while the core network answered") from None

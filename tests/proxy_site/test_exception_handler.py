@@ -12,7 +12,7 @@ from django.test import Client
 from rest_framework.exceptions import ValidationError
 
 from gossip import wire as gossip_wire
-from proxy_site import exception_handler
+from proxy_site import seldom
 from proxy_site.exception_handler import handle
 from tests.support.doors import (
     CLIENT,
@@ -85,7 +85,47 @@ class TestUnreadable:
         for path in ("/tickers", "/nothing"):
             answer = CLIENT.get(path, headers={"Host": "evil.test"})
             assert answer.status_code == 400
-            check_shape(answer)
+            assert check_shape(answer) == (
+                "The Host header names 'evil.test', which ALLOWED_HOSTS doesn't: use one of the "
+                "node's names, or add this one."
+            )
+
+    def test_a_host_that_isnt_the_nodes_is_named_to_no_stranger_of_production(
+        self, settings: Any
+    ) -> None:
+        settings.ALLOWED_HOSTS, settings.ENVIRONMENT = ["api.test"], "production"
+        answer = CLIENT.get("/tickers", headers={"Host": "evil.test"})
+        assert check_shape(answer) == "The request can't be read."
+
+    @pytest.mark.parametrize("environment", ["development", "production"])
+    def test_a_host_that_isnt_the_nodes_is_in_the_log_with_the_setting(
+        self, environment: str, settings: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings.ALLOWED_HOSTS, settings.ENVIRONMENT = ["api.test"], environment
+        seldom.forget()
+        for _ in range(5):
+            CLIENT.get("/tickers", headers={"Host": "evil.test:81"})
+        (line,) = [r for r in caplog.records if r.name == "proxy_site.exception_handler"]
+        assert line.getMessage() == (
+            "answering 400: the Host header names 'evil.test:81', which ALLOWED_HOSTS doesn't"
+        )
+
+    @pytest.mark.parametrize(
+        "host", ["a\r\n2025 ERROR forged", "\x1b[31m", "\u202e\u4e2d", "a" * 10_000, "%s %d {0}"]
+    )
+    def test_a_host_forges_no_line_and_fills_no_log(
+        self, host: str, settings: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings.ALLOWED_HOSTS = ["api.test"]
+        seldom.forget()
+        answer = CLIENT.get("/tickers", HTTP_HOST=host)
+        assert answer.status_code == 400
+        (line,) = [r for r in caplog.records if r.name == "proxy_site.exception_handler"]
+        for text in (line.getMessage(), check_shape(answer)):
+            assert text.isascii()
+            assert text.isprintable()
+            assert "ALLOWED_HOSTS" in text
+            assert len(text) < 300
 
     def test_more_parameters_than_a_request_may_have(self, market: Store) -> None:
         answer = CLIENT.get("/tickers", {"symbol": ["VCB"] * 1_001})
@@ -152,7 +192,7 @@ class TestAway:
     def test_is_logged_without_the_token(
         self, market: Store, settings: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
-        exception_handler._logged_at.clear()
+        seldom.forget()
         with store_away(settings), caplog.at_level(logging.DEBUG):
             for _ in range(5):
                 send_trusted(wire())

@@ -349,6 +349,22 @@ REFUSALS: list[tuple[dict[str, str], str, str]] = [
     ({"ENVIRONMENT": "prod"}, "ENVIRONMENT", "one of development, staging, production"),
     ({"ENVIRONMENT": ""}, "ENVIRONMENT", "one of"),
     (PRODUCTION | {"ALLOWED_HOSTS": ""}, "ALLOWED_HOSTS", "is missing"),
+    *(
+        ({"ALLOWED_HOSTS": hosts}, "ALLOWED_HOSTS", "must be names without https://")
+        for hosts in (
+            "https://api.test",
+            "api.test,http://api.test",
+            "api.test:443",
+            "api.test/tickers",
+            "//api.test",
+            "*.api.test",
+            "api.test api2.test",
+            "api.test.",
+            "::1",
+            "my_node",
+            "'api.test'",
+        )
+    ),
     (PRODUCTION | {"REDIS_URL": ""}, "REDIS_URL", "is missing"),
     *(({"CORE_NETWORK_URL": url}, "CORE_NETWORK_URL", "must be an http") for url in BAD_URLS),
     ({"INTERNAL_PEER_URLS": "https://a.test,b"}, "INTERNAL_PEER_URLS", "must be an http"),

@@ -9,7 +9,7 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tickers.bounded_body import ANY_RATIO, read_body
+from tickers.bounded_body import ANY_RATIO, SHORT_BODY, read_body, read_short
 from tickers.bounded_exchange import EncodingError, HttpError, TooLargeError, TruncatedError
 
 
@@ -92,3 +92,26 @@ def test_each_piece_is_examined_as_it_comes() -> None:
         read_body(
             response(gzip.compress(bytes(10_000_000)), "gzip"), max_body=1_000_000, examine=refuse
         )
+
+
+class TestTheStartOfAnUnwantedBody:
+    @pytest.mark.parametrize(
+        ("body", "encoding"),
+        [(b"{}", None), (gzip.compress(b"{}"), "gzip"), (gzip.compress(b"{}"), "X-Gzip")],
+    )
+    def test_is_decoded(self, body: bytes, encoding: str | None) -> None:
+        assert read_short(response(body, encoding)) == b"{}"
+
+    @pytest.mark.parametrize(
+        ("body", "encoding"),
+        [(b"", "gzip"), (b"{}", "gzip"), (gzip.compress(b"{}"), "br"), (b"{}", "zstd")],
+    )
+    def test_is_empty_where_it_cant_be(self, body: bytes, encoding: str) -> None:
+        assert read_short(response(body, encoding)) == b""
+
+    @pytest.mark.parametrize("encoding", [None, "gzip"])
+    def test_is_short_however_long_the_body_is(self, encoding: str | None) -> None:
+        body = b"a" * 50_000_000
+        answer = response(gzip.compress(body) if encoding else body, encoding)
+        assert read_short(answer) == b"a" * SHORT_BODY
+        assert answer.tell() == SHORT_BODY

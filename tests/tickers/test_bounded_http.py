@@ -165,6 +165,21 @@ class TestAnswers:
         assert [ask().status for _ in range(4)] == [200, 503, 429, 200]
         assert upstream.connections == 1
 
+    def test_an_error_comes_with_the_start_of_its_body(self, upstream: Upstream, ask: Ask) -> None:
+        upstream.behave = lambda handler: answer(handler, 400, b"a" * 100_000)
+        reply = ask()
+        assert (reply.status, reply.body) == (400, b"a" * 4_096)
+
+    def test_an_error_whose_body_breaks_off_is_one_all_the_same(
+        self, upstream: Upstream, ask: Ask
+    ) -> None:
+        def behave(handler: Handler) -> None:
+            answer(handler, 400, b"[1, 2", length=50)
+            handler.close_connection = True
+
+        upstream.behave = behave
+        assert ask().status == 400
+
     def test_a_redirect_is_not_followed(self, upstream: Upstream, ask: Ask) -> None:
         upstream.behave = lambda handler: answer(handler, 302, b"", Location="/elsewhere")
         assert ask().status == 302

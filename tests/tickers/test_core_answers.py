@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from tests.support.doors import a_bar, fields, json_values, wire
 from tickers.core_answers import (
+    MAX_DETAIL,
     MAX_SYMBOLS,
     CoreAnswerError,
     read_age,
     read_changes,
+    read_detail,
     read_market,
     read_position,
 )
@@ -55,6 +57,25 @@ class TestAge:
     )
     def test_is_whole_seconds_or_nothing(self, header: str, seconds: float) -> None:
         assert read_age(header) == seconds
+
+
+class TestDetail:
+    def test_is_one_printable_line(self) -> None:
+        told = {"detail": "No\r\n2025 ERROR forged \x1b[31m\u202e Giá", "code": "gone"}
+        assert read_detail(json.dumps(told).encode()) == "No 2025 ERROR forged [31m Giá"
+
+    def test_is_short(self) -> None:
+        assert len(read_detail(json.dumps({"detail": "a" * 4_000}).encode())) == MAX_DETAIL
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            *(b"", b"<html>", b'{"detail": ', b'{"detail": 7}', b'{"detail": null}', b"[]", b"7"),
+            *(b"[" * 4_000, b"9" * 4_000, b"\xff\xfe"),
+        ],
+    )
+    def test_is_nothing_where_none_is_said(self, body: bytes) -> None:
+        assert read_detail(body) == ""
 
 
 class TestMarket:

@@ -548,8 +548,10 @@ class TestAnExistingNode:
     @pytest.mark.parametrize(
         ("status", "body", "says"),
         [
-            (500, b"", "answered 500"),
-            (302, b"", "answered 302"),
+            (500, b"", "answered 500 to /tickers$"),
+            (500, b"<html>", "answered 500 to /tickers$"),
+            (400, b'{"detail": "Use another name."}', "answered 400 to /tickers: Use another name"),
+            (302, b"", "answered 302 to /tickers$"),
             (200, b"<html>", "something else than JSON"),
             (200, b"[]", "something else than a market"),
             (200, b"{}", "no market yet"),
