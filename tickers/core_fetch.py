@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from tickers import audit
 from tickers.bar import Bar, epoch_of
@@ -93,6 +94,10 @@ class CoreFetch:
     def source(self) -> str:
         """The upstream's name."""
         return self._client.source
+
+    def counts(self) -> dict[str, Any]:
+        """Return what was asked and went wrong in the last hour, and the batch size."""
+        return {**self._client.counters.last_hour(), "batch_size": self._client.batch_size}
 
     def cycle(self, fence: str, progress: Callable[[int, int], None] | None = None) -> CycleReport:
         """Fetch and merge every symbol. Raises FencedError, and what redis raises.
@@ -233,15 +238,8 @@ class CoreFetch:
             )
 
     def _finish(self, cycle: CycleReport, before: int) -> CycleReport:
-        counters = self._client.counters
-        cycle.requests = counters.requests - before
-        cycle.upstream = {
-            "requests": counters.requests,
-            "retries": counters.retries,
-            "errors": dict(counters.errors),
-            "dropped": dict(counters.dropped),
-            "batch_size": self._client.batch_size,
-        }
+        cycle.requests = self._client.counters.requests - before
+        cycle.upstream = self.counts()
         cycle.least_interval = self._client.least_interval(self._symbols)
         return cycle.finish()
 

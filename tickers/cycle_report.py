@@ -13,8 +13,7 @@ class CycleReport:
     ``symbol_errors`` says what is wrong with single symbols, and ``missing`` names those that
     didn't come: they cost the others nothing, so they are no errors of the cycle.
     ``least_interval`` is how many seconds apart two such cycles are at least, for the request
-    budget. ``upstream`` has the client's own counters, since its process began; empty when
-    following.
+    budget. ``upstream`` has the client's own counts of the last hour; empty when following.
     """
 
     started_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))

@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tickers.cycle_report import CycleReport
@@ -31,6 +31,10 @@ class Fetching(Protocol):
         """The upstream's host."""
         ...
 
+    def counts(self) -> dict[str, Any]:
+        """Return the counts of the last hour: of tickers.vci.upstream, and the batch size."""
+        ...
+
     def cycle(self, fence: str, progress: Progress | None = None) -> CycleReport: ...
 
     def contact(self, fence: str) -> CycleReport: ...
@@ -43,10 +47,8 @@ class _Candidate:
     until: float = 0.0  # monotonic seconds before which it isn't asked
     why: str = ""
     second_hand: bool = False
-    counters: dict[str, Any] = field(default_factory=dict)
 
     def judge(self, cycle: CycleReport, now: float) -> None:
-        self.counters = dict(cycle.upstream)
         if not cycle.brought_nothing:
             self.failures, self.until, self.why = 0, 0.0, ""
             self.second_hand = cycle.second_hand
@@ -106,16 +108,13 @@ class UpstreamChoice:
         self._in_use = candidate
 
     def _status(self, in_use: _Candidate | None) -> dict[str, Any]:
-        """Return the counters of all upstreams, which is in use, and why the others aren't."""
+        """Return the counts of all upstreams, which is in use, and why the others aren't."""
         now = self._clock()
-        counters = [candidate.counters for candidate in self._candidates]
+        counts = [candidate.fetching.counts() for candidate in self._candidates]
         return {
+            **{name: sum(each.get(name, 0) for each in counts) for name in ("requests", "retries")},
             **{
-                name: sum(each.get(name, 0) for each in counters)
-                for name in ("requests", "retries")
-            },
-            **{
-                name: dict(sum((Counter(each.get(name, {})) for each in counters), Counter()))
+                name: dict(sum((Counter(each.get(name, {})) for each in counts), Counter()))
                 for name in ("errors", "dropped")
             },
             "in_use": in_use.fetching.source if in_use else None,
@@ -124,10 +123,10 @@ class UpstreamChoice:
                     "source": candidate.fetching.source,
                     "in_use": candidate is in_use,
                     "second_hand": candidate.second_hand,
-                    "batch_size": candidate.counters.get("batch_size"),
+                    "batch_size": count.get("batch_size"),
                     "left_for_secs": round(max(0.0, candidate.until - now)),
                     "why": candidate.why or ("" if candidate is in_use else "it isn't needed"),
                 }
-                for candidate in self._candidates
+                for candidate, count in zip(self._candidates, counts, strict=True)
             ],
         }

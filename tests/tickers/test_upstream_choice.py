@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -33,9 +34,11 @@ class Upstream:
             bars_received=0 if self.error else 9,
             errors=[self.error] if self.error else [],
             second_hand=self.second_hand,
-            upstream={"requests": self.requests, "errors": {"status 503": 1} if self.error else {}},
         )
         return report.finish()
+
+    def counts(self) -> dict[str, Any]:
+        return {"requests": self.requests, "errors": {"status 503": 1} if self.error else {}}
 
     def contact(self, fence: str) -> CycleReport:
         return self.cycle(fence)
@@ -132,6 +135,16 @@ def test_it_is_told_which_is_in_use_and_why_the_others_arent(bench: Bench) -> No
         ("b", True, 0, ""),
         ("c", False, 0, "it isn't needed"),
     ]
+
+
+def test_what_is_counted_of_one_that_isnt_asked_any_more_is_as_it_is_now(bench: Bench) -> None:
+    """Its last hour goes on passing."""
+    first = bench.upstreams[0]
+    first.error = "the upstream answered 403"
+    assert bench.choice.cycle("fence").upstream["errors"] == {"status 503": 1}
+    first.error, first.requests = "", 0
+    report = bench.choice.cycle("fence")
+    assert (report.upstream["requests"], report.upstream["errors"]) == (4, {})
 
 
 def test_a_contact_chooses_too(bench: Bench) -> None:

@@ -213,7 +213,7 @@ class VciClient:
                 indices=self._indices,
             )
         except (AnswerError, DoorError) as error:
-            self.counters.errors[error.kind] += 1
+            self.counters.errors.add(error.kind)
             raise
         if door:
             answer = replace(answer, age=door.age)
@@ -231,9 +231,9 @@ class VciClient:
             logger.warning("parts of an answer are dropped, the rest is used: %s", reasons)
         wrong = [error for symbol, error in answer.errors.items() if symbol not in answer.empty]
         if answer.empty:
-            self.counters.errors["empty symbol"] += len(answer.empty)
+            self.counters.errors.add("empty symbol", len(answer.empty))
         if wrong:
-            self.counters.errors["wrong symbol"] += len(wrong)
+            self.counters.errors.add("wrong symbol", len(wrong))
             logger.warning(
                 "symbols of an answer can't be read (%d), the others are used: %s",
                 len(wrong),

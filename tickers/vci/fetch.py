@@ -115,7 +115,7 @@ class Fetch:
             return False
         nothing = NothingAnsweredError("the upstream answered with none of the symbols asked for")
         if not self._are_absent(batch, excusable=excusable):
-            self._counters.errors[nothing.kind] += 1
+            self._counters.errors.add(nothing.kind)
             return (yield from self._search(batch, nothing, excusable=excusable))
         self._saw_nothing(nothing)
         self._note_absent(batch)

@@ -10,7 +10,6 @@ import logging
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +34,7 @@ from tickers.vci.errors import (
     UpstreamTimeoutError,
     status_error,
 )
+from tickers.vci.last_hour import LastHour
 from tickers.vci.request_budget import RequestBudget
 
 logger = logging.getLogger(__name__)
@@ -76,16 +76,27 @@ _ERRORS: dict[type[bounded_http.HttpError], type[UpstreamError]] = {
 
 @dataclass(slots=True)
 class UpstreamCounters:
-    """The counters of one upstream since its client was made.
+    """The counters of one upstream.
 
-    ``requests`` counts attempts, ``retries`` those after a first one, ``errors`` failed attempts
-    and wrong answers by kind, ``dropped`` unused bars by reason.
+    ``requests`` counts attempts since its client was made. The others are of the last hour:
+    ``attempts`` (those after a first one are "retries" too), ``errors`` (failed attempts and wrong
+    answers by kind) and ``dropped`` (unused bars by reason).
     """
 
     requests: int = 0
-    retries: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
+    attempts: LastHour = field(default_factory=LastHour)
+    errors: LastHour = field(default_factory=LastHour)
+    dropped: LastHour = field(default_factory=LastHour)
+
+    def last_hour(self) -> dict[str, Any]:
+        """Return the counts of the last hour as /health shows them."""
+        attempts = self.attempts.counts()
+        return {
+            "requests": attempts["requests"],
+            "retries": attempts["retries"],
+            "errors": dict(self.errors.counts()),
+            "dropped": dict(self.dropped.counts()),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +158,21 @@ class Upstream:
             try:
                 return self._attempt(order)
             except UpstreamError as error:
-                self.counters.errors[error.kind] += 1
+                self.counters.errors.add(error.kind)
                 if isinstance(error, StatusError) and error.retry_after is not None:
                     self._not_before = time.monotonic() + min(error.retry_after, MAX_RETRY_AFTER)
                 if not error.worth_retrying or attempt >= self._retries.max_attempts:
                     raise
                 self._pause(error, attempt)
             attempt += 1
-            self.counters.retries += 1
+            self.counters.attempts.add("retries")
 
     def _attempt(self, order: Mapping[str, Any]) -> Reply:
         self._wait(self._not_before - time.monotonic())
         if not self._budget.take(stop=self._stop):
             raise StoppedError("the node is stopping")
         self.counters.requests += 1
+        self.counters.attempts.add("requests")
         reply = self._post(order)
         self._clock_skew.observe(
             kind=SourceKind.UPSTREAM, date=reply.headers.get("Date"), age=reply.headers.get("Age")

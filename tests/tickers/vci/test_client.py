@@ -199,8 +199,8 @@ class TestRetries:
         wire.post(URL, json=[item("VCB")])
         one = client()
         assert list(ask(one).series) == ["VCB"]
-        assert (one.counters.requests, one.counters.retries) == (2, 1)
-        assert one.counters.errors == {f"status {status}": 1}
+        assert (one.counters.requests, one.counters.last_hour()["retries"]) == (2, 1)
+        assert one.counters.errors.counts() == {f"status {status}": 1}
 
     @pytest.mark.parametrize("status", [400, 401, 404, 408, 413, 422, 302, 204])
     def test_any_other_status_isnt(
@@ -232,7 +232,7 @@ class TestRetries:
         with pytest.raises(raised):
             ask(one)
         assert len(wire.calls) == 3
-        assert one.counters.errors.total() == 3
+        assert one.counters.errors.counts().total() == 3
 
     def test_each_attempt_takes_from_the_budget(
         self,
@@ -300,8 +300,8 @@ class TestOddAnswers:
         one = client()
         with pytest.raises(error):
             ask(one)
-        assert one.counters.errors == {error.kind: 1}
-        assert one.counters.retries == 0
+        assert one.counters.errors.counts() == {error.kind: 1}
+        assert one.counters.last_hour()["retries"] == 0
 
     def test_what_is_dropped_is_counted_and_logged_without_the_body(
         self,
@@ -319,8 +319,8 @@ class TestOddAnswers:
             "VCB": 1,
             "TCB": 1,
         }
-        assert one.counters.dropped == {"close is null": 1}
-        assert one.counters.errors == {"wrong symbol": 1}
+        assert one.counters.dropped.counts() == {"close is null": 1}
+        assert one.counters.errors.counts() == {"wrong symbol": 1}
         assert "close is null (1)" in caplog.text
         assert "column v has 0 values, t has 1 (symbol FPT)" in caplog.text
 
