@@ -91,7 +91,9 @@ def read_market(problems: list[str]) -> dict[str, Any]:
     refresher = wiring.snapshots()
     try:
         snapshot = refresher.current()
-        series, position, can_serve = snapshot.series, snapshot.position, True
+        series, position, can_serve = snapshot.series, snapshot.position, bool(snapshot.series)
+        if not can_serve:
+            problems.append("the market is empty: there is nothing to serve yet")
     except StaleError:
         series, position, can_serve = {}, None, False
     filled = len(series)

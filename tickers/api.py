@@ -54,6 +54,13 @@ class Gone(APIException):
     default_code = "gone"
 
 
+class EmptyMarket(APIException):
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_detail = "The market is empty: the node hasn't loaded it yet."
+    default_code = "market_empty"
+    wait = 5  # seconds after which to ask again; a first load takes some
+
+
 class TickersViewSet(QuickViewSet):
     """GET /tickers, /tickers/changes and /tickers/group."""
 
@@ -79,7 +86,7 @@ class TickersViewSet(QuickViewSet):
 
     def list(self, request: Request) -> HttpResponseBase:
         """Answer {symbol: [bar, ...]} with the bars that the parameters select, by default all;
-        304 by If-None-Match."""
+        304 by If-None-Match, 503 while the market is empty."""
         symbols, selection = selection_of(request.META.get("QUERY_STRING", ""))
         refresher = wiring.snapshots()
         known = known_position(request.META.get("HTTP_IF_NONE_MATCH"))
@@ -87,6 +94,8 @@ class TickersViewSet(QuickViewSet):
         if known and snapshot.is_before(known) and refresher.may_be_behind:
             # Another process served that position before the store went away; ours is older.
             return _cached(HttpResponse(status=304), known, MARKET_CACHING, refresher.age())
+        if not snapshot.series:
+            raise EmptyMarket  # a client, a cache or a follower would take {} for a market
         response = _not_modified(request, snapshot.position)
         if response is None:
             response = market(request, snapshot, symbols, selection)

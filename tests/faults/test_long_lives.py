@@ -166,7 +166,8 @@ class Visitor:
 
     def can_start(self) -> bool:
         try:
-            return len(self.get("/tickers").json()) == len(SYMBOLS)
+            answer = self.get("/tickers")
+            return answer.ok and len(answer.json()) == len(SYMBOLS)
         except requests.RequestException:
             return False
 

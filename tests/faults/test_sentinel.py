@@ -239,7 +239,8 @@ def fail_over(seen: Failover) -> None:
 
 def has_market(seen: Failover) -> bool:
     try:
-        return len(seen.get("/tickers").json()) == len(SYMBOLS)
+        answer = seen.get("/tickers")
+        return answer.ok and len(answer.json()) == len(SYMBOLS)
     except requests.RequestException:
         return False
 

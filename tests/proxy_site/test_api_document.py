@@ -29,6 +29,7 @@ OTHER_CODES = {
     "not_found",
     "method_not_allowed",
     "gone",
+    "market_empty",
     "unreadable_request",
     "store_unavailable",
     "database_unavailable",

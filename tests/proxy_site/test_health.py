@@ -114,6 +114,13 @@ def tell(
         store.write_status(status, fence=fence)
 
 
+@pytest.fixture
+def filled(node: Store) -> Store:
+    """A node with a market."""
+    fill_market()
+    return node
+
+
 def health(status: int = 200) -> dict[str, Any]:
     answer = CLIENT.get("/health")
     assert answer.status_code == status
@@ -181,7 +188,7 @@ class TestHealthyNode:
         assert (body["office_start_hour"], body["office_end_hour"]) == (9, 15)
         assert body["timezone"] == "Asia/Ho_Chi_Minh"
 
-    def test_tells_of_its_pace(self, node: Store, settings: Any) -> None:
+    def test_tells_of_its_pace(self, filled: Store, settings: Any) -> None:
         assert health()["current_interval_secs"] == settings.CYCLE == 5
         settings.DEBUG_SYSTEM_TIME = dt.datetime(2025, 8, 15, 12, tzinfo=dt.UTC)
         forget()
@@ -195,7 +202,7 @@ class TestHealthyNode:
         assert (body["office_hours_enabled"], body["is_office_hours"]) == (False, False)
         assert body["current_interval_secs"] == settings.CYCLE
 
-    def test_hours_that_are_off_are_told_as_configured(self, node: Store, settings: Any) -> None:
+    def test_hours_that_are_off_are_told_as_configured(self, filled: Store, settings: Any) -> None:
         settings.OFFICE_HOURS = OfficeHours(enabled=False, start=dt.time(8, 30), end=dt.time(16))
         forget()
         body = health()
@@ -232,13 +239,13 @@ class TestHealthyNode:
         ],
     )
     def test_an_override_is_told_in_utc_with_a_z(
-        self, frozen: str, told: str, node: Store, settings: Any
+        self, frozen: str, told: str, filled: Store, settings: Any
     ) -> None:
         settings.DEBUG_SYSTEM_TIME = dt.datetime.fromisoformat(frozen)
         forget()
         assert health()["debug_time_override"] == told
 
-    def test_without_a_rehearsal_there_is_no_override(self, node: Store, settings: Any) -> None:
+    def test_without_a_rehearsal_there_is_no_override(self, filled: Store, settings: Any) -> None:
         settings.DEBUG_SYSTEM_TIME = None
         forget()
         assert health()["debug_time_override"] is None
@@ -326,10 +333,14 @@ class TestContradictedPeers:
 
 
 class TestProblems:
-    def test_no_trusted_update_yet(self, node: Store) -> None:
+    def test_an_empty_market(self, node: Store) -> None:
         tell(node)
-        assert problem() == "no trusted update has come yet: public bars are refused"
-        body = health()
+        body = health(503)
+        assert (body["status"], body["can_serve"]) == ("degraded", False)
+        assert body["problems"] == [
+            "the market is empty: there is nothing to serve yet",
+            "no trusted update has come yet: public bars are refused",
+        ]
         assert body["last_trusted_update_age_secs"] is None
         assert body["last_update_timestamp"] is None
         assert body["symbols_filled"] == 0

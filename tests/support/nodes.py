@@ -53,11 +53,12 @@ class Node:
         return self.session.post(f"{self.url}{path}", json=body, headers=headers, timeout=10)
 
     def last_bars(self) -> dict[str, Any]:
-        """symbol → its last trusted bar; empty while the node doesn't answer."""
+        """symbol → its last trusted bar; empty while the node has no market."""
         try:
-            market = self.get("/tickers?limit=1&authority=trusted").json()
+            answer = self.get("/tickers?limit=1&authority=trusted")
         except requests.RequestException:
             return {}
+        market = answer.json() if answer.ok else {}
         return {symbol: bars[-1] for symbol, bars in market.items()}
 
     def log(self) -> str:

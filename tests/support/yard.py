@@ -210,11 +210,12 @@ class Node:
         return requests.post(f"{self.url}{path}", json=body, headers=headers, timeout=30)
 
     def market(self) -> dict[str, Any]:
-        """Every trusted bar of every symbol; empty while the node doesn't answer."""
+        """Every trusted bar of every symbol; empty while the node has no market."""
         try:
-            return dict(self.get("/tickers?authority=trusted").json())
+            answer = self.get("/tickers?authority=trusted")
         except requests.RequestException:
             return {}
+        return dict(answer.json()) if answer.ok else {}
 
     def answers(self) -> bool:
         try:

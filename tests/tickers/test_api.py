@@ -107,10 +107,28 @@ class TestMarket:
         assert '"open":1640.25,"high":1660,"low":1639.5,"close":1659.7,' in body
         assert '"volume":9007199254740991}' in body
 
-    def test_is_empty_before_anything_came(self, node: Store) -> None:
-        answer = get()
-        assert (answer.status_code, answer.json()) == (200, {})
+    @pytest.mark.parametrize("query", [{}, {"symbol": "VCB"}, {"limit": "1"}, {"all": "false"}])
+    def test_is_a_503_before_anything_came(self, query: dict[str, str], node: Store) -> None:
+        """Who takes {} for a market shows, keeps and passes on an empty one."""
+        answer = get(query=query)
+        assert answer.status_code == 503
+        assert answer.json() == {
+            "detail": "The market is empty: the node hasn't loaded it yet.",
+            "code": "market_empty",
+        }
+        assert int(answer["Retry-After"]) > 0
+        assert (answer["Cache-Control"], answer["Access-Control-Allow-Origin"]) == ("no-store", "*")
         assert "X-Data-Age" not in answer
+
+    def test_that_was_emptied_is_a_503_also_to_who_has_it(self, market: Store) -> None:
+        etag = get()["ETag"]
+        for symbol in market.symbols():
+            market.forget(symbol)
+        assert get(If_None_Match=etag).status_code == 503
+        empty = f'W/"{market.state().position}"'
+        assert get(If_None_Match=empty).status_code == 503
+        changes = CLIENT.get("/tickers/changes", {"since": etag})
+        assert changes.json()["removed"] == ["PVS", "VCB", "VNINDEX"]
 
     def test_is_fresh_with_every_merge(self, market: Store, fence: str) -> None:
         for close in (64_400, 64_500):
@@ -752,11 +770,17 @@ class FollowingClient:
     """Does with the answers what the API's documentation says, and nothing else."""
 
     def __init__(self) -> None:
-        answer = get(query={"authority": "trusted"})
-        self.position = answer["ETag"]
-        self.market: Market = {s: by_day(bars) for s, bars in answer.json().items()}
+        self.position: str | None = None
+        self.market: Market = {}
+        self.follow()
 
     def follow(self) -> None:
+        if self.position is None:
+            answer = get(query={"authority": "trusted"})
+            if answer.status_code == 503:
+                return  # the market is empty
+            self.position = answer["ETag"]
+            self.market = {s: by_day(bars) for s, bars in answer.json().items()}
         body = changes(self.position)
         for entry in body["bars"]:
             self.market.setdefault(entry["symbol"], {})[entry["time"]] = entry
@@ -787,9 +811,11 @@ def test_who_follows_from_any_point_ends_with_the_trusted_market(
         take(what, bars, store, fence)
         always.follow()
         started.append(FollowingClient())
-    expected = {s: by_day(bars) for s, bars in read(authority="trusted").items()}
+    symbols = set(store.symbols())
+    expected = FollowingClient().market
+    assert set(expected) == symbols
     assert always.market == expected
     for client in started:
         client.follow()
         assert client.market == expected
-        assert client.position == str(store.state().position)
+        assert client.position == str(store.state().position) or not symbols

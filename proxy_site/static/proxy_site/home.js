@@ -316,16 +316,25 @@ function showAge() {
 
 class Refused extends Error {}
 
+/** Whether a node says that it hasn't loaded its market yet. */
+async function isMarketEmpty(response) {
+  const answer = await response.json().catch(() => null); // a proxy's own page may be anything
+  return answer?.code === "market_empty";
+}
+
 async function ask() {
   // "no-cache" sends the ETag along: an unchanged market costs a 304 and no body.
   const response = await fetch(table.dataset.source, {
     cache: "no-cache",
     signal: AbortSignal.timeout(ANSWER_TIMEOUT),
   });
-  if (!response.ok) throw new Refused(`The node can't serve the market (${response.status})`);
+  const isEmpty = response.status === 503 && !rows.size && (await isMarketEmpty(response));
+  if (!response.ok && !isEmpty) {
+    throw new Refused(`The node can't serve the market (${response.status})`);
+  }
   const told = response.headers.get("X-Data-Age");
   const tag = response.headers.get("ETag");
-  if (tag === null || tag !== shownTag) showMarket(await response.json());
+  if (response.ok && (tag === null || tag !== shownTag)) showMarket(await response.json());
   age = told === null ? null : { seconds: Number(told), at: performance.now() };
   shownTag = tag ?? "";
 }
