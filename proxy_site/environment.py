@@ -33,7 +33,7 @@ _RATE = re.compile(r"([1-9][0-9]*)/([1-9][0-9]*)?[smhd]")
 _POSTGRES = ("postgres", "postgresql", "psql", "pgsql")
 
 # The API and the files have these paths; the admin's must not begin with one.
-TAKEN_PATHS = ("tickers", "gossip", "public", "health", "static")
+TAKEN_PATHS = ("tickers", "gossip", "public", "health", "livez", "readyz", "static")
 _PATH = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 

@@ -1,8 +1,8 @@
 """GET /health tells what a node knows of itself, and what is wrong with it.
 
 It answers whatever is broken: 200 while the node can serve reads (with ``status`` "degraded" and
-the ``problems`` in words if there are any), 503 when it can't. The flat fields keep the names that
-existing clients of this network read.
+the ``problems`` in words if there are any), 503 when it can't, and with ``strict=true`` 503 while
+there is any problem. The flat fields keep the names that existing clients of this network read.
 """
 
 import datetime as dt
@@ -26,6 +26,7 @@ from gossip.tokens import failures
 from proxy_site import market_health, redis_checks
 from reputation.database_bulkhead import bulkhead
 from tickers import clock_skew, wiring
+from tickers.api import flag
 from tickers.snapshot.snapshot import StaleError
 from tickers.store.records import State
 from tickers.store.store import Store
@@ -45,6 +46,7 @@ class Health(ViewSet):
     authentication_classes = []
 
     def list(self, request: Request) -> Response:
+        strict = flag(request.query_params, "strict", default=False)
         problems: list[str] = []
         market = read_market(problems)
         check_database(problems)
@@ -65,7 +67,8 @@ class Health(ViewSet):
             "internal_peers_count": len(settings.INTERNAL_PEER_URLS),
             "public_peers_count": len(settings.PUBLIC_PEER_URLS),
         }
-        response = Response(body, status=200 if market["can_serve"] else 503)
+        well = market["can_serve"] and not (strict and problems)
+        response = Response(body, status=200 if well else 503)
         response["Cache-Control"] = "no-store"
         return response
 
@@ -102,7 +105,7 @@ def read_market(problems: list[str]) -> dict[str, Any]:
     try:
         state, status, server = store.state(), store.status(), check_server(store, problems)
         contradicted = contradicted_peers(store, problems)
-        check_worker(status, problems)
+        check_worker(status, problems, is_led=store.is_led())
         symbols = market_health.of_symbols(store, state, status, series, problems)
         problems += clock_skew.complaints(status.get("clock_skew_secs", {}))
     except redis.RedisError as error:
@@ -184,13 +187,17 @@ def check_trust(age: float | None, problems: list[str]) -> None:
         problems.append("the last trusted update is older than the trust window")
 
 
-def check_worker(status: dict[str, Any], problems: list[str]) -> None:
+def check_worker(status: dict[str, Any], problems: list[str], *, is_led: bool) -> None:
+    """Add what is wrong with the worker; ``is_led``: one has held the lease a moment ago."""
     if not status or not _is_of_this_mode(status):
         problems.append("no worker has told of a cycle yet: is manage.py run_worker running?")
         return
     silent = _seconds_silent(status)
     if silent > _late_after(status):
         problems.append(f"no worker has told of a cycle for {silent:.0f} s")
+    elif not is_led:
+        # Outside office hours a worker that lives is silent for minutes.
+        problems.append("no worker leads: is manage.py run_worker running?")
     problems += [f"{duty} fails" for duty in status.get("housekeeping_failing", [])]
     cycle = status.get("cycle", {})
     if errors := cycle.get("errors"):

@@ -5,6 +5,7 @@ for database connections to close, which a read never opens, took a third of tha
 py-spy under gunicorn).
 """
 
+import ipaddress
 from collections.abc import Callable
 from typing import Any
 
@@ -15,15 +16,24 @@ from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.cache import close_caches
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, reset_queries
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponsePermanentRedirect,
+)
+from django.http.request import split_domain_port
 from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.common import CommonMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
 from django.middleware.security import SecurityMiddleware
 from django_otp.middleware import OTPMiddleware
 from whitenoise.middleware import WhiteNoiseMiddleware
 
-API = ("/tickers", "/gossip", "/public/gossip", "/health", "/openapi.json")
-WITHOUT_DATABASE = ("/tickers", "/gossip", "/openapi.json")  # the home page needs none either
+PROBES = ("/livez", "/readyz")
+API = ("/tickers", "/gossip", "/public/gossip", "/health", "/openapi.json", *PROBES)
+# The home page needs none either.
+WITHOUT_DATABASE = ("/tickers", "/gossip", "/openapi.json", *PROBES)
 
 
 def release_signals() -> None:
@@ -51,6 +61,32 @@ class DatabaseConnections:
             return self.get_response(request)
         finally:
             close_old_connections()
+
+
+class AllowedHosts(CommonMiddleware):
+    """Django's middleware, which refuses a Host that ALLOWED_HOSTS doesn't name, but not a probe's.
+
+    Balancers and supervisors ask by an address: /livez and /readyz, which tell nothing, answer to
+    any Host, and /health to an IP address or localhost. No page of a browser can claim these: to
+    read a node that only its visitor reaches it would have to ask by a name.
+    """
+
+    def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
+        path = request.path_info
+        if path in PROBES or (path == "/health" and _asks_by_address(request)):
+            return None
+        return super().process_request(request)
+
+
+def _asks_by_address(request: HttpRequest) -> bool:
+    host, _ = split_domain_port(request.META.get("HTTP_HOST") or request.META["SERVER_NAME"])
+    if host == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 class ForPages:

@@ -254,7 +254,7 @@ MIDDLEWARE = [
     "proxy_site.middleware.PageSecurity",
     "proxy_site.middleware.PageFiles",
     "proxy_site.middleware.PageSessions",
-    "django.middleware.common.CommonMiddleware",
+    "proxy_site.middleware.AllowedHosts",
     "proxy_site.middleware.PageForms",
     "proxy_site.middleware.PageLogins",
     "proxy_site.middleware.PageMessages",

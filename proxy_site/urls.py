@@ -9,6 +9,7 @@ from gossip.doors.views import PublicGossip, TrustedGossip
 from proxy_site.health import Health
 from proxy_site.home import Home
 from proxy_site.openapi.api_document import ApiDocument
+from proxy_site.probes import Live, Ready
 from tickers.api import TickersViewSet
 
 router = SimpleRouter(trailing_slash=False)
@@ -17,6 +18,8 @@ router.register("gossip", TrustedGossip, basename="gossip")
 router.register("public/gossip", PublicGossip, basename="public-gossip")
 
 router.register("health", Health, basename="health")
+router.register("livez", Live, basename="live")
+router.register("readyz", Ready, basename="ready")
 router.register(r"openapi\.json", ApiDocument, basename="openapi")
 
 urlpatterns = [

@@ -151,7 +151,7 @@ def parse_selection(query_string: str) -> tuple[frozenset[str] | None, Selection
     start, end = _day(query, "start_date"), _day(query, "end_date")
     limit = _limit(query)
     # all=false means the last bar only, as at existing nodes.
-    if not _flag(query, "all", default=True) and start is None and end is None and limit is None:
+    if not flag(query, "all", default=True) and start is None and end is None and limit is None:
         limit = 1
     authority = query.get("authority", "")
     if authority not in ("", "trusted"):
@@ -221,7 +221,8 @@ def _limit(query: QueryDict) -> int | None:
     return int(value)
 
 
-def _flag(query: QueryDict, name: str, *, default: bool) -> bool:
+def flag(query: QueryDict, name: str, *, default: bool) -> bool:
+    """Read a parameter that is true or false; raise ParseError."""
     value = query.get(name, "").lower()
     if value not in ("", "true", "1", "false", "0"):
         raise ParseError(f"{name} must be true or false.")

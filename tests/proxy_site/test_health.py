@@ -36,7 +36,7 @@ from tests.support.doors import (
 )
 from tickers import wiring
 from tickers.market_clock import OfficeHours
-from tickers.store.store import Store
+from tickers.store.store import ROOT, Store
 from tickers.verdict import Authority
 
 pytestmark = pytest.mark.django_db
@@ -361,6 +361,18 @@ class TestProblems:
         tell(healthy, symbols_missing=2, missing=["FPT", "VCB"])
         assert problem() == "symbols missing from the answers (2): FPT, VCB"
 
+    def test_no_worker_leads_however_lately_one_has_told(
+        self, healthy: Store, clean_server: redis.Redis
+    ) -> None:
+        """Outside office hours it tells every five minutes only."""
+        tell(healthy, interval=300)
+        assert health()["status"] == "ok"
+        assert 20_000 < clean_server.pttl(f"{ROOT}:led") <= 25_000
+        clean_server.delete(f"{ROOT}:led")
+        assert problem() == "no worker leads: is manage.py run_worker running?"
+        with lead(healthy):
+            assert health()["status"] == "ok"
+
     @pytest.mark.parametrize(("ago", "interval"), [(46, 5), (1_000, 300)])
     def test_a_silent_worker(self, ago: float, interval: float, healthy: Store) -> None:
         tell(healthy, ago=ago, interval=interval)
@@ -487,6 +499,34 @@ def test_status_and_problems_never_contradict_each_other(
     found = set(wrong) - ({"cycle"} if "store" in wrong else set())
     assert len(body["problems"]) == len(found)
     assert body["status"] == ("degraded" if found else "ok")
+
+
+class TestStrict:
+    def test_any_problem_is_a_status(self, healthy: Store) -> None:
+        assert CLIENT.get("/health", {"strict": "true"}).status_code == 200
+        tell(healthy, errors=["it failed"])
+        for query, status in (
+            ("strict=true", 503),
+            ("strict=1", 503),
+            ("strict=TRUE", 503),
+            ("strict=false", 200),
+            ("strict=", 200),
+            ("", 200),
+        ):
+            answer = CLIENT.get(f"/health?{query}")
+            assert (answer.status_code, answer.json()["status"]) == (status, "degraded"), query
+
+    def test_a_value_that_is_neither_is_refused(self, healthy: Store) -> None:
+        """Or a probe that is written wrong would never fail."""
+        answer = CLIENT.get("/health", {"strict": "yes"})
+        assert answer.status_code == 400
+        assert answer.json()["detail"] == "strict must be true or false."
+
+    def test_a_store_that_is_away_is_one(self, healthy: Store) -> None:
+        health()
+        with store_lost():
+            assert CLIENT.get("/health", {"strict": "true"}).status_code == 503
+            assert CLIENT.get("/health").status_code == 200
 
 
 class TestStoreAway:

@@ -26,7 +26,7 @@ from tickers.verdict import Authority
 
 FOR_ALL = {
     "proxy_site.middleware.DatabaseConnections",
-    "django.middleware.common.CommonMiddleware",
+    "proxy_site.middleware.AllowedHosts",
 }
 
 

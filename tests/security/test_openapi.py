@@ -20,8 +20,11 @@ from tickers.store.store import Store
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("unlimited")]
 
-READS = ["/tickers", "/tickers/changes", "/tickers/group", "/health", "/openapi.json"]
-NEED_A_MARKET = ("/tickers", "/health")
+READS = [
+    *("/tickers", "/tickers/changes", "/tickers/group"),
+    *("/health", "/livez", "/readyz", "/openapi.json"),
+]
+NEED_A_MARKET = ("/tickers", "/health", "/readyz")
 TOMORROW = dt.date(2025, 8, 16)  # by the tests' market clock
 
 API = schemathesis.openapi.from_wsgi("/openapi.json", WSGIHandler())

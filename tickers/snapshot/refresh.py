@@ -94,6 +94,11 @@ class SnapshotRefresher:
         return self._is_away
 
     @property
+    def has_market(self) -> bool:
+        """Return whether this process has a market to serve; the store isn't asked."""
+        return self._snapshot is not None and bool(self._snapshot.series)
+
+    @property
     def may_be_behind(self) -> bool:
         """Return whether the store may have given others a later revision of this epoch.
 

@@ -348,6 +348,10 @@ class Store:
         fence = self._reads.get(_key("lease"))
         return fence.decode() if fence else None
 
+    def is_led(self) -> bool:
+        """Return whether a worker has held the lease within the last half minute."""
+        return bool(self._reads.exists(_key("led"), _key("lease")))
+
     # --- Reading ------------------------------------------------------------------------------
 
     def state(self) -> State:
