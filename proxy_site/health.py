@@ -23,7 +23,7 @@ from rest_framework.viewsets import ViewSet
 
 from gossip.delivery.peer import PeerKind
 from gossip.tokens import failures
-from proxy_site import market_health, redis_checks
+from proxy_site import forgotten_proxies, market_health, redis_checks
 from reputation.database_bulkhead import bulkhead
 from tickers import clock_skew, wiring
 from tickers.api import flag
@@ -50,7 +50,7 @@ class Health(ViewSet):
         problems: list[str] = []
         market = read_market(problems)
         check_database(problems)
-        token_failures = token_failures_last_hour(problems)
+        token_failures = read_cache(problems)
         body = {
             # Read after all checks, which have added their problems by now.
             "status": "degraded" if problems else "ok",
@@ -254,9 +254,11 @@ def check_database(problems: list[str]) -> None:
         problems.append(f"the database can't be reached ({type(error).__name__})")
 
 
-def token_failures_last_hour(problems: list[str]) -> int | None:
-    """Return how many wrong tokens came; that is no problem, or anyone could cause one."""
+def read_cache(problems: list[str]) -> int | None:
+    """Return how many wrong tokens came in the last hour; that is no problem, or anyone could
+    cause one. Only a neighbour of the node can be taken for a proxy."""
     try:
+        problems += forgotten_proxies.complaints()
         return failures.in_the_last_hour()
     except redis.RedisError as error:
         problems.append(f"the cache can't be reached ({type(error).__name__})")

@@ -30,6 +30,8 @@ from django.middleware.security import SecurityMiddleware
 from django_otp.middleware import OTPMiddleware
 from whitenoise.middleware import WhiteNoiseMiddleware
 
+from proxy_site import forgotten_proxies
+
 PROBES = ("/livez", "/readyz")
 API = ("/tickers", "/gossip", "/public/gossip", "/health", "/openapi.json", *PROBES)
 # The home page needs none either.
@@ -61,6 +63,19 @@ class DatabaseConnections:
             return self.get_response(request)
         finally:
             close_old_connections()
+
+
+class ForgottenProxies:
+    """A middleware that notes proxies which TRUSTED_PROXIES doesn't name, by any request but a
+    probe's, which waits for nothing."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path_info not in PROBES:
+            forgotten_proxies.watch(request.META)
+        return self.get_response(request)
 
 
 class AllowedHosts(CommonMiddleware):

@@ -250,6 +250,7 @@ INSTALLED_APPS = [
     "proxy_site",
 ]
 MIDDLEWARE = [
+    "proxy_site.middleware.ForgottenProxies",
     "proxy_site.middleware.DatabaseConnections",
     "proxy_site.middleware.PageSecurity",
     "proxy_site.middleware.PageFiles",

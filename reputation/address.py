@@ -26,6 +26,15 @@ _ENDS_IN_IPV4 = (
     ipaddress.IPv6Network("64:ff9b::/96"),  # NAT64, RFC 6052 2.1
     ipaddress.IPv6Network("::/96"),  # IPv4-compatible, RFC 4291 2.5.5.1
 )
+# Nobody calls from these over the internet: loopback (RFC 1122 3.2.1.3, RFC 4291 2.5.3), private
+# (RFC 1918, RFC 4193), link-local (RFC 3927, RFC 4291 2.5.6), shared by a provider (RFC 6598).
+_NEIGHBOURS: tuple[Network, ...] = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"),
+        *("100.64.0.0/10", "::1/128", "fc00::/7", "fe80::/10"),
+    )
+)
 _BRACKETED_HOP = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?")
 _IPV4_HOP = re.compile(r"([0-9.]+)(?::[0-9]{1,5})?")
 
@@ -131,6 +140,18 @@ def may_be_proxy(*, peer: str, forwards: bool, trusted_proxies: Collection[str])
     except AddressError:
         return True  # a unix socket, for instance
     return _within(address, _networks(tuple(trusted_proxies))) or (forwards and address.is_private)
+
+
+def untrusted_neighbour(*, peer: str, trusted_proxies: Collection[str]) -> str | None:
+    """Return the address of a peer that calls from this machine or a private network and is no
+    trusted proxy; None for any other."""
+    try:
+        address = _parse(peer)
+    except AddressError:
+        return None  # a unix socket, for instance
+    if not _within(address, _NEIGHBOURS) or _within(address, _networks(tuple(trusted_proxies))):
+        return None
+    return str(address)
 
 
 def _peer(text: str) -> Address:

@@ -25,6 +25,7 @@ from tests.support.doors import forget
 from tickers.verdict import Authority
 
 FOR_ALL = {
+    "proxy_site.middleware.ForgottenProxies",
     "proxy_site.middleware.DatabaseConnections",
     "proxy_site.middleware.AllowedHosts",
 }

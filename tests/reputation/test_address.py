@@ -12,6 +12,7 @@ from reputation.address import (
     client_of,
     may_be_proxy,
     network_of,
+    untrusted_neighbour,
 )
 
 PROXIES = ["127.0.0.1/32", "10.0.0.0/8", "fd00::/8"]
@@ -290,3 +291,29 @@ class TestClientBehindTrustedProxies:
 def test_who_may_be_a_proxy(peer: str, forwards: bool, expected: bool) -> None:
     found = may_be_proxy(peer=peer, forwards=forwards, trusted_proxies=["10.0.0.0/8"])
     assert found is expected
+
+
+class TestUntrustedNeighbour:
+    @pytest.mark.parametrize(
+        ("peer", "address"),
+        [
+            *((one, one) for one in ("127.0.0.1", "127.8.9.1", "10.1.2.3", "172.31.0.1")),
+            *((one, one) for one in ("192.168.1.1", "169.254.1.1", "100.64.0.1", "::1")),
+            *((one, one) for one in ("fd00::1", "fe80::1")),
+            ("::ffff:10.1.2.3", "10.1.2.3"),
+            ("fe80::1%eth0", "fe80::1"),
+        ],
+    )
+    def test_calls_from_this_machine_or_a_private_network(self, peer: str, address: str) -> None:
+        assert untrusted_neighbour(peer=peer, trusted_proxies=["203.0.113.1"]) == address
+        assert untrusted_neighbour(peer=peer, trusted_proxies=["0.0.0.0/0", "::/0"]) is None
+
+    @pytest.mark.parametrize(
+        "peer",
+        [
+            *("8.8.8.8", "203.0.113.9", "172.32.0.1", "100.128.0.1", "2001:db8::1"),
+            *("::ffff:8.8.8.8", "", "unix:", "localhost"),
+        ],
+    )
+    def test_is_nobody_of_the_internet(self, peer: str) -> None:
+        assert untrusted_neighbour(peer=peer, trusted_proxies=[]) is None

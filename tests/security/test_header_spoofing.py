@@ -206,3 +206,20 @@ class TestBehindNginx:
     def test_ten_thousand_hops_are_refused(self, scene: Scene, front: Front) -> None:
         hops = f"X-Forwarded-For: {', '.join([VICTIM] * 10_000)}"
         assert scene.post(BAR, hops, source=INNOCENT, port=front.port)[0] == 400
+
+
+@needs_nginx
+def test_where_trusted_proxies_lacks_nginx_health_and_the_log_say_so(tmp_path: Path) -> None:
+    """Six clients' mistakes ban everybody then."""
+    with (
+        target(tmp_path, BAN_AFTER_FAILURES="5") as node,
+        nginx(node.folder / "front", node.port, limits=False) as front,
+    ):
+        scene = Scene(node, trusts_nginx=False)
+        for client in range(6):
+            scene.post(LIE, source=f"127.0.1.{client}", port=front.port)
+        assert scene.post(BAR, source=INNOCENT, port=front.port) == BANNED
+        named = "X-Forwarded-For comes from 127.0.0.1, which TRUSTED_PROXIES doesn't name"
+        problems = node.get("/health").json()["problems"]
+        assert sum(named in problem for problem in problems) == 1
+        assert node.log().count(named) == 1
