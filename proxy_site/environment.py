@@ -20,7 +20,14 @@ import redis
 from proxy_site.env_file import EnvFile
 from proxy_site.env_file import read as read_env_file
 from proxy_site.settings_error import Secret, SettingsError
-from proxy_site.web_urls import ENCODED, check_proxy, check_url, has_space, refuse_bare_password
+from proxy_site.web_urls import (
+    ENCODED,
+    check_proxy,
+    check_url,
+    check_webhook,
+    has_space,
+    refuse_bare_password,
+)
 from tickers.store.redis_client import Sentinels, at_database, uses_sentinels
 
 __all__ = ["Environment", "SettingsError", "is_weak", "next_database", "same_database"]
@@ -251,6 +258,13 @@ class Environment:
             return Path(value or default).expanduser()
         except RuntimeError:
             raise SettingsError(name, "names the home of no user", "/srv/node") from None
+
+    def webhook(self, name: str) -> str:
+        """Read an http or https URL that is a secret, which it may have in its query; or empty."""
+        value = self.text(name)
+        if value:
+            check_webhook(name, value)
+        return Secret(value)
 
     def words(self, name: str, default: str = "") -> list[str]:
         return [part.strip() for part in self.text(name, default).split(",") if part.strip()]

@@ -23,7 +23,7 @@ from rest_framework.viewsets import ViewSet
 
 from gossip.delivery.peer import PeerKind
 from gossip.tokens import failures
-from proxy_site import forgotten_proxies, market_health, redis_checks
+from proxy_site import forgotten_proxies, market_health, problem_webhook, redis_checks
 from reputation.database_bulkhead import bulkhead
 from tickers import clock_skew, wiring
 from tickers.api import flag
@@ -37,6 +37,7 @@ STARTED_AT = time.time()
 # A worker is late that has reported no cycle for this many of its intervals and GRACE.
 LATE_CYCLES = 3
 GRACE = 30.0  # seconds, as a cycle at the upstream's pace takes some
+EMPTY = "the market is empty: there is nothing to serve yet"
 MOST_NAMED = 20  # contradicted peers that are named
 
 PEER_KINDS = (PeerKind.INTERNAL, PeerKind.PUBLIC)
@@ -96,7 +97,7 @@ def read_market(problems: list[str]) -> dict[str, Any]:
         snapshot = refresher.current()
         series, position, can_serve = snapshot.series, snapshot.position, bool(snapshot.series)
         if not can_serve:
-            problems.append("the market is empty: there is nothing to serve yet")
+            problems.append(EMPTY)
     except StaleError:
         series, position, can_serve = {}, None, False
     filled = len(series)
@@ -141,6 +142,24 @@ def read_market(problems: list[str]) -> dict[str, Any]:
         "worker": status,
         "iteration_count": status.get("iterations", 0),
     }
+
+
+def leaders_problems() -> list[str]:
+    """Return the problems as the leading worker sees them, which serves nothing and holds no
+    snapshot. Raises RedisError when the store is away."""
+    store, problems = wiring.store(), list[str]()
+    state, status, series = store.state(), store.status(), market_health.newest_series(store)
+    if not series:
+        problems.append(EMPTY)
+    check_server(store, problems)
+    contradicted_peers(store, problems)
+    check_worker(status, problems, is_led=True)
+    market_health.of_symbols(store, state, status, series, problems)
+    problems += clock_skew.complaints(status.get("clock_skew_secs", {}))
+    check_trust(state.age, problems)
+    check_database(problems)
+    read_cache(problems)
+    return problems
 
 
 def check_server(store: Store, problems: list[str]) -> dict[str, Any]:
@@ -199,6 +218,8 @@ def check_worker(status: dict[str, Any], problems: list[str], *, is_led: bool) -
         # Outside office hours a worker that lives is silent for minutes.
         problems.append("no worker leads: is manage.py run_worker running?")
     problems += [f"{duty} fails" for duty in status.get("housekeeping_failing", [])]
+    if why := status.get("webhook_failure"):
+        problems.append(f"{problem_webhook.FAILS}: it {why}")
     cycle = status.get("cycle", {})
     if errors := cycle.get("errors"):
         problems.append(f"the last cycle had errors: {errors[0]}")

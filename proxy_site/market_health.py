@@ -59,6 +59,19 @@ def of_symbols(
     }
 
 
+def newest_series(store: Store) -> dict[str, Series]:
+    """Return what ``of_symbols`` needs of each series, for a process that holds no snapshot: the
+    newest bar, and the days before it of those that may be stale."""
+    newest = store.newest()
+    done = epoch_of(_last_day_done(wiring.market_clock()))
+    series = {symbol: Series.of([(one.day, one.json)]) for symbol, one in newest.items()}
+    behind = [symbol for symbol, one in newest.items() if one.day < done]
+    for symbol, rows in store.series(behind, last=USUAL_DAYS + 2):
+        if rows:
+            series[symbol] = Series.of(rows)
+    return series
+
+
 def stale_symbols(
     clock: MarketClock, series: Mapping[str, Series], unseen: Mapping[str, str]
 ) -> list[dict[str, str]]:

@@ -369,6 +369,7 @@ X_FRAME_OPTIONS = "DENY"
 CSRF_TRUSTED_ORIGINS = env.urls("CSRF_TRUSTED_ORIGINS", example="https://api.example.com")
 
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+PROBLEM_WEBHOOK = env.webhook("PROBLEM_WEBHOOK")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -386,6 +387,8 @@ LOGGING = {
         **{
             name: {"level": LOG_LEVEL} for name in ("proxy_site", "tickers", "gossip", "reputation")
         },
+        # Its warning of headers that can't be read has the whole URL, and a webhook's is a secret.
+        "urllib3": {"level": "ERROR"},
         # Refusals are counted, not logged: a flood would fill the disk. These loggers have a line
         # for each 4xx; at ERROR the first has one for each 5xx only.
         "django.request": {"level": "ERROR", "filters": ["failures"]},

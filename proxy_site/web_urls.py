@@ -61,6 +61,15 @@ def check_url(name: str, value: str, example: str) -> str:
     return value
 
 
+def check_webhook(name: str, value: str) -> None:
+    """Refuse what is no URL of one receiver; it may have a query."""
+    example = "https://chat.example.com/hooks/SECRET"
+    address, _, query = value.partition("?")
+    check_url(name, address, example)
+    if "," in address or "#" in query or has_space(query):
+        raise SettingsError(name, "must be an http:// or https:// URL, of one receiver", example)
+
+
 def check_proxy(name: str, value: str) -> None:
     """Refuse what is no http URL of an outbound proxy; ``http://`` may be left out."""
     example = "http://USER:PASSWORD@proxy.example.com:3128"

@@ -20,6 +20,7 @@ import redis
 from proxy_site import redis_checks
 from proxy_site.addresses import Addresses, backoff
 from proxy_site.housekeeping import Housekeeping
+from proxy_site.problem_webhook import ProblemWebhook
 from tickers.clock_skew import ClockSkew
 from tickers.cycle_report import CycleReport
 from tickers.follower import FollowError
@@ -105,6 +106,7 @@ class Worker:
         progress: Progress | None = None,
         clock_skew: ClockSkew | None = None,
         exchanges: Mapping[str, str] | None = None,
+        webhook: ProblemWebhook | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -117,6 +119,7 @@ class Worker:
         self._progress = progress
         self._clock_skew = clock_skew or ClockSkew()
         self._exchanges = dict(exchanges or {})  # symbol → exchange, as the universe has it
+        self._webhook = webhook
         self._server_was_checked = False
         self._faults: set[Fault] = set()  # kinds whose traceback is in the log
         self._iterations = 0
@@ -128,6 +131,8 @@ class Worker:
 
     def run(self) -> None:
         """Lead whenever the lease is free, until ``stop`` is set."""
+        if self._webhook:
+            self._webhook.start()
         with Lease(self._store) as lease:
             standing_by = False
             while not self._stop.is_set():
@@ -185,11 +190,15 @@ class Worker:
         self._note_listings(fence)
         self._delivery.start(fence)
         self._housekeeping.start()
+        if self._webhook:
+            self._webhook.lead(fence)
         try:
             while lease.fence == fence and not self._stop.is_set():
                 self._cycle(fence)
                 self._wait(lease, fence)
         finally:
+            if self._webhook:
+                self._webhook.retire()
             self._delivery.stop(timeout=2)
             self._housekeeping.stop(timeout=2)
 
@@ -337,6 +346,7 @@ class Worker:
             "unseen": dict(sorted(cycle.unseen.items())),
             "delivery": self._delivery.status(),
             "housekeeping_failing": self._housekeeping.failing,
+            "webhook_failure": self._webhook.failure if self._webhook else "",
             "clock_skew_secs": self._clock_skew.seconds(),
         }
         try:

@@ -308,6 +308,7 @@ ASKS_THE_WALL_CLOCK = {
     "gossip/doors/views.py": "how long a ban still lasts, for its sender",
     "gossip/doors/recording.py": "how long a ban still lasts, for its sender",
     "proxy_site/worker.py": "when the worker told, for /health",
+    "proxy_site/problem_webhook.py": "since when a problem is there, for people",
     "proxy_site/health.py": "how long ago that was, for people",
     "proxy_site/local/demo.py": "the session that a rehearsal begins with",
     "simulator/__main__.py": "the session that a rehearsal begins with",

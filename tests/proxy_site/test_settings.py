@@ -350,6 +350,12 @@ REFUSALS: list[tuple[dict[str, str], str, str]] = [
     ({"ENVIRONMENT": ""}, "ENVIRONMENT", "one of"),
     (PRODUCTION | {"ALLOWED_HOSTS": ""}, "ALLOWED_HOSTS", "is missing"),
     *(
+        ({"PROBLEM_WEBHOOK": url}, "PROBLEM_WEBHOOK", "must be an http")
+        for url in ("chat.test/hook", "ftp://chat.test", "https://", "https://a.test/?a b", "/hook")
+    ),
+    ({"PROBLEM_WEBHOOK": "https://a.test/x?k=1#y"}, "PROBLEM_WEBHOOK", "must be an http"),
+    ({"PROBLEM_WEBHOOK": "https://u:p@a.test/x"}, "PROBLEM_WEBHOOK", "user or password"),
+    *(
         ({"ALLOWED_HOSTS": hosts}, "ALLOWED_HOSTS", "must be names without https://")
         for hosts in (
             "https://api.test",
@@ -548,6 +554,14 @@ class TestRefusals:
     @pytest.mark.parametrize("name", ["SECRET_KEY", "ALLOWED_HOSTS", "REDIS_URL"])
     def test_production_has_no_default_for(self, name: str) -> None:
         assert_refused(PRODUCTION, name, "is missing", without=name)
+
+    def test_a_webhooks_secret_is_never_shown(self) -> None:
+        """It may stand in the query."""
+        url = "https://chat.test/hooks/hunter2?key=hunter3&token=a%20b"
+        settings = load({"PROBLEM_WEBHOOK": url})
+        assert settings["PROBLEM_WEBHOOK"] == url
+        assert "hunter" not in repr(settings["PROBLEM_WEBHOOK"])
+        assert "hunter" not in refusal({"PROBLEM_WEBHOOK": f"{url} "[8:]})
 
     @pytest.mark.parametrize(
         "secret", [TOKENS["PRIMARY_TOKEN"][:15], f"change-me-{LONG}", "two words-hunter2"]

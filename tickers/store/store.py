@@ -550,6 +550,14 @@ class Store:
         """Keep the status of the leader's last cycle for /health; raise FencedError."""
         self._noting({"fence": fence, "name": "worker"}, [json.dumps(status)])
 
+    def remember_told_problems(self, note: dict[str, Any], *, fence: str) -> None:
+        """Keep which problems the webhook was told of, for the next leader; raise FencedError."""
+        self._noting({"fence": fence, "name": "told_problems"}, [json.dumps(note)])
+
+    def told_problems(self) -> dict[str, Any]:
+        text = self._reads.get(_key("told_problems"))
+        return dict(json.loads(text)) if text else {}
+
     def write_audit(self, report: dict[str, Any], *, fence: str) -> None:
         """Keep the last audit's report for /health; raise FencedError."""
         self._noting({"fence": fence, "name": "audit"}, [json.dumps(report)])

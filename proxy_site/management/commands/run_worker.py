@@ -16,6 +16,7 @@ from gossip.delivery.delivery import Delivery
 from gossip.delivery.peer import Peer, PeerKind
 from gossip.doors.appeals import Hearing
 from gossip.doors.claims import Claims
+from proxy_site.health import leaders_problems
 from proxy_site.housekeeping import (
     ContradictedPeers,
     Duty,
@@ -25,6 +26,7 @@ from proxy_site.housekeeping import (
     withdraw_bars_of_banned,
 )
 from proxy_site.local import embedded_redis
+from proxy_site.problem_webhook import ProblemWebhook
 from proxy_site.serving import process_memory
 from proxy_site.worker import Pace, Worker
 from reputation import actors
@@ -101,6 +103,18 @@ def make_worker(stop: threading.Event) -> Worker:
         progress=progress_bar() if sys.stderr.isatty() else None,
         clock_skew=skew,
         exchanges={entry.symbol: entry.exchange.value for entry in settings.UNIVERSE},
+        webhook=problem_webhook(stop) if settings.PROBLEM_WEBHOOK else None,
+    )
+
+
+def problem_webhook(stop: threading.Event) -> ProblemWebhook:
+    return ProblemWebhook(
+        url=settings.PROBLEM_WEBHOOK,
+        name=settings.NODE_NAME,
+        environment=settings.ENVIRONMENT,
+        store=wiring.store(),
+        problems=leaders_problems,
+        stop=stop,
     )
 
 
