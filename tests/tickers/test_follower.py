@@ -125,6 +125,15 @@ class TestANodeOfOurKind:
         assert ours.series("VCB") == [bar(day=day) for day in (11, 12, 13, 14, 15)]
         assert ours.store.newest()["VCB"].authority is Authority.FOLLOWED
 
+    def test_a_core_whose_market_is_empty_is_no_market(self, ours: Ours, core: Core) -> None:
+        for symbol in ("VCB", "FPT"):
+            core.store.forget(symbol)
+        held = [bar(day=day) for day in (14, 15)]
+        ours.store.merge(held, Authority.FOLLOWED, fence=ours.fence)
+        with pytest.raises(FollowError, match="503 to /tickers: The market is empty"):
+            ours.follower(core.url).cycle(ours.fence)
+        assert ours.series("VCB") == held
+
     def test_later_cycles_read_only_what_changed(self, ours: Ours, core: Core) -> None:
         follower = ours.follower(core.url)
         follower.cycle(ours.fence)
