@@ -368,9 +368,9 @@ REFUSALS: list[tuple[dict[str, str], str, str]] = [
             "api.test.",
             "::1",
             "my_node",
-            "'api.test'",
         )
     ),
+    ({"ALLOWED_HOSTS": "'api.test'"}, "ALLOWED_HOSTS", "has quotes around its value"),
     (PRODUCTION | {"REDIS_URL": ""}, "REDIS_URL", "is missing"),
     *(({"CORE_NETWORK_URL": url}, "CORE_NETWORK_URL", "must be an http") for url in BAD_URLS),
     ({"INTERNAL_PEER_URLS": "https://a.test,b"}, "INTERNAL_PEER_URLS", "must be an http"),
