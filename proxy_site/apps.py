@@ -6,7 +6,8 @@ from pathlib import Path
 from django.apps import AppConfig
 from django.conf import settings
 
-from proxy_site import file_modes
+from proxy_site import file_modes, reasons
+from proxy_site.environment import SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +24,17 @@ class ProxySiteConfig(AppConfig):
 
 
 def make_files() -> None:
-    """Make the node's folders and its SQLite file, with modes that keep other users out."""
+    """Make the node's folders and its SQLite file, with modes that keep other users out.
+
+    Raises SettingsError when a folder can't be made.
+    """
     file_modes.keep_others_from_writing()
-    # SQLite makes its file, but not its folder; whitenoise warns when its own is missing.
-    file_modes.make_folder(settings.DATA_DIR, file_modes.DATA_FOLDER)
-    file_modes.make_folder(settings.STATIC_ROOT, file_modes.STATIC_FOLDER)
+    try:
+        # SQLite makes its file, but not its folder; whitenoise warns when its own is missing.
+        file_modes.make_folder(settings.DATA_DIR, file_modes.DATA_FOLDER)
+        file_modes.make_folder(settings.STATIC_ROOT, file_modes.STATIC_FOLDER)
+    except OSError as error:
+        raise SettingsError("DATA_DIR", reasons.of_folder(error), "/srv/node") from None
     database = settings.DATABASES["default"]
     if database["ENGINE"] == "django.db.backends.sqlite3":
         try:

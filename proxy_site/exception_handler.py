@@ -12,12 +12,13 @@ from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
-from proxy_site import seldom
+from proxy_site import reasons, seldom
 from tickers.snapshot.snapshot import StaleError
 
 logger = logging.getLogger(__name__)
 
 UNREADABLE, UNREADABLE_CODE = "The request can't be read.", "unreadable_request"
+NOT_MIGRATED = "The node's database isn't set up: its operator must run manage.py migrate."
 RETRY_AFTER = "2"  # seconds; a store fails over or restarts within a few
 LOG_EVERY = 1.0  # seconds between two lines while something is away
 LOG_HOSTS_EVERY = 60.0  # seconds between two lines about wrong Host headers
@@ -26,11 +27,13 @@ LONGEST_HOST = 100  # characters of a Host header that are shown
 
 def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     """Answer for DRF: when the store or the database can't be reached it is a 503, never a 500."""
-    unreachable = _unreachable(error)
+    unreachable, cause = _unreachable(error)
     if unreachable:
         if seldom.is_due(unreachable, every=LOG_EVERY):
-            logger.error("answering 503: %s can't be reached (%s)", unreachable, error)
+            logger.error("answering 503: %s", _reason(cause))
         detail = f"The node's {unreachable} can't be reached; try again soon."
+        if reasons.lacks_tables(cause):
+            detail = NOT_MIGRATED
         body = {"detail": detail, "code": f"{unreachable}_unavailable"}
         return Response(body, status=503, headers={"Retry-After": RETRY_AFTER})
     if isinstance(error, SuspiciousOperation):
@@ -46,15 +49,22 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     return response
 
 
-def _unreachable(error: BaseException | None) -> str:
-    """Return "store" or "database" if one in the chain of exceptions says so; else ""."""
-    while error is not None:
-        if isinstance(error, redis.RedisError | StaleError):
-            return "store"
-        if isinstance(error, Error):  # an InterfaceError is no DatabaseError
-            return "database"
-        error = error.__cause__
-    return ""
+def _unreachable(error: BaseException) -> tuple[str, BaseException]:
+    """Return "store" or "database", and the exception of the chain that says so; else ""."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, redis.RedisError | StaleError):
+            return "store", link
+        if isinstance(link, Error):  # an InterfaceError is no DatabaseError
+            return "database", link
+        link = link.__cause__
+    return "", error
+
+
+def _reason(cause: BaseException) -> str:
+    if isinstance(cause, Error):
+        return reasons.of_database(cause)
+    return reasons.of(cause) or str(cause)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:

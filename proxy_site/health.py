@@ -16,14 +16,22 @@ from typing import Any
 import psutil
 import redis
 from django.conf import settings
-from django.db import Error, connection
+from django.db import Error
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from gossip.delivery.peer import PeerKind
 from gossip.tokens import failures
-from proxy_site import forgotten_proxies, market_health, problem_webhook, redis_checks
+from proxy_site import (
+    forgotten_proxies,
+    market_health,
+    pending_migrations,
+    problem_webhook,
+    reasons,
+    redis_checks,
+    static_files,
+)
 from reputation.database_bulkhead import bulkhead
 from tickers import clock_skew, wiring
 from tickers.api import flag
@@ -51,6 +59,7 @@ class Health(ViewSet):
         problems: list[str] = []
         market = read_market(problems)
         check_database(problems)
+        check_static_files(problems)
         token_failures = read_cache(problems)
         body = {
             # Read after all checks, which have added their problems by now.
@@ -110,7 +119,7 @@ def read_market(problems: list[str]) -> dict[str, Any]:
         symbols = market_health.of_symbols(store, state, status, series, problems)
         problems += clock_skew.complaints(status.get("clock_skew_secs", {}))
     except redis.RedisError as error:
-        problems.append(f"the store can't be reached ({type(error).__name__})")
+        problems.append(reasons.of_store(error, for_anyone=True))
     problems += refresher.complaints()
     age, memory = refresher.age(), refresher.memory()
     if state or age is not None:  # else the age isn't known
@@ -269,10 +278,17 @@ def left_upstreams(upstream: dict[str, Any]) -> list[str]:
 
 def check_database(problems: list[str]) -> None:
     try:
-        with bulkhead().inside(), connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+        with bulkhead().inside():
+            complaint = pending_migrations.complaint()
     except Error as error:
-        problems.append(f"the database can't be reached ({type(error).__name__})")
+        complaint = reasons.of_database(error, for_anyone=True)
+    if complaint:
+        problems.append(complaint)
+
+
+def check_static_files(problems: list[str]) -> None:
+    if complaint := static_files.complaint():
+        problems.append(complaint)
 
 
 def read_cache(problems: list[str]) -> int | None:
@@ -282,7 +298,7 @@ def read_cache(problems: list[str]) -> int | None:
         problems += forgotten_proxies.complaints()
         return failures.in_the_last_hour()
     except redis.RedisError as error:
-        problems.append(f"the cache can't be reached ({type(error).__name__})")
+        problems.append(reasons.of_cache(error, for_anyone=True))
         return None
 
 

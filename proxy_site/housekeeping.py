@@ -14,6 +14,7 @@ import redis
 from django.db import Error, close_old_connections, connections
 
 from gossip.doors.claims import Claims
+from proxy_site import reasons
 from reputation import actors
 from tickers.market_clock import MarketClock
 from tickers.store.records import date_of
@@ -79,7 +80,7 @@ class Housekeeping:
             duty()
         except (redis.RedisError, Error) as error:
             if self._is_new(name, error):
-                logger.error("%s fails, and is tried again (%s)", name, error)
+                logger.error("%s fails, and is tried again (%s)", name, reasons.of(error) or error)
         except Exception as error:
             if self._is_new(name, error):
                 logger.exception("%s fails by a fault of its own, and is tried again", name)

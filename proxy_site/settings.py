@@ -179,6 +179,7 @@ REDIS_URL = (
     env.redis_url("REDIS_URL", "") if not USES_EMBEDDED_SERVER else embedded_redis.url(DATA_DIR)
 )
 CACHE_URL = env.redis_url("CACHE_URL", next_database(REDIS_URL))
+CACHE_HAS_ITS_OWN_URL = bool(env.text("CACHE_URL"))
 if same_database(CACHE_URL, REDIS_URL):
     raise SettingsError(
         "CACHE_URL",
@@ -193,6 +194,7 @@ REDIS_TIMEOUT = 5.0  # seconds, to connect and for each answer
 
 CACHES = {"default": cache(CACHE_URL, timeout=REDIS_TIMEOUT)}
 
+DATABASE_HAS_ITS_OWN_URL = bool(env.text("DATABASE_URL"))
 _database = env.database("DATABASE_URL", f"sqlite:///{quote(str(DATA_DIR / 'reputation.sqlite3'))}")
 if _database["ENGINE"] == "django.db.backends.sqlite3":
     try:
@@ -203,9 +205,9 @@ if _database["ENGINE"] == "django.db.backends.sqlite3":
         )
     except OSError as error:
         raise SettingsError(
-            "DATABASE_URL" if env.text("DATABASE_URL") else "DATA_DIR",
+            "DATABASE_URL" if DATABASE_HAS_ITS_OWN_URL else "DATA_DIR",
             f"names a folder that can't be made: {error.strerror}",
-            "sqlite:////srv/node/reputation.sqlite3" if env.text("DATABASE_URL") else "/srv/node",
+            "sqlite:////srv/node/reputation.sqlite3" if DATABASE_HAS_ITS_OWN_URL else "/srv/node",
         ) from None
     if Path(_database["NAME"]).is_dir():
         raise SettingsError(
@@ -328,12 +330,12 @@ STATIC_ROOT = DATA_DIR / "static"
 # nginx reads static files as another user, whatever the umask of the user that collected them.
 FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o755
 FILE_UPLOAD_PERMISSIONS = 0o644
-# Outside production collectstatic isn't run, and the files are found where they are.
-WHITENOISE_USE_FINDERS = not env.production
+# Files that aren't collected (by collectstatic) are found where they are.
+WHITENOISE_USE_FINDERS = True
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
-        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        "BACKEND": "proxy_site.static_files.CollectedFiles"
         if env.production
         else "django.contrib.staticfiles.storage.StaticFilesStorage"
     },

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import redis
 
-from proxy_site import redis_checks
+from proxy_site import reasons, redis_checks
 from proxy_site.addresses import Addresses, backoff
 from proxy_site.housekeeping import Housekeeping
 from proxy_site.problem_webhook import ProblemWebhook
@@ -31,6 +31,7 @@ from tickers.store.store import FencedError, Store
 logger = logging.getLogger(__name__)
 
 NAMED = 20  # symbols that each list of the status names at most
+LED_BY_ANOTHER = "standing by: another worker leads"
 LONGEST_MESSAGE = 200  # characters of an unexpected error's text that are shown
 
 Progress = Callable[[int, int], None]
@@ -121,6 +122,7 @@ class Worker:
         self._exchanges = dict(exchanges or {})  # symbol → exchange, as the universe has it
         self._webhook = webhook
         self._server_was_checked = False
+        self._obstacle = ""  # why this worker doesn't lead, as the log has it
         self._faults: set[Fault] = set()  # kinds whose traceback is in the log
         self._iterations = 0
         self._least_interval = 0.0  # seconds that the request budget needs for a cycle
@@ -134,25 +136,23 @@ class Worker:
         if self._webhook:
             self._webhook.start()
         with Lease(self._store) as lease:
-            standing_by = False
             while not self._stop.is_set():
                 fence = self._try_to_lead(lease)
                 if fence:
                     logger.info("leading: this worker fetches and delivers")
                     self._lead(lease, fence)
-                    standing_by = False
-                    continue
-                if not standing_by:
-                    logger.info("standing by: another worker leads, or the store is away")
-                    standing_by = True
-                self._stop.wait(TRY_AGAIN)
+                else:
+                    self._stop.wait(TRY_AGAIN)
 
     def run_once(self) -> bool:
-        """Run one cycle; return False when it had errors, or another worker leads."""
+        """Run one cycle; return False when it had errors, or this worker can't lead."""
         with Lease(self._store) as lease:
             fence = self._wait_to_lead(lease)
             if fence is None:
-                logger.error("another worker leads: stop it first, or leave the work to it")
+                if self._obstacle == LED_BY_ANOTHER:
+                    logger.error("another worker leads: stop it first, or leave the work to it")
+                else:
+                    logger.error("no cycle was run: %s", self._obstacle or "it was to stop")
                 return False
             self._note_listings(fence)
             self._delivery.start(fence)
@@ -166,18 +166,26 @@ class Worker:
         deadline = time.monotonic() + LIFETIME + TRY_AGAIN
         while not self._stop.is_set():
             fence = self._try_to_lead(lease)
-            if fence or time.monotonic() > deadline:
+            if fence or self._obstacle != LED_BY_ANOTHER or time.monotonic() > deadline:
                 return fence
             self._stop.wait(TRY_AGAIN)
         return None
 
     def _try_to_lead(self, lease: Lease) -> str | None:
+        """Return a fence, or None and leave in the log why not: once, however often it is tried."""
+        obstacle, level = "", logging.INFO
+        fence = None
         try:
             self._check_server()
-            return lease.try_acquire()
+            fence = lease.try_acquire()
+            if fence is None:
+                obstacle = LED_BY_ANOTHER
         except redis.RedisError as error:
-            logger.error("the store can't be reached (%s); trying again", error)
-            return None
+            obstacle, level = reasons.of_store(error), logging.ERROR
+        if obstacle and obstacle != self._obstacle:
+            logger.log(level, "%s; this worker tries again every %g s", obstacle, TRY_AGAIN)
+        self._obstacle = obstacle
+        return fence
 
     def _check_server(self) -> None:
         """Log once which settings of the server endanger the market; /health shows them."""

@@ -63,6 +63,16 @@ def ensure(data_dir: Path) -> None:
     if use:
         # After a fork the open file, and so its lock, is the parent's. This process takes its own.
         use.users.close()
+    try:
+        _held[data_dir] = _begin_use(data_dir)
+    except OSError as error:
+        raise NoServerError(
+            f"DATA_DIR can't hold the embedded server's data ({error.filename}: {error.strerror})"
+        ) from None
+    atexit.register(release, data_dir)
+
+
+def _begin_use(data_dir: Path) -> _Use:
     file_modes.make_folder(data_dir, file_modes.DATA_FOLDER)
     for name in PRIVATE:
         file_modes.close(data_dir / name)
@@ -75,8 +85,7 @@ def ensure(data_dir: Path) -> None:
                 _started[data_dir] = _start(data_dir)
             _await_answer(data_dir)
         on_failure.pop_all()
-    _held[data_dir] = _Use(os.getpid(), users)
-    atexit.register(release, data_dir)
+    return _Use(os.getpid(), users)
 
 
 def mend(data_dir: Path) -> bool:

@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.http.errors import ParseException
 
 from proxy_site.serving.cooldown import CooldownWorker
@@ -19,12 +20,17 @@ _MAPPED = "::ffff:"  # as the system writes IPv4 clients of an IPv6 socket (RFC 
 
 class GunicornWorker(CooldownWorker):
     def load_wsgi(self) -> None:
-        """Load the application, and then what the worker itself needs of its settings."""
+        """Load the application, and then what the worker itself needs of its settings.
+
+        The master's first worker ends the master where the node can't start.
+        """
         try:
             super().load_wsgi()
         except SystemExit as error:  # a setting is wrong, in one line
             sys.stderr.write(f"{error}\n")
             sys.stderr.flush()
+            if self.age == 1:
+                sys.exit(Arbiter.APP_LOAD_ERROR)
             time.sleep(PAUSE_AFTER_WRONG_SETTINGS)
             sys.exit(1)
         # The master, which imports this module, must not have the settings.

@@ -196,7 +196,7 @@ class TestAway:
         with store_away(settings), caplog.at_level(logging.DEBUG):
             for _ in range(5):
                 send_trusted(wire())
-        assert caplog.text.count("answering 503: store can't be reached") == 1
+        assert caplog.text.count("answering 503: the store can't be reached (Error ") == 1
         assert settings.PRIMARY_TOKEN not in caplog.text
 
     def test_a_server_that_refuses_writes_is_away(

@@ -8,6 +8,7 @@ import pytest
 import redis
 from django.db import DatabaseError, InterfaceError
 
+from proxy_site import reasons
 from proxy_site.housekeeping import ContradictedPeers, Housekeeping, forget_gossiped
 from tests.support.bars import (
     MONDAY,
@@ -66,7 +67,7 @@ def test_a_duty_that_fails_keeps_no_other_from_being_done_and_is_said_once(
     assert done == [1, 1, 1]
     assert housekeeping.failing == []
     assert caplog.messages == [
-        f"failing fails, and is tried again ({error})",
+        f"failing fails, and is tried again ({reasons.of(error)})",
         "failing works again",
     ]
 
@@ -103,7 +104,7 @@ def test_another_failure_of_a_failing_duty_is_said_too(caplog: pytest.LogCapture
     for _ in range(3):
         housekeeping.run_once()
     assert caplog.messages == [
-        "failing fails, and is tried again (away)",
+        "failing fails, and is tried again (the store can't be reached (away): see REDIS_URL)",
         "failing fails by a fault of its own, and is tried again",
     ]
 

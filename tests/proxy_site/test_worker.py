@@ -1,9 +1,11 @@
 """The worker's loop: leading, cycles that fail, pace, and what it tells."""
 
+import contextlib
 import datetime as dt
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import redis
 from django.conf import settings
 
+from proxy_site import worker as worker_module
 from proxy_site.housekeeping import Housekeeping, withdraw_bars_of_banned
 from proxy_site.worker import Pace, Progress, Worker
 from reputation.actors import change_by_operator
@@ -384,3 +387,77 @@ def test_overlays_of_the_banned_end_with_the_cycle(bench: Bench) -> None:
     change_by_operator(actor=banned, event=OperatorEvent.BAN, operator="ops")
     bench.worker(bench.script(quiet, quiet)).run_once()
     assert bench.store.overlays() == {}
+
+
+class TestObstacles:
+    @pytest.fixture(autouse=True)
+    def _at_once(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        monkeypatch.setattr(worker_module, "TRY_AGAIN", 0.01)
+        monkeypatch.setattr(worker_module, "LIFETIME", 0.05)
+        caplog.set_level(logging.INFO, logger="proxy_site.worker")
+
+    def test_another_leader_is_said_once(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        worker = bench.worker(bench.script(quiet))
+        tries = Countdown(bench.stop, 5)
+        with Lease(bench.store) as other:
+            other.try_acquire()
+            bench.stop.wait = tries.wait  # type: ignore[method-assign]  # no event ends it
+            worker.run()
+        assert caplog.messages == [
+            "standing by: another worker leads; this worker tries again every 0.01 s"
+        ]
+
+    def test_a_store_that_is_away_is_said_once_and_is_no_other_leader(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        worker = bench.worker(bench.script(quiet))
+        tries = Countdown(bench.stop, 5)
+        bench.stop.wait = tries.wait  # type: ignore[method-assign]  # no event ends it
+        with away(bench.store):
+            worker.run()
+        (said,) = caplog.messages
+        assert said.startswith("the store can't be reached (")
+        assert "see REDIS_URL" in said
+        assert "leads" not in said
+
+    def test_once_says_which_of_them_it_met(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with Lease(bench.store) as other:
+            other.try_acquire()
+            assert not bench.worker(bench.script(quiet)).run_once()
+        assert caplog.messages[-1] == (
+            "another worker leads: stop it first, or leave the work to it"
+        )
+        with away(bench.store):
+            assert not bench.worker(bench.script(quiet)).run_once()
+        assert caplog.messages[-1].startswith("no cycle was run: the store can't be reached (")
+
+
+class Countdown:
+    """Waits that take no time, of which the last one stops the worker."""
+
+    def __init__(self, stop: threading.Event, waits: int) -> None:
+        self._stop = stop
+        self._left = waits
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._left -= 1
+        if not self._left:
+            self._stop.set()
+        return self._stop.is_set()
+
+
+@contextlib.contextmanager
+def away(store: Store) -> Iterator[None]:
+    """Nobody listens where the store's server was."""
+    pool = store.client.connection_pool
+    there = pool.connection_kwargs["path"]
+    for path in (f"{there}.gone", there):
+        pool.connection_kwargs["path"] = path
+        pool.disconnect()
+        pool.reset()
+        if path != there:
+            yield

@@ -97,7 +97,7 @@ class Process:
 class StoreServer(Process):
     """A server as production has it (append-only file, synced every second, no eviction)."""
 
-    def __init__(self, name: str, folder: Path, port: int) -> None:
+    def __init__(self, name: str, folder: Path, port: int, **settings: str) -> None:
         folder.mkdir(parents=True)
         options = {
             "port": str(port),
@@ -107,6 +107,7 @@ class StoreServer(Process):
             "appendfsync": "everysec",
             "save": "",
             "maxmemory-policy": "noeviction",
+            **settings,
         }
         arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
         super().__init__(
@@ -114,7 +115,8 @@ class StoreServer(Process):
         )
         self._folder = folder
         self.port = port
-        self.url = f"redis://127.0.0.1:{port}/0"
+        password = f":{settings['requirepass']}@" if "requirepass" in settings else ""
+        self.url = f"redis://{password}127.0.0.1:{port}/0"
         self.client = connect(self.url, timeout=5)
 
     def start(self) -> None:
@@ -250,8 +252,9 @@ class Yard:
         self._ports.add(port)
         return port
 
-    def store(self, name: str) -> StoreServer:
-        server = StoreServer(name, self._folder / name, self.port())
+    def store(self, name: str, **settings: str) -> StoreServer:
+        """A server that isn't started yet; ``settings`` are Redis's own."""
+        server = StoreServer(name, self._folder / name, self.port(), **settings)
         self._processes.append(server)
         return server
 

@@ -42,7 +42,7 @@ class SnapshotRefresher:
         self._ask_at = 0.0
         self._asked_at = float("-inf")
         self._is_behind = False  # this process has written since it last asked
-        self._is_away = False  # the store couldn't be reached when it was last asked
+        self._outage: redis.RedisError | None = None  # why the store couldn't be asked last time
         self._lives = Lives(store)
         self._was_read = False  # the snapshot was read since the listener's last change
         self._age: float | None = None
@@ -61,7 +61,7 @@ class SnapshotRefresher:
             must_wait = held is None or self._is_behind or held.is_before(at_least)
             self._ask(at_least, wait=must_wait)
         if self._snapshot is None:
-            raise StaleError("the store can't be reached")
+            raise StaleError("the store can't be reached") from self._outage
         return self._snapshot
 
     def recent(self, *, within: float) -> Snapshot:
@@ -91,7 +91,7 @@ class SnapshotRefresher:
     @property
     def is_away(self) -> bool:
         """Return whether the store couldn't be reached when it was last asked."""
-        return self._is_away
+        return self._outage is not None
 
     @property
     def has_market(self) -> bool:
@@ -105,7 +105,7 @@ class SnapshotRefresher:
         It may if it is away, or has another epoch whose market isn't complete yet. Otherwise the
         snapshot is at the position that the store had when it was last asked.
         """
-        return self._is_away or self._lives.is_waiting
+        return self.is_away or self._lives.is_waiting
 
     def age(self) -> float | None:
         """Return the seconds since the last trusted update of the served market; None: never.
@@ -130,7 +130,7 @@ class SnapshotRefresher:
         held = self._snapshot
         if held is None or self._is_behind or time.monotonic() >= self._ask_at:
             return False
-        return self._is_away or not held.is_before(at_least)
+        return self.is_away or not held.is_before(at_least)
 
     def _ask(self, at_least: Position | None = None, *, wait: bool) -> None:
         """Ask the store for its position, and refresh the snapshot to it.
@@ -148,11 +148,11 @@ class SnapshotRefresher:
             self._asked_at = time.monotonic()
             self._ask_at = self._asked_at + self._lifetime
             self._refresh()
-            self._is_away = False
+            self._outage = None
         except redis.RedisError as error:
             if self._snapshot is not None:
                 logger.warning("serving the last snapshot: the store can't be reached (%s)", error)
-            self._is_away = True
+            self._outage = error.with_traceback(None)
             self._ask_at = time.monotonic() + AWAY_PAUSE
         finally:
             self._lock.release()
