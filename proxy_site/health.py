@@ -26,6 +26,7 @@ from gossip.tokens import failures
 from proxy_site import (
     forgotten_proxies,
     market_health,
+    ownership,
     pending_migrations,
     problem_webhook,
     reasons,
@@ -118,6 +119,7 @@ def read_market(problems: list[str]) -> dict[str, Any]:
         check_worker(status, problems, is_led=store.is_led())
         symbols = market_health.of_symbols(store, state, status, series, problems)
         problems += clock_skew.complaints(status.get("clock_skew_secs", {}))
+        check_ownership(problems)
     except redis.RedisError as error:
         problems.append(reasons.of_store(error, for_anyone=True))
     problems += refresher.complaints()
@@ -284,6 +286,15 @@ def check_database(problems: list[str]) -> None:
         complaint = reasons.of_database(error, for_anyone=True)
     if complaint:
         problems.append(complaint)
+
+
+def check_ownership(problems: list[str]) -> None:
+    try:
+        ownership.check()
+    except ownership.NotOursError:
+        problems.append("the store or the cache isn't this node's alone: run manage.py doctor")
+    except redis.RedisError:
+        pass  # what is away is told where it is asked
 
 
 def check_static_files(problems: list[str]) -> None:

@@ -4,6 +4,7 @@
 cycle (tickers.core_fetch or tickers.follower), and delivery sends.
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -20,6 +21,7 @@ import redis
 from proxy_site import reasons, redis_checks
 from proxy_site.addresses import Addresses, backoff
 from proxy_site.housekeeping import Housekeeping
+from proxy_site.ownership import NotOursError
 from proxy_site.problem_webhook import ProblemWebhook
 from tickers.clock_skew import ClockSkew
 from tickers.cycle_report import CycleReport
@@ -91,7 +93,10 @@ class Fault:
 
 
 class Worker:
-    """One worker process's loop over ``sources``, until ``stop`` is set."""
+    """One worker process's loop over ``sources``, until ``stop`` is set.
+
+    ``admit`` raises NotOursError when the store isn't this node's.
+    """
 
     def __init__(
         self,
@@ -105,6 +110,7 @@ class Worker:
         mode: str,
         stop: threading.Event,
         progress: Progress | None = None,
+        admit: Callable[[], None] = lambda: None,
         clock_skew: ClockSkew | None = None,
         exchanges: Mapping[str, str] | None = None,
         webhook: ProblemWebhook | None = None,
@@ -117,6 +123,8 @@ class Worker:
         self._pace = pace
         self._mode = mode
         self._stop = stop
+        self._admit = admit
+        self._is_admitted = False
         self._progress = progress
         self._clock_skew = clock_skew or ClockSkew()
         self._exchanges = dict(exchanges or {})  # symbol → exchange, as the universe has it
@@ -131,23 +139,35 @@ class Worker:
         # When to ask again after a cycle in which all addresses failed; None: one answered.
         self._resumes_at: float | None = None
 
-    def run(self) -> None:
-        """Lead whenever the lease is free, until ``stop`` is set."""
+    def run(self) -> bool:
+        """Lead whenever the lease is free, until ``stop`` is set.
+
+        Returns False, at once, when the store isn't this node's.
+        """
         if self._webhook:
             self._webhook.start()
         with Lease(self._store) as lease:
             while not self._stop.is_set():
-                fence = self._try_to_lead(lease)
+                try:
+                    fence = self._try_to_lead(lease)
+                except NotOursError as error:
+                    logger.error("%s", error)
+                    return False
                 if fence:
                     logger.info("leading: this worker fetches and delivers")
                     self._lead(lease, fence)
                 else:
                     self._stop.wait(TRY_AGAIN)
+        return True
 
     def run_once(self) -> bool:
         """Run one cycle; return False when it had errors, or this worker can't lead."""
         with Lease(self._store) as lease:
-            fence = self._wait_to_lead(lease)
+            try:
+                fence = self._wait_to_lead(lease)
+            except NotOursError as error:
+                logger.error("%s", error)
+                return False
             if fence is None:
                 if self._obstacle == LED_BY_ANOTHER:
                     logger.error("another worker leads: stop it first, or leave the work to it")
@@ -176,6 +196,7 @@ class Worker:
         obstacle, level = "", logging.INFO
         fence = None
         try:
+            self._ask_whose_store()
             self._check_server()
             fence = lease.try_acquire()
             if fence is None:
@@ -186,6 +207,13 @@ class Worker:
             logger.log(level, "%s; this worker tries again every %g s", obstacle, TRY_AGAIN)
         self._obstacle = obstacle
         return fence
+
+    def _ask_whose_store(self) -> None:
+        """Ask until it is known; a cache that is away keeps no worker from leading."""
+        if not self._is_admitted:
+            with contextlib.suppress(redis.RedisError):
+                self._admit()
+                self._is_admitted = True
 
     def _check_server(self) -> None:
         """Log once which settings of the server endanger the market; /health shows them."""

@@ -15,6 +15,7 @@ from django.conf import settings
 
 from proxy_site import worker as worker_module
 from proxy_site.housekeeping import Housekeeping, withdraw_bars_of_banned
+from proxy_site.ownership import NotOursError
 from proxy_site.worker import Pace, Progress, Worker
 from reputation.actors import change_by_operator
 from reputation.models import Actor
@@ -76,7 +77,11 @@ class Bench:
     stop: threading.Event
 
     def worker(
-        self, *sources: Script, clock: MarketClock | None = None, pace: Pace = PACE
+        self,
+        *sources: Script,
+        clock: MarketClock | None = None,
+        pace: Pace = PACE,
+        admit: Callable[[], None] = lambda: None,
     ) -> Worker:
         return Worker(
             store=self.store,
@@ -93,6 +98,7 @@ class Bench:
             pace=pace,
             mode="core",
             stop=self.stop,
+            admit=admit,
         )
 
     def script(self, *steps: Callable[[str], CycleReport]) -> Script:
@@ -434,6 +440,21 @@ class TestObstacles:
         with away(bench.store):
             assert not bench.worker(bench.script(quiet)).run_once()
         assert caplog.messages[-1].startswith("no cycle was run: the store can't be reached (")
+
+    @pytest.mark.parametrize("run", ["run", "run_once"])
+    def test_a_store_of_another_node_ends_the_worker(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture, run: str
+    ) -> None:
+        answers: list[Exception] = [redis.ConnectionError("away"), NotOursError("it is node-b's")]
+
+        def admit() -> None:
+            raise answers.pop(0)
+
+        with Lease(bench.store) as other:
+            other.try_acquire()
+            worker = bench.worker(bench.script(quiet), admit=admit)
+            assert not getattr(worker, run)()
+        assert caplog.messages[-1] == "it is node-b's"
 
 
 class Countdown:

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
 
+from proxy_site import ownership
 from proxy_site.local import embedded_redis
 from proxy_site.local.processes import Processes, stop_on_signals, why_not_listen
 
@@ -25,6 +26,7 @@ class Command(BaseCommand):
         if settings.USES_EMBEDDED_SERVER:
             embedded_redis.ensure(settings.DATA_DIR)
         call_command("migrate", verbosity=0)
+        ownership.end_unless_ours()
         with Processes() as processes:
             processes.start(
                 "the API",

@@ -16,6 +16,7 @@ from gossip.delivery.delivery import Delivery
 from gossip.delivery.peer import Peer, PeerKind
 from gossip.doors.appeals import Hearing
 from gossip.doors.claims import Claims
+from proxy_site import ownership
 from proxy_site.health import leaders_problems
 from proxy_site.housekeeping import (
     ContradictedPeers,
@@ -55,6 +56,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, once: bool, **options: Any) -> None:
         if settings.USES_EMBEDDED_SERVER:
             embedded_redis.ensure(settings.DATA_DIR)
+        ownership.end_unless_ours()
         stop = threading.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: stop.set())
@@ -62,9 +64,7 @@ class Command(BaseCommand):
         process_memory.freeze_imported_objects()
         outcome: list[bool] = []
         work = worker.run_once if once else worker.run
-        thread = threading.Thread(
-            target=lambda: outcome.append(work() is not False), name="worker", daemon=True
-        )
+        thread = threading.Thread(target=lambda: outcome.append(work()), name="worker", daemon=True)
         thread.start()
         while thread.is_alive() and not stop.is_set():
             thread.join(0.2)
@@ -100,6 +100,7 @@ def make_worker(stop: threading.Event) -> Worker:
         ),
         mode="public" if settings.IS_PUBLIC_NODE else "core",
         stop=stop,
+        admit=ownership.require,
         progress=progress_bar() if sys.stderr.isatty() else None,
         clock_skew=skew,
         exchanges={entry.symbol: entry.exchange.value for entry in settings.UNIVERSE},
