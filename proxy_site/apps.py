@@ -17,7 +17,8 @@ class ProxySiteConfig(AppConfig):
 
     def ready(self) -> None:
         make_files()
-        # This needs models, which aren't loaded when the module is imported.
+        # These need models, which aren't loaded when the module is imported.
+        from proxy_site import checks  # noqa: F401 - the import registers them
         from proxy_site.middleware import release_signals
 
         release_signals()

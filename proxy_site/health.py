@@ -168,6 +168,7 @@ def leaders_problems() -> list[str]:
     market_health.of_symbols(store, state, status, series, problems)
     problems += clock_skew.complaints(status.get("clock_skew_secs", {}))
     check_trust(state.age, problems)
+    check_ownership(problems)
     check_database(problems)
     read_cache(problems)
     return problems

@@ -40,8 +40,8 @@ TAKE = (
 )
 ANOTHER = "name another database, or empty this one where nothing uses it (redis-cli FLUSHDB)"
 
-# The identity of a node without tables, which has left no mark yet.
-UNMIGRATED = "unmigrated"
+# The identity of a node that has made none yet, or has no tables for it: it has left no mark.
+NONE_YET = "none yet"
 
 _identity: list[str] = []  # once it is known
 
@@ -82,7 +82,7 @@ def identity(*, makes: bool = True) -> str:
     asking = threading.Thread(target=_ask, args=(makes, answer), name="identity", daemon=True)
     asking.start()
     asking.join(PATIENCE)
-    if answer and answer[0] != UNMIGRATED:
+    if answer and answer[0] != NONE_YET:
         _identity[:] = answer
     return answer[0] if answer else ""
 
@@ -95,11 +95,12 @@ def _ask(makes: bool, answer: list[str]) -> None:
         if makes:
             answer.append(Node.objects.get_or_create(pk=_ROW)[0].identity)
         else:
-            answer += Node.objects.filter(pk=_ROW).values_list("identity", flat=True)
+            row = Node.objects.filter(pk=_ROW).first()
+            answer.append(row.identity if row else NONE_YET)
     except Error as error:
         # /health and the worker's log say what is wrong with the database.
         if reasons.lacks_tables(error):
-            answer.append(UNMIGRATED)
+            answer.append(NONE_YET)
     finally:
         connection.close()
 
@@ -121,17 +122,21 @@ def require() -> None:
     _check(identity() if not settings.USES_EMBEDDED_SERVER else "", marks=True)
 
 
-def check() -> None:
+def check(*, asks: bool = False) -> None:
     """Raise NotOursError, or RedisError, as ``require`` does, but leave no mark.
 
-    Without an identity that this process knows, only other uses of the two databases are seen.
+    Unless it ``asks`` the database, a process that doesn't know its identity yet sees only other
+    uses of the two databases.
     """
-    _check("".join(_identity) if not settings.USES_EMBEDDED_SERVER else "", marks=False)
+    ours = "".join(_identity)
+    if asks and not settings.USES_EMBEDDED_SERVER:
+        ours = identity(makes=False)
+    _check(ours, marks=False)
 
 
 def _check(ours: str, *, marks: bool) -> None:
     store, cache = _store(), _cache()
-    mark = _new_mark(ours) if marks and ours not in ("", UNMIGRATED) else b""
+    mark = _new_mark(ours) if marks and ours not in ("", NONE_YET) else b""
     _refuse_cache_as_store(store)
     if ours:
         _refuse_other_owner(store, STORE_MARK, "REDIS_URL", "store", ours, mark)
@@ -210,7 +215,7 @@ def take() -> list[str]:
     _refuse_cache_as_store(store)
     _refuse_store_as_cache(store, cache)
     ours = identity()
-    if ours in ("", UNMIGRATED):
+    if ours in ("", NONE_YET):
         raise NotOursError("the database doesn't tell this node's identity: run manage.py doctor")
     if wiring.store().leaders_fence():
         raise NotOursError(

@@ -399,21 +399,21 @@ LOGGING = {
 }
 
 # --- Remarks for the operator -------------------------------------------------------------------
-_remarks = env.remarks
+REMARKS = env.remarks  # what the operator may not have meant
 if IS_PUBLIC_NODE and (INTERNAL_PEER_URLS or env.text("PUBLIC_PEER_URLS")):
-    _remarks.append(
+    REMARKS.append(
         "INTERNAL_PEER_URLS and PUBLIC_PEER_URLS have no effect: CORE_NETWORK_URL makes this a "
         "public node, which sends to nobody"
     )
 if set(INTERNAL_PEER_URLS) & set(PUBLIC_PEER_URLS):
-    _remarks.append(
+    REMARKS.append(
         "PUBLIC_PEER_URLS names a node of INTERNAL_PEER_URLS, which gets every bar twice"
     )
 if env.production and env.text("DEBUG_SYSTEM_TIME"):
-    _remarks.append("DEBUG_SYSTEM_TIME has no effect in production")
+    REMARKS.append("DEBUG_SYSTEM_TIME has no effect in production")
 if any("://" in word or word.startswith("*.") for word in NO_PROXY.replace(" ", "").split(",")):
-    _remarks.append(
+    REMARKS.append(
         "NO_PROXY takes hosts (and all below them), addresses and networks, and neither URLs nor *."
     )
-for _remark in _remarks:
+for _remark in REMARKS:
     sys.stderr.write(f"aipriceaction-proxy: {_remark}\n")

@@ -310,6 +310,8 @@ ASKS_THE_WALL_CLOCK = {
     "proxy_site/worker.py": "when the worker told, for /health",
     "proxy_site/problem_webhook.py": "since when a problem is there, for people",
     "proxy_site/health.py": "how long ago that was, for people",
+    "proxy_site/ownership.py": "since when a store is a node's, for people",
+    "proxy_site/doctor/network.py": "compares it with Redis's",
     "proxy_site/local/demo.py": "the session that a rehearsal begins with",
     "simulator/__main__.py": "the session that a rehearsal begins with",
     "reputation/actors.py": "when a ban ends, and how far scores have faded",

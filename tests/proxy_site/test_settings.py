@@ -1025,9 +1025,10 @@ class TestProcesses:
         assert secret is None or secret not in done.stderr
 
     def test_production_is_clean_under_check_deploy(self) -> None:
-        done = run(
-            "manage.py", "check", "--deploy", "--fail-level", "WARNING", **TOKENS | PRODUCTION
-        )
+        variables = TOKENS | PRODUCTION
+        collected = run("manage.py", "collectstatic", "--noinput", "--verbosity=0", **variables)
+        assert collected.returncode == 0
+        done = run("manage.py", "check", "--deploy", "--fail-level", "WARNING", **variables)
         assert (done.returncode, done.stderr) == (0, "")
         # Four look for middleware by name; test_middleware.py looks for what it does.
         assert "no issues (4 silenced)" in done.stdout

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -130,30 +130,36 @@ def upstreams(
 def core_fetch(
     stop: threading.Event, skew: ClockSkew, *, url: str, on_change: Callable[[], None]
 ) -> CoreFetch:
-    store = wiring.store()
     return CoreFetch(
-        store=store,
+        store=wiring.store(),
         clock=wiring.market_clock(),
-        client=VciClient(
-            base_url=url,
-            budget=RequestBudget(
-                limit=settings.VCI_RATE_LIMIT,
-                server=store.client,
-                source="" if url == settings.VCI_BASE_URLS[0] else source_name(url),
-            ),
-            batch_size=settings.VCI_BATCH_SIZE,
-            largest_batch=len(settings.UNIVERSE),
-            stop=stop,
-            clock_skew=skew,
-            spellings=settings.UNIVERSE.spellings,
-            indices=settings.UNIVERSE.indices,
-            own_id=store.node_id,
-            oldest=settings.TRUST_WINDOW,
-        ),
+        client=vci_client(stop, skew, url=url),
         symbols=settings.UNIVERSE.symbols,
         history_start=settings.HISTORY_START,
         stop=stop,
         on_change=on_change,
+    )
+
+
+def vci_client(stop: threading.Event, skew: ClockSkew, *, url: str, **limits: Any) -> VciClient:
+    """Return the client of one upstream, whose requests count in the node's budget for it."""
+    store = wiring.store()
+    return VciClient(
+        base_url=url,
+        budget=RequestBudget(
+            limit=settings.VCI_RATE_LIMIT,
+            server=store.client,
+            source="" if url == settings.VCI_BASE_URLS[0] else source_name(url),
+        ),
+        batch_size=settings.VCI_BATCH_SIZE,
+        largest_batch=len(settings.UNIVERSE),
+        stop=stop,
+        clock_skew=skew,
+        spellings=settings.UNIVERSE.spellings,
+        indices=settings.UNIVERSE.indices,
+        own_id=store.node_id,
+        oldest=settings.TRUST_WINDOW,
+        **limits,
     )
 
 
@@ -174,7 +180,10 @@ def housekeeping() -> Housekeeping:
     return Housekeeping(duties)
 
 
-def followers(stop: threading.Event, skew: ClockSkew) -> list[Follower]:
+def followers(
+    stop: threading.Event, skew: ClockSkew, *, urls: Sequence[str] | None = None
+) -> list[Follower]:
+    """Return a follower of each core network; ``urls``: by default those of the settings."""
     return [
         Follower(
             wiring.store(),
@@ -184,7 +193,7 @@ def followers(stop: threading.Event, skew: ClockSkew) -> list[Follower]:
             stop=stop,
             clock_skew=skew,
         )
-        for url in settings.CORE_NETWORK_URLS
+        for url in urls or settings.CORE_NETWORK_URLS
     ]
 
 
