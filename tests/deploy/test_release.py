@@ -225,13 +225,29 @@ class Load:
         get = ("/tickers?limit=1", "/tickers/group", "/health", "/")
         if number % 5 < len(get):
             return self._front.get(get[number % 5]).status_code
-        return self._front.request(
-            "POST",
-            "/gossip",
-            data=json.dumps(a_bar(next(self._volume))),
-            Content_Type="application/json",
-            Authorization=f"Bearer {PRIMARY}",
-        ).status_code
+        return post(self._front, next(self._volume))
+
+
+def post(front: Front, volume: int) -> int:
+    return front.request(
+        "POST",
+        "/gossip",
+        data=json.dumps(a_bar(volume)),
+        Content_Type="application/json",
+        Authorization=f"Bearer {PRIMARY}",
+    ).status_code
+
+
+def fill(site: Site, front: Front) -> None:
+    """A market of one bar: an empty one has nothing to serve, which is a 503."""
+
+    def is_taken() -> bool:
+        try:
+            return post(front, 1_000) == 200
+        except requests.RequestException:
+            return False
+
+    wait_for(is_taken, "the node to take a bar", site)
 
 
 def commit(front: Front) -> str:
@@ -243,7 +259,7 @@ def commit(front: Front) -> str:
 
 def release(site: Site, front: Front, replace: Callable[[], None]) -> Load:
     """The load that was on the node while it was released."""
-    wait_for(lambda: front.get("/health").status_code == 200, "the node to answer", site)
+    fill(site, front)
     with Load(front) as load:
         wait_for(lambda: len(load.seconds) > 2 * RATE, "requests to the old release", site)
         site.release()
@@ -274,14 +290,17 @@ def test_a_restart_fails_no_request(site: Site, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_release_that_cant_start_leaves_the_one_that_runs(site: Site, tmp_path: Path) -> None:
-    with nginx(tmp_path / "front", site.port, limits=False) as front, Load(front) as load:
-        wait_for(lambda: len(load.seconds) > RATE, "requests", site)
-        site.release()
-        with site.settings.open("a") as settings:
-            settings.write("TRUST_WINDOW=long\n")
-        site.ask_to_hand_over()
-        wait_for(lambda: "TRUST_WINDOW must be a number" in site.log(), "a line in the log", site)
-        asked = len(load.seconds)
-        wait_for(lambda: len(load.seconds) > asked + RATE, "requests", site)
-        assert commit(front) != "released"
+    with nginx(tmp_path / "front", site.port, limits=False) as front:
+        fill(site, front)
+        with Load(front) as load:
+            wait_for(lambda: len(load.seconds) > RATE, "requests", site)
+            site.release()
+            with site.settings.open("a") as settings:
+                settings.write("TRUST_WINDOW=long\n")
+            site.ask_to_hand_over()
+            refusal = "TRUST_WINDOW must be a number"
+            wait_for(lambda: refusal in site.log(), "a line in the log", site)
+            asked = len(load.seconds)
+            wait_for(lambda: len(load.seconds) > asked + RATE, "requests", site)
+            assert commit(front) != "released"
     assert load.failed == []
