@@ -8,7 +8,8 @@ in them.
 
 import json
 import re
-from itertools import accumulate
+from itertools import accumulate, count
+from operator import sub
 from typing import Any
 
 MAX_DEPTH = 32
@@ -102,11 +103,10 @@ class Shape:
         brackets = _STRING.sub(b"", brackets)
         outside, quote, _ = brackets.partition(b'"')
         self._in_string = bool(quote)
-        steps = outside.translate(_STEPS)
-        for depth in accumulate(steps, lambda at, step: at + step - 1, initial=self._depth):
-            if depth > MAX_DEPTH:
-                raise JsonError(f"it is nested too deep, beyond {MAX_DEPTH} levels")
-            self._depth = depth
+        steps = outside.translate(_STEPS)  # each is one more than the change of the depth
+        if max(map(sub, accumulate(steps, initial=self._depth), count())) > MAX_DEPTH:
+            raise JsonError(f"it is nested too deep, beyond {MAX_DEPTH} levels")
+        self._depth += sum(steps) - len(steps)
 
     def _refuse_long_numbers(self, piece: bytes) -> None:
         digits = (self._tail + piece).translate(_ZEROS)

@@ -8,6 +8,7 @@ with the larger volume is used, and of equal ones the later. Nothing here does I
 """
 
 import datetime as dt
+import itertools
 import math
 import re
 from collections import Counter
@@ -19,6 +20,7 @@ from typing import Any, Generic, Literal, TypeVar
 from tickers import bounded_json
 from tickers.bar import Bar, BarError, day_of, epoch_of
 from tickers.vci.errors import AnswerError, HtmlError, NotJsonError
+from tickers.vci.rows import ReadRow, Rows, can_be_compared
 
 PointInterval = Literal["1m", "5m", "15m", "30m", "1H", "1W", "1M"]
 Interval = Literal["1m", "5m", "15m", "30m", "1H", "1D", "1W", "1M"]
@@ -103,16 +105,21 @@ def read(
     interval: Interval,
     spellings: Mapping[str, str] = MappingProxyType({}),
     indices: Collection[str] = (),
+    last: Rows | None = None,
 ) -> Answer[Any]:
     """Return the answer to a request for ``asked``: of Bar for 1D, else of Point.
 
+    ``body`` is one that a bounded_json.Shape has examined.
     ``spellings`` has the upstream's names of symbols that it spells differently; case is folded.
     ``indices`` are the symbols whose closes may be rounded. Objects of symbols that weren't asked
-    for are counted in ``dropped``. Raises AnswerError.
+    for are counted in ``dropped``. ``last`` has the rows of the same upstream's last answer of 1D,
+    and gets this one's. Raises AnswerError.
     """
     start, fold = frame(interval).start, frame(interval).fold
     dropped: Counter[str] = Counter()
-    found = {symbol: _Found(symbol, rounds=symbol in indices) for symbol in asked}
+    if last is None or interval != "1D" or not can_be_compared(body):
+        last = Rows()
+    found = {s: _Found(s, rounds=s in indices, last=last.of(s)) for s in asked}
     by_name = {spellings.get(symbol, symbol).upper(): symbol for symbol in asked}
     for item in _items(body):
         name = item.get("symbol") if isinstance(item, dict) else None
@@ -122,7 +129,9 @@ def read(
         else:
             dropped["an object of no symbol that was asked for"] += 1
     for each in found.values():
-        dropped.update(each.dropped)
+        last.note(each.symbol, each.rows)
+        if each.dropped:
+            dropped.update(each.dropped)
         if each.bars and each.error:
             dropped["an object beside another of its symbol that can be read"] += 1
     return Answer(
@@ -147,7 +156,7 @@ def _items(body: bytes) -> list[Any]:
         raise NotJsonError("the upstream answered 200 with an empty body")
     try:
         # NaN and Infinity, which aren't JSON, are accepted here, so that they spoil one bar each.
-        items = bounded_json.loads(body)
+        items = bounded_json.build(body)
     except bounded_json.JsonError as error:
         if error.position is None:
             raise NotJsonError(
@@ -184,10 +193,11 @@ class _Found:
 
     symbol: str
     rounds: bool
+    last: Sequence[ReadRow | None]
+    rows: list[ReadRow | None] = field(default_factory=list)
     bars: dict[int, Bar] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
     objects: int = 0
-    rows: int = 0
     error: str = ""  # of an object that can't be read
 
     def add(self, item: Mapping[str, Any], *, start: Callable[[int], int]) -> None:
@@ -197,19 +207,27 @@ class _Found:
         except AnswerError as error:
             self.error = str(error)
             return
-        for time, *values in zip(*columns, strict=True):
-            self.rows += 1
-            try:
-                instant = _epoch(time)
-                bar = self._bar(day_of(instant), values)
-            except BarError as error:
-                self.dropped[str(error)] += 1
+        known = itertools.chain(self.last, itertools.repeat(None))
+        for values, before in zip(zip(*columns, strict=True), known, strict=False):
+            same = before is not None and before.values == values
+            row = before if same else self._row(values, start)
+            self.rows.append(row)
+            if row is None:
                 continue
-            stands = self.bars.get(key := start(instant))
+            stands = self.bars.get(row.start)
             if stands is not None:
                 self.dropped["another bar of the same time"] += 1
-            if stands is None or bar.volume >= stands.volume:
-                self.bars[key] = bar
+            if stands is None or row.bar.volume >= stands.volume:
+                self.bars[row.start] = row.bar
+
+    def _row(self, values: tuple[Any, ...], start: Callable[[int], int]) -> ReadRow | None:
+        """Read a row; return None, and count why, if it makes no bar."""
+        try:
+            instant = _epoch(values[0])
+            return ReadRow(values, start(instant), self._bar(day_of(instant), values[1:]))
+        except BarError as error:
+            self.dropped[str(error)] += 1
+            return None
 
     def _bar(self, day: dt.date, values: Sequence[Any]) -> Bar:
         opened, high, low, close = map(_price, ("open", "high", "low", "close"), values)
@@ -231,7 +249,7 @@ class _Found:
         if not self.rows:
             return f"its columns are empty (symbol {self.symbol})"
         reasons = ", ".join(f"{why} ({n})" for why, n in self.dropped.most_common(_REASONS_TOLD))
-        return f"none of its {self.rows} bars is usable: {reasons} (symbol {self.symbol})"
+        return f"none of its {len(self.rows)} bars is usable: {reasons} (symbol {self.symbol})"
 
 
 def _epoch(value: object) -> int:
@@ -255,6 +273,8 @@ def _number(name: str, value: object) -> float:
 
 
 def _price(name: str, value: object) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value
     try:
         return float(_number(name, value))
     except OverflowError:

@@ -25,6 +25,7 @@ from tickers.vci.door import Door
 from tickers.vci.errors import AnswerError, DoorError
 from tickers.vci.fetch import Failure, Fetch
 from tickers.vci.request_budget import RequestBudget
+from tickers.vci.rows import Rows
 from tickers.vci.upstream import Retries, Upstream, UpstreamCounters
 
 __all__ = ["Answer", "Failure", "UpstreamCounters", "VciClient"]
@@ -81,6 +82,7 @@ class VciClient:
             session=session,
             clock_skew=clock_skew,
         )
+        self._rows = Rows()
         self._batches = BatchSize(size=batch_size, largest=largest_batch)
         self._pace = budget.pace
         self.source = source_name(base_url)
@@ -211,6 +213,7 @@ class VciClient:
                 interval=interval,
                 spellings=self._spellings,
                 indices=self._indices,
+                last=self._rows,
             )
         except (AnswerError, DoorError) as error:
             self.counters.errors.add(error.kind)
