@@ -407,6 +407,8 @@ def compare(bars: Sequence[Bar], stored: Sequence[tuple[int, bytes]]) -> tuple[b
     if not bars or not stored:
         return bool(bars), list(bars)
     newest = stored[-1][0]
+    if bars[-1].epoch == newest and _closed_days_are(bars, stored):
+        return False, [bars[-1]]
     ours = dict(stored)
     # The last bar is always merged: that ends overlays and confirms a peer's bar.
     changed = [
@@ -422,6 +424,11 @@ def compare(bars: Sequence[Bar], stored: Sequence[tuple[int, bytes]]) -> tuple[b
     if bars[0].epoch <= newest and not adjusted:
         return False, changed
     return True, [*(bar for bar in bars[:-1] if bar.epoch > newest), *bars[-1:]]
+
+
+def _closed_days_are(bars: Sequence[Bar], stored: Sequence[Row]) -> bool:
+    """Return whether all bars but the last are the stored ones of the same days, as mostly."""
+    return [bar.encode() for bar in bars[:-1]] == [row for _, row in stored[-len(bars) : -1]]
 
 
 def differs(bar: Bar, other: Bar) -> bool:

@@ -8,13 +8,13 @@ a symbol a suspect (tickers/suspects.py). A stored day that three answers in a r
 import datetime as dt
 import functools
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from tickers import audit
 from tickers.bar import Bar, day_of
 from tickers.cycle_report import CycleReport
-from tickers.snapshot.series import Row, bar_of
+from tickers.snapshot.series import Row, close_of
 from tickers.store.store import Store
 from tickers.suspects import HOUR, Finding, Reason, Suspect, is_beyond, judge, most_adjusted
 from tickers.verdict import Authority, Verdict
@@ -35,8 +35,11 @@ class Lacking:
         """Compare an answer of the symbol, sorted by day, with its stored days."""
         if not bars:
             return
-        first, last, has = bars[0].day, bars[-1].day, {bar.day for bar in bars}
+        has = {bar.day for bar in bars}
         before = self._counts.pop(symbol, {})
+        if not before and has.issuperset(stored):
+            return
+        first, last = bars[0].day, bars[-1].day
         counts = {day: n for day, n in before.items() if not first <= day <= last}
         for day in stored:
             if first <= day <= last and day not in has:
@@ -71,6 +74,7 @@ class Intake:
         self._store, self._authority, self._fence = store, authority, fence
         self.cycle, self.symbols, self._history_start = cycle, symbols, history_start
         self._lacking, self._accepts = lacking or Lacking(), accepts
+        self._open: set[dt.date] = set()
         self._closed: dict[dt.date, set[str]] = {}
         # Adjusted series wait for the cycle's end, as more than a few of them are no ex-dates.
         self._waiting: dict[str, tuple[list[Bar], dict[str, Any]]] = {}
@@ -97,6 +101,8 @@ class Intake:
 
     def open_days(self, bars: Sequence[Bar]) -> list[Bar]:
         """Return the bars of days on which the exchanges were open; the others are counted."""
+        if self._are_open(bar.day for bar in bars):
+            return list(bars)
         calendar, today = self._store.clock.calendar, self._store.clock.today()
         kept = []
         for bar in bars:
@@ -106,6 +112,15 @@ class Intake:
                 self._closed.setdefault(bar.day, set()).add(bar.symbol)
                 self.cycle.bars_dropped += 1
         return kept
+
+    def _are_open(self, days: Iterable[dt.date]) -> bool:
+        """Return whether the exchanges were open on all of these days.
+
+        The series of a market have the same last days, so those found open are remembered.
+        """
+        new = set(days) - self._open
+        self._open |= {day for day in new if self._store.clock.calendar.is_trading_day(day)}
+        return new <= self._open
 
     def credible(
         self, symbol: str, bars: Sequence[Bar], answer: Sequence[Bar], close: float | None
@@ -164,8 +179,7 @@ class Intake:
         """
         days = [day_of(day) for day, _ in rows]
         self._lacking.note(symbol, bars, days)
-        calendar = self._store.clock.calendar
-        return bool(self._lacking.gone(symbol)) or not all(map(calendar.is_trading_day, days))
+        return bool(self._lacking.gone(symbol)) or not self._are_open(days)
 
     def series(self, symbol: str, bars: Sequence[Bar], rows: Sequence[Row], **how: Any) -> None:
         """Judge a full answer by the stored ``rows`` of a loaded series (or none), and take it."""
@@ -313,7 +327,7 @@ class Intake:
 
 
 def last_close(rows: Sequence[Row]) -> float | None:
-    return bar_of(rows[-1][1]).close if rows else None
+    return close_of(rows[-1][1]) if rows else None
 
 
 def _only_moves_newest(bars: Sequence[Bar], rows: Sequence[Row]) -> bool:

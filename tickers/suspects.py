@@ -115,7 +115,8 @@ def fingerprint(bars: Sequence[Bar], until: str) -> str:
 
 def is_beyond(bar: Bar, last_close: float) -> bool:
     """Return whether a price is more than ten times, or less than a tenth, of the last close."""
-    return not all(last_close / BEYOND <= price <= last_close * BEYOND for price in bar.prices)
+    prices = bar.prices
+    return min(prices) < last_close / BEYOND or max(prices) > last_close * BEYOND
 
 
 def most_adjusted(symbols: int) -> int:

@@ -15,6 +15,8 @@ from tickers.snapshot.coding import Coding
 
 DAY = 86_400  # seconds
 
+_CLOSE = b'"close":'
+
 Row = tuple[int, bytes]  # a day (epoch seconds), and its encoded bar
 
 
@@ -133,6 +135,11 @@ class Series:
 
 def volume_of(bar: bytes) -> int:
     return int(bar[bar.rindex(b":") + 1 : -1])
+
+
+def close_of(bar: bytes) -> float:
+    at = bar.rindex(_CLOSE) + len(_CLOSE)
+    return float(bar[at : bar.index(b",", at)])
 
 
 def bar_of(encoded: bytes) -> Bar:

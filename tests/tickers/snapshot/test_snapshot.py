@@ -31,7 +31,7 @@ from tests.support.bars import (
 )
 from tickers.bar import Bar, epoch_of
 from tickers.snapshot.refresh import SnapshotRefresher, load
-from tickers.snapshot.series import History, bar_of, volume_of
+from tickers.snapshot.series import History, bar_of, close_of, volume_of
 from tickers.snapshot.snapshot import Selection, Snapshot, StaleError
 from tickers.store.records import Change, Position, State, day_in
 from tickers.store.redis_client import connect
@@ -288,9 +288,10 @@ def test_an_overlay_ends_in_the_snapshot_with_its_day(
     assert len(served(refresher.current(), selection=EVERYTHING)) == 1
 
 
-def test_an_encoded_bar_tells_its_day_and_volume() -> None:
+def test_an_encoded_bar_tells_its_day_close_and_volume() -> None:
     one = bar(day=THURSDAY, volume=16_667_800, close=99.95, half_width=0.05)
     assert day_in(one.encode()) == epoch_of(THURSDAY)
+    assert close_of(one.encode()) == 99.95
     assert volume_of(one.encode()) == 16_667_800
     assert bar_of(one.encode()) == one
 
