@@ -247,6 +247,9 @@ def _apply(
             overlays[change.symbol] = (day, change.bar)
             return
         before = series.get(change.symbol)
+        if before and before.day == day:  # its history is held, or not, as before
+            series[change.symbol] = before.with_bar(day, change.bar)
+            return
         made = before.with_bar(day, change.bar) if before else Series.of([(day, change.bar)])
         series[change.symbol] = room.hold(made, instead_of=before)
 

@@ -68,6 +68,8 @@ class Revisions:
         """Return the revisions after a bar of that day changed at ``revision``."""
         if revision <= self.history:
             return self
+        if self._days and self._days[-1] == day:
+            return self._with_newest(revision)
         days = list(self.days())
         at = bisect_left(self._days, day)
         if at < len(days) and days[at][0] == day:
@@ -79,6 +81,15 @@ class Revisions:
             history = max(history, days.pop(0)[1])
             days = [(day, revision) for day, revision in days if revision > history]
         return Revisions(history, days)
+
+    def _with_newest(self, revision: int) -> "Revisions":
+        """Return the revisions after the latest day's bar changed, as most changes are."""
+        made = Revisions.__new__(Revisions)  # __init__ would cost more than all else here
+        made.history, made._days = self.history, self._days
+        made._revisions = self._revisions[:]
+        made._revisions[-1] = max(revision, self._revisions[-1])
+        made.latest = max(revision, self.latest)
+        return made
 
     def replaced(self, revision: int) -> "Revisions":
         """Return the revisions after the whole series was replaced at ``revision``."""
