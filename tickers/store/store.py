@@ -156,7 +156,7 @@ class Store:
 
     def _is_closed(self, day: dt.date) -> bool:
         """Return whether the exchanges were closed on a past day; merge refuses future days."""
-        return day <= self.clock.today() and not self.clock.calendar.is_trading_day(day)
+        return not self.clock.calendar.is_trading_day(day) and day <= self.clock.today()
 
     def lay(
         self,
