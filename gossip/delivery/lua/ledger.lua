@@ -34,10 +34,11 @@ end
 if action == 'take' then
   -- Revisions of another life of the store name other bars.
   if header.of_epoch ~= epoch then return false end
+  local taken_at, taken = string.format(' %.0f', now), {}
   for at = 2, #ARGV, 2 do
-    redis.call('HSET', key('ledger:' .. peer), ARGV[at],
-      string.format('%s %.0f', ARGV[at + 1], now))
+    taken[at - 1], taken[at] = ARGV[at], ARGV[at + 1] .. taken_at
   end
+  write_all('HSET', key('ledger:' .. peer), taken)
   return true
 end
 
