@@ -77,6 +77,7 @@ def says(process: Process, words: str) -> Callable[[], bool]:
     return lambda: process.says(words)
 
 
+@pytest.mark.slow
 def test_a_node_with_another_database_takes_its_store(yard: Yard, store: StoreServer) -> None:
     url = at(store, 0)
     assert command(yard.environment("node-a", REDIS_URL=url), *START).stdout == "started\n"
@@ -97,6 +98,7 @@ def test_a_node_with_another_database_takes_its_store(yard: Yard, store: StoreSe
     assert command(after, *START).stdout == "started\n"
 
 
+@pytest.mark.slow
 def test_a_start_without_redis_or_tables_goes_on(yard: Yard, store: StoreServer) -> None:
     nowhere = yard.environment("node-a", REDIS_URL="redis://127.0.0.1:9/0")
     assert command(nowhere, *START).stdout == "started\n"
