@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 from django.conf import settings
+from hypothesis import settings as hypothesis_settings
 
 from proxy_site.local import embedded_redis
 from tests.support import postgres
@@ -25,6 +26,9 @@ def pytest_configure() -> None:
     settings.POSITION_LIFETIME = 0.0
     # Threads of a test stand for threads of many processes, each with a bulkhead of its own.
     settings.DATABASE_THREADS = 1_000
+    # How long an example takes is the machine's: times are measured in benchmarks/.
+    hypothesis_settings.register_profile("without deadlines", deadline=None)
+    hypothesis_settings.load_profile("without deadlines")
 
 
 @pytest.fixture(scope="session")
