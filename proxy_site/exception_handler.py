@@ -18,6 +18,7 @@ from tickers.snapshot.snapshot import StaleError
 logger = logging.getLogger(__name__)
 
 UNREADABLE, UNREADABLE_CODE = "The request can't be read.", "unreadable_request"
+UNKNOWN_HOST = "This node doesn't answer to the name in the Host header."
 NOT_MIGRATED = "The node's database isn't set up: its operator must run manage.py migrate."
 RETRY_AFTER = "2"  # seconds; a store fails over or restarts within a few
 LOG_EVERY = 1.0  # seconds between two lines while something is away
@@ -82,6 +83,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
         told = f"the Host header names {_host(request)}, which ALLOWED_HOSTS doesn't"
         if seldom.is_due("host", every=LOG_HOSTS_EVERY):
             logger.warning("answering 400: %s", told)
+        detail = UNKNOWN_HOST
         if settings.ENVIRONMENT != "production":
             detail = f"{told[0].upper()}{told[1:]}: use one of the node's names, or add this one."
     return _answer(detail, UNREADABLE_CODE, 400)

@@ -120,6 +120,7 @@ class Worker:
         self._addresses = Addresses(sources)
         self._delivery = delivery
         self._housekeeping = housekeeping
+        self._status: dict[str, Any] = {}  # as /health was told last
         self._pace = pace
         self._mode = mode
         self._stop = stop
@@ -328,6 +329,7 @@ class Worker:
                 for error in contact.errors:
                     logger.warning("the contact between cycles failed: %s", error)
                 contact_at = time.monotonic() + self._pace.longest_pause
+            self._tell_of_duties(fence)
             if self._stop.wait(min(TRY_AGAIN, max(0.0, until - now))):
                 return
             until = min(until, self._started + self._next_interval())
@@ -357,7 +359,7 @@ class Worker:
                 error,
             )
         logger.info("cycle %d: %s", self._iterations, cycle.summary())
-        status = {
+        self._status = {
             "mode": self._mode,
             "told_at": time.time(),
             "pid": os.getpid(),
@@ -381,12 +383,28 @@ class Worker:
             "upstream": cycle.upstream,
             "unseen": dict(sorted(cycle.unseen.items())),
             "delivery": self._delivery.status(),
+            "clock_skew_secs": self._clock_skew.seconds(),
+            **self._duties(),
+        }
+        self._write_status(fence)
+
+    def _duties(self) -> dict[str, Any]:
+        """Return what of the status changes between two cycles."""
+        return {
             "housekeeping_failing": self._housekeeping.failing,
             "webhook_failure": self._webhook.failure if self._webhook else "",
-            "clock_skew_secs": self._clock_skew.seconds(),
         }
+
+    def _tell_of_duties(self, fence: str) -> None:
+        """Write the status again when a duty began to fail, or works again, since it was told."""
+        told = {**self._status, **self._duties()}
+        if told != self._status:
+            self._status = told
+            self._write_status(fence)
+
+    def _write_status(self, fence: str) -> None:
         try:
-            self._store.write_status(status, fence=fence)
+            self._store.write_status(self._status, fence=fence)
         except FencedError:
             logger.info("what this worker did isn't told: another one leads")
         except redis.RedisError as error:

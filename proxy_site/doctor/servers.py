@@ -12,6 +12,7 @@ from django_redis import get_redis_connection
 from proxy_site import (
     forgotten_proxies,
     health,
+    market_health,
     ownership,
     pending_migrations,
     reasons,
@@ -22,7 +23,7 @@ from tickers import wiring
 
 
 def look() -> list[Finding]:
-    return [*of_redis(), *of_database(), of_worker(), of_proxy()]
+    return [*of_redis(), *of_database(), of_worker(), of_market(), of_proxy()]
 
 
 def of_redis() -> list[Finding]:
@@ -105,6 +106,20 @@ def of_worker() -> Finding:
     if problems:
         return warning(check, "; ".join(problems))
     return ok(check, "its last cycle had no problem")
+
+
+def of_market() -> Finding:
+    """Return what is wrong with the market itself, as /health tells it."""
+    check, problems = "market", list[str]()
+    try:
+        store = wiring.store()
+        series = market_health.newest_series(store)
+        market_health.of_symbols(store, store.state(), store.status(), series, problems)
+    except redis.RedisError:
+        return warning(check, "it isn't known while the store is away")
+    if problems:
+        return warning(check, "; ".join(problems), "see the symbols' fields in GET /health")
+    return ok(check, f"{len(series)} symbols, none stale or suspect")
 
 
 def of_proxy() -> Finding:

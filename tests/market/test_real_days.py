@@ -107,6 +107,7 @@ def test_of_all_days_ten_at_most_have_a_price_outside_their_limits() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_nothing_that_was_refused_on_any_day_stands_at_its_end() -> None:
     refusals = 0
     for bars in days().values():

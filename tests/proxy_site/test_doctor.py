@@ -174,6 +174,7 @@ def test_servers_that_are_away_are_errors_with_their_settings(
         "cache": ERROR,
         "ownership": WARNING,
         "database": ERROR,
+        "market": WARNING,
         "worker": WARNING,
         "proxy": WARNING,
     }
@@ -364,7 +365,7 @@ def test_the_command_has_a_line_for_each_and_says_the_worst_by_its_code(
     assert migrations.startswith("error ")
     assert migrations.endswith("; remedy: run manage.py migrate")
     for name in ("settings", "env file", "data folder", "static files", "open files", "redis",
-                 "cache", "ownership", "database", "worker", "proxy", "upstream", "peers",
+                 "cache", "ownership", "database", "worker", "market", "proxy", "upstream", "peers",
                  "clock"):  # fmt: skip
         assert len([line for line in lines if line[9:].startswith(f"{name} ")]) == 1, name
 

@@ -95,7 +95,7 @@ class TestUnreadable:
     ) -> None:
         settings.ALLOWED_HOSTS, settings.ENVIRONMENT = ["api.test"], "production"
         answer = CLIENT.get("/tickers", headers={"Host": "evil.test"})
-        assert check_shape(answer) == "The request can't be read."
+        assert check_shape(answer) == "This node doesn't answer to the name in the Host header."
 
     @pytest.mark.parametrize("environment", ["development", "production"])
     def test_a_host_that_isnt_the_nodes_is_in_the_log_with_the_setting(

@@ -20,6 +20,7 @@ from proxy_site.worker import Pace, Progress, Worker
 from reputation.actors import change_by_operator
 from reputation.models import Actor
 from reputation.transitions import OperatorEvent
+from tests.support.nodes import wait_for
 from tickers.bar import Bar
 from tickers.cycle_report import CycleReport
 from tickers.follower import FollowError
@@ -82,13 +83,15 @@ class Bench:
         clock: MarketClock | None = None,
         pace: Pace = PACE,
         admit: Callable[[], None] = lambda: None,
+        housekeeping: Housekeeping | None = None,
     ) -> Worker:
         return Worker(
             store=self.store,
             clock=clock or self.store.clock,
             sources=sources,
             delivery=self.delivery,
-            housekeeping=Housekeeping(
+            housekeeping=housekeeping
+            or Housekeeping(
                 {
                     "ending what the banned have standing": lambda: withdraw_bars_of_banned(
                         self.store
@@ -482,3 +485,30 @@ def away(store: Store) -> Iterator[None]:
         pool.reset()
         if path != there:
             yield
+
+
+def test_a_duty_that_fails_and_works_again_is_told_before_the_next_cycle(bench: Bench) -> None:
+    is_away = threading.Event()
+    is_away.set()
+
+    def duty() -> None:
+        if is_away.is_set():
+            raise redis.ConnectionError
+
+    def failing() -> Any:
+        return bench.store.status().get("housekeeping_failing")
+
+    worker = bench.worker(
+        bench.script(quiet, quiet),
+        pace=Pace(office_hours=600, otherwise=600, longest_pause=600),
+        housekeeping=Housekeeping({"a duty": duty}, turn=0.02),
+    )
+    running = threading.Thread(target=worker.run)
+    running.start()
+    try:
+        wait_for(lambda: failing() == ["a duty"], "the failure to be told")
+        is_away.clear()
+        wait_for(lambda: failing() == [], "the recovery to be told")
+    finally:
+        bench.stop.set()
+        running.join()

@@ -32,6 +32,7 @@ class Command(BaseCommand):
             found.append(finding)
             if not options["json"]:
                 self.stdout.write(finding.line(), self.style_of(finding.severity))
+                self.stdout.flush()  # in a pipe too: a server that hangs takes its time
         if options["json"]:
             self.stdout.write(json.dumps(as_json(found), indent=2))
         if worst(found):
