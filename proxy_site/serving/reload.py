@@ -23,6 +23,7 @@ from gunicorn import systemd
 
 # Seconds in which a process must have read the settings, and imported all that a worker imports.
 PATIENCE = 60.0
+TRIES = 3
 
 
 @functools.cache
@@ -89,12 +90,19 @@ def take_over(worker: Any) -> None:
 
 
 def _run(code: str) -> "subprocess.CompletedProcess[str]":
-    """Run Python code in a process of its own; what it says on stderr goes to the log."""
-    return subprocess.run(  # noqa: S603 - our own code
-        [sys.executable, "-c", code],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
+    """Run Python code in a process of its own; what it says on stderr goes to the log.
+
+    One that is killed (out of memory, say) has said nothing of the settings, and is run again.
+    """
+    for _ in range(TRIES):
+        done = subprocess.run(  # noqa: S603 - our own code
+            [sys.executable, "-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        if done.returncode >= 0:
+            break
+    return done

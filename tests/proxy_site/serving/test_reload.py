@@ -203,3 +203,20 @@ def test_a_wrong_setting_ends_the_start_with_one_line() -> None:
     assert done.stdout + done.stderr == (
         "aipriceaction-proxy: PORT must be a whole number. Example: PORT=3000\n"
     )
+
+
+def test_a_start_outlives_the_kill_of_the_process_that_reads_the_settings(tmp_path: Path) -> None:
+    """What the kernel kills for memory says nothing of the settings."""
+    api = Api("API", free_port(), tmp_path)
+    api.write()
+    with Processes() as processes:
+        api.master = processes.start(
+            "API",
+            *(sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "--workers", "1"),
+            env=clean() | {"ENV_FILE": str(tmp_path / "node.env")},
+            cwd=ROOT,
+            log=tmp_path / "api.log",
+        )
+        wait_for(api.workers, "a child", api)
+        os.kill(api.workers().pop(), signal.SIGKILL)
+        wait_for(api.listens, "the API to listen", api)
