@@ -232,6 +232,7 @@ def check_life(requests: list[Request], server: redis.Redis) -> None:
     check_served(CLIENT)
 
 
+@pytest.mark.slow
 @bounded(250)
 @given(requests=st.lists(plain, min_size=1, max_size=5))
 @example(requests=LISTS_OF_EVERYTHING)
@@ -247,6 +248,7 @@ def proxies(request: pytest.FixtureRequest, settings: Any) -> None:
     settings.TRUSTED_PROXIES = request.param
 
 
+@pytest.mark.slow
 @bounded(150)
 @given(requests=st.lists(odd, min_size=1, max_size=3))
 def test_whatever_headers_are_sent_the_market_stays_sound(
